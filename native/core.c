@@ -1,0 +1,333 @@
+/* The core: a ring, its operations and its interrupt, turned over tick by tick.
+ *
+ * A tick is one call. With nothing to submit, no deferred work and a timeout of
+ * 0 it enters the kernel not at all; otherwise once, unless what came was for
+ * us alone and time is left.
+ *
+ * When io_uring_enter both submits and waits, its result is the number of
+ * submissions: that the time is over (ETIME) or that a signal came (EINTR) is
+ * hidden. So the clock decides whether the timeout expired. If it did not and
+ * there was no completion at all, the wait was interrupted, and Python has to
+ * run its signal handlers. */
+#include "core.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NANOSECONDS 1000000000
+
+static int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
+}
+
+/* Set-up and end */
+
+int tu_open(tu_core **result, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
+{
+	tu_core *core = calloc(1, sizeof(*core));
+	int error;
+
+	*result = NULL;
+	if (!core)
+		return -ENOMEM;
+	atomic_init(&core->interrupt.fd, -1);
+	core->signal_fd = core->notify_fd = -1;
+	core->ring.no_iowait = no_iowait;
+	core->events_capacity = cq_entries;
+	core->events = calloc(cq_entries, sizeof(*core->events));
+	error = core->events ? tu_operations_open(&core->operations) : -ENOMEM;
+	if (!error)
+		error = tu_interrupt_open(&core->interrupt);
+	if (!error)
+		error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
+	if (error)
+		tu_free(core);
+	else
+		*result = core;
+	return error;
+}
+
+static void set_notifications(tu_core *core, bool on)
+{
+	unsigned *flags = core->ring.uring.cq.kflags;
+
+	if (on)
+		__atomic_and_fetch(flags, ~IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
+	else
+		__atomic_or_fetch(flags, IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
+}
+
+int tu_start(tu_core *core, int guest)
+{
+	int result;
+
+	core->started = true;
+	if (!guest)
+		return 0;
+	core->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (core->notify_fd < 0)
+		return -errno;
+	set_notifications(core, false);
+	result = io_uring_register(core->ring.uring.ring_fd, IORING_REGISTER_EVENTFD, &core->notify_fd, 1);
+	return result < 0 ? result : 0;
+}
+
+void tu_watch_signals(tu_core *core, int fd)
+{
+	core->signal_fd = fd;
+}
+
+static void cancel_watches(tu_core *core)
+{
+	static const uint64_t watches[] = { TU_INTERRUPT_POLL, TU_SIGNAL_POLL };
+
+	for (unsigned index = 0; index < 2; index++) {
+		struct io_uring_sqe *sqe = tu_ring_sqe(&core->ring);
+
+		if (!sqe)
+			return;
+		io_uring_prep_cancel64(sqe, watches[index], 0);
+		io_uring_sqe_set_data64(sqe, TU_NOBODY);
+	}
+}
+
+/* A forked child that lives on keeps the ring, and every file that it pins,
+ * alive beyond our release of it. So nothing may be left in it. */
+void tu_cancel_all(tu_core *core)
+{
+	if (!core->ring.open || !core->ring.enabled)
+		return;
+	tu_operations_cancel_all(&core->operations, &core->ring);
+	if (core->interrupt_watched || core->signals_watched)
+		cancel_watches(core);
+	tu_ring_flush(&core->ring);
+}
+
+void tu_release(tu_core *core)
+{
+	tu_ring_close(&core->ring);
+	if (core->notify_fd >= 0)
+		close(core->notify_fd);
+	core->notify_fd = -1;
+}
+
+void tu_free(tu_core *core)
+{
+	tu_release(core);
+	tu_interrupt_close(&core->interrupt);
+	tu_operations_close(&core->operations);
+	free(core->events);
+	free(core);
+}
+
+/* The interrupt */
+
+void tu_signal_woken(tu_core *core)
+{
+	tu_interrupt_signal(&core->interrupt, TU_WOKEN);
+}
+
+void tu_signal_forced(tu_core *core)
+{
+	tu_interrupt_signal(&core->interrupt, TU_FORCED);
+}
+
+void tu_close_interrupt(tu_core *core)
+{
+	tu_interrupt_close(&core->interrupt);
+}
+
+/* A tick */
+
+static void watch(tu_core *core, bool *watched, int fd, uint64_t user_data)
+{
+	struct io_uring_sqe *sqe;
+
+	if (*watched || fd < 0)
+		return;
+	sqe = tu_ring_sqe(&core->ring);
+	if (!sqe)
+		return;
+	io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+	io_uring_sqe_set_data64(sqe, user_data);
+	*watched = true;
+}
+
+/* Only before it blocks does the ring need to watch anything for itself. */
+static void watch_all(tu_core *core)
+{
+	watch(core, &core->interrupt_watched, atomic_load(&core->interrupt.fd), TU_INTERRUPT_POLL);
+	watch(core, &core->signals_watched, core->signal_fd, TU_SIGNAL_POLL);
+}
+
+/* Copies completions that are events into the flat array. Returns their number
+ * and what else came, as in `outcome`. */
+static int reap(tu_core *core, int outcome)
+{
+	struct io_uring_cqe completion;
+	bool flush = false;
+	uint32_t count = 0;
+
+	while (count < core->events_capacity && tu_ring_pop(&core->ring, &completion)) {
+		bool more = completion.flags & IORING_CQE_F_MORE;
+
+		if (completion.user_data == TU_INTERRUPT_POLL) {
+			core->interrupt_watched = more;
+		} else if (completion.user_data == TU_SIGNAL_POLL) {
+			core->signals_watched = more;
+			outcome |= TU_SIGNALS;
+		} else if (tu_operations_complete(&core->operations, &core->ring, &completion, &core->events[count],
+						  &flush)) {
+			count++;
+		}
+	}
+	if (flush)
+		tu_ring_flush(&core->ring);
+	return outcome | (int)tu_interrupt_consume(&core->interrupt) | (int)count;
+}
+
+static bool must_enter(const tu_core *core)
+{
+	return tu_ring_has_submissions(&core->ring) ||
+	       (tu_ring_flags(&core->ring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+}
+
+/* The kernel is short of memory, or was asked to stop: the next tick tries
+ * again, with whatever completions there are out of the way. */
+static bool passes(int result)
+{
+	return result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY;
+}
+
+int tu_poll(tu_core *core)
+{
+	int result;
+
+	if (!core->started)
+		return TU_NOT_STARTED;
+	if (core->operations.doomed)
+		tu_operations_retry_doomed(&core->operations, &core->ring);
+	if (!must_enter(core)) {
+		core->skipped++;
+		return reap(core, 0);
+	}
+	result = tu_ring_enter(&core->ring, 0, -1);
+	if (result < 0 && !passes(result))
+		return result;
+	return reap(core, 0);
+}
+
+int tu_wait(tu_core *core, int64_t timeout_ns)
+{
+	int64_t deadline = now() + timeout_ns;
+	int64_t left = timeout_ns;
+	int outcome;
+	int result;
+
+	if (!core->started)
+		return TU_NOT_STARTED;
+	if (tu_ring_has_completions(&core->ring) || core->operations.doomed) {
+		outcome = tu_poll(core);
+		if (outcome)
+			return outcome;
+	}
+	do {
+		bool completed;
+
+		watch_all(core);
+		if (tu_interrupt_sleep(&core->interrupt))
+			return tu_poll(core);
+		result = tu_ring_enter(&core->ring, 1, left);
+		tu_interrupt_wake(&core->interrupt);
+		if (result < 0 && !passes(result))
+			return result;
+		completed = tu_ring_has_completions(&core->ring);
+		outcome = reap(core, 0);
+		left = deadline - now();
+		if (!outcome && !completed && left > 0)
+			return TU_INTERRUPTED;
+	} while (!outcome && left > 0);
+	return outcome;
+}
+
+/* Not the owner: looks at shared words and waits for descriptors, one of which
+ * the kernel signals when completions arrive. */
+int tu_guest_wait(tu_core *core, int64_t timeout_ns)
+{
+	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
+	struct pollfd watched[] = {
+		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
+		{ .fd = core->notify_fd, .events = POLLIN },
+		{ .fd = core->signal_fd, .events = POLLIN },
+	};
+	uint64_t count;
+	int result = 1;
+
+	set_notifications(core, true);
+	if (!tu_interrupt_sleep(&core->interrupt)) {
+		if (!tu_ring_flags(&core->ring) && !tu_ring_has_completions(&core->ring))
+			result = ppoll(watched, 3, &timeout, NULL);
+		tu_interrupt_wake(&core->interrupt);
+	}
+	set_notifications(core, false);
+	for (unsigned index = 0; index < 2; index++)
+		if (watched[index].revents && read(watched[index].fd, &count, sizeof(count)) < 0) {
+			/* EAGAIN: drained already. */
+		}
+	return result ? TU_REAP : 0;
+}
+
+/* Readiness */
+
+int tu_poll_add(tu_core *core, int fd, int kind)
+{
+	if (!core->ring.open)
+		return -EBADF;
+	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)kind);
+}
+
+int tu_poll_cancel(tu_core *core, int slot, int other_slot)
+{
+	int flush = 0;
+
+	if (!core->ring.open)
+		return 0;
+	if (slot)
+		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
+	if (other_slot)
+		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
+	return flush ? tu_ring_flush(&core->ring) : 0;
+}
+
+/* What there is to see */
+
+tu_event *tu_events(tu_core *core)
+{
+	return core->events;
+}
+
+uint32_t tu_events_capacity(tu_core *core)
+{
+	return core->events_capacity;
+}
+
+void tu_read_statistics(tu_core *core, tu_statistics *statistics)
+{
+	*statistics = (tu_statistics){
+		.setup_flags = core->ring.uring.flags,
+		.features = core->ring.uring.features,
+		.entries = core->ring.uring.sq.ring_entries,
+		.cq_entries = core->ring.uring.cq.ring_entries,
+		.entered = core->ring.entered,
+		.skipped = core->skipped,
+		.in_flight = core->operations.in_flight,
+	};
+}

@@ -1,0 +1,76 @@
+/* The interface to Python, as C sees it; interface.h says what each name means. */
+#ifndef TU_CORE_H
+#define TU_CORE_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "interrupt.h"
+#include "operations.h"
+#include "ring.h"
+
+#define TU_COUNT 0xffffff
+#define TU_WOKEN (1 << 24)
+#define TU_FORCED (1 << 25)
+#define TU_SIGNALS (1 << 26)
+#define TU_INTERRUPTED (1 << 27)
+#define TU_REAP (1 << 28)
+
+#define TU_NOT_STARTED (-ENOTCONN)
+
+typedef struct {
+	uint32_t setup_flags;
+	uint32_t features;
+	uint32_t entries;
+	uint32_t cq_entries;
+	uint64_t entered;
+	uint64_t skipped;
+	uint32_t in_flight;
+} tu_statistics;
+
+typedef struct tu_core {
+	struct tu_interrupt interrupt;
+	struct tu_ring ring;
+	struct tu_operations operations;
+	tu_event *events;
+	uint32_t events_capacity;
+	bool started;
+	bool interrupt_watched;
+	bool signals_watched;
+	int signal_fd; /* -1: none */
+	int notify_fd; /* -1: not a guest run */
+	uint64_t skipped;
+} tu_core;
+
+int tu_open(tu_core **core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_start(tu_core *core, int guest);
+void tu_watch_signals(tu_core *core, int fd);
+
+void tu_cancel_all(tu_core *core);
+void tu_release(tu_core *core);
+void tu_free(tu_core *core);
+
+void tu_signal_woken(tu_core *core);
+void tu_signal_forced(tu_core *core);
+void tu_close_interrupt(tu_core *core);
+
+int tu_poll(tu_core *core);
+int tu_wait(tu_core *core, int64_t timeout_ns);
+int tu_guest_wait(tu_core *core, int64_t timeout_ns);
+
+tu_event *tu_events(tu_core *core);
+uint32_t tu_events_capacity(tu_core *core);
+
+int tu_poll_add(tu_core *core, int fd, int kind);
+int tu_poll_cancel(tu_core *core, int slot, int other_slot);
+
+void tu_read_statistics(tu_core *core, tu_statistics *statistics);
+
+int tu_probe_setup(uint32_t setup_flags, uint32_t *features);
+int tu_probe_operations(uint8_t *supported, uint32_t capacity);
+const char *tu_liburing_built(void);
+int tu_liburing_loaded(char *path, size_t size);
+
+#endif

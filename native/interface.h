@@ -1,0 +1,76 @@
+/* The only names that Python sees, as cffi reads them.
+ *
+ * Every function returns 0 or a count, or -errno. Unless it says otherwise, it
+ * belongs to the owner: the thread that runs Trio's ticks. */
+
+/* What woke the owner. TU_COUNT is the mask of the number of events; the
+ * others are flags beside it. */
+#define TU_COUNT 0xffffff
+#define TU_WOKEN ...       /* the interrupt, for the entry queue */
+#define TU_FORCED ...      /* the interrupt, for the loop alone */
+#define TU_SIGNALS ...     /* the signal socket has bytes to drain */
+#define TU_INTERRUPTED ... /* a system call was interrupted before its time */
+#define TU_REAP ...        /* a guest's waiter saw work; the owner has to reap it */
+
+/* What a readiness operation waits for, and the kind of its event. */
+#define TU_READ ...
+#define TU_WRITE ...
+
+typedef struct {
+	int32_t kind;   /* TU_READ or TU_WRITE */
+	int32_t key;    /* the descriptor */
+	int32_t result; /* poll(2) events, or -errno */
+} tu_event;
+
+typedef struct {
+	uint32_t setup_flags;
+	uint32_t features;
+	uint32_t entries;
+	uint32_t cq_entries;
+	uint64_t entered;   /* io_uring_enter calls */
+	uint64_t skipped;   /* ticks that needed none */
+	uint32_t in_flight; /* operations that the kernel, or the queue to it, holds */
+} tu_statistics;
+
+typedef struct tu_core tu_core;
+
+/* Set-up. Any thread: the first tick makes its thread the owner. */
+int tu_open(tu_core **core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_start(tu_core *core, int guest);
+void tu_watch_signals(tu_core *core, int fd);
+
+/* The end. `tu_cancel_all` asks the kernel to let go of everything and waits
+ * until it has. `tu_release` gives the ring back without entering it, which is
+ * all that another thread or a forked child may do. `tu_free` is for any thread,
+ * once nobody holds the core. */
+void tu_cancel_all(tu_core *core);
+void tu_release(tu_core *core);
+void tu_free(tu_core *core);
+
+/* The interrupt. Any thread, a signal handler or a finaliser may signal. */
+void tu_signal_woken(tu_core *core);
+void tu_signal_forced(tu_core *core);
+void tu_close_interrupt(tu_core *core);
+
+/* A tick: `tu_poll` for a timeout of 0. Before `tu_start`: TU_NOT_STARTED. */
+#define TU_NOT_STARTED ...
+int tu_poll(tu_core *core);
+int tu_wait(tu_core *core, int64_t timeout_ns);
+int tu_guest_wait(tu_core *core, int64_t timeout_ns); /* not the owner */
+
+tu_event *tu_events(tu_core *core);
+uint32_t tu_events_capacity(tu_core *core);
+
+/* Readiness. `tu_poll_add` returns a slot, > 0; `tu_poll_cancel` takes up to
+ * two (0: none), and when it returns the ring holds no reference to their
+ * files. */
+int tu_poll_add(tu_core *core, int fd, int kind);
+int tu_poll_cancel(tu_core *core, int slot, int other_slot);
+
+void tu_read_statistics(tu_core *core, tu_statistics *statistics);
+
+/* What this kernel and this liburing can do. */
+int tu_probe_setup(uint32_t setup_flags, uint32_t *features);
+int tu_probe_operations(uint8_t *supported, uint32_t capacity);
+const char *tu_liburing_built(void);
+int tu_liburing_loaded(char *path, size_t size);

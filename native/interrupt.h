@@ -1,0 +1,48 @@
+/* The interrupt: how anything but the owner makes a sleeping owner look up.
+ *
+ * Two words and an eventfd. `signalled` holds the reasons to wake that nobody
+ * has consumed yet; `sleeping` says that the owner is, or is about to be, in a
+ * blocking wait.
+ *
+ *   anyone:  old = signalled |= reason       owner:  sleeping = 1
+ *            if (!old && sleeping)                   if (signalled) do not block
+ *                write(eventfd)                      block on the eventfd and the ring
+ *                                                    sleeping = 0
+ *
+ * All four accesses are sequentially consistent, so at least one side sees the
+ * other: either the writer sees the sleeper and writes, or the sleeper sees the
+ * reason and does not sleep. A burst of signals costs one write, and none while
+ * the owner is awake. The eventfd is never drained: every write wakes an
+ * edge-triggered poll, and the words are the truth. */
+#ifndef TU_INTERRUPT_H
+#define TU_INTERRUPT_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct tu_interrupt {
+	_Alignas(64) _Atomic uint32_t signalled;
+	_Atomic uint32_t sleeping;
+	_Atomic int fd; /* -1 once closed */
+};
+
+/* Owner. 0 or -errno. */
+int tu_interrupt_open(struct tu_interrupt *interrupt);
+
+/* Owner, with signallers locked out: a late write must not meet a descriptor
+ * number that something else has got in the meantime. */
+void tu_interrupt_close(struct tu_interrupt *interrupt);
+
+/* Any thread, a signal handler or a finaliser. Nothing happens once closed. */
+void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason);
+
+/* Owner. The reasons signalled since the last call. */
+uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt);
+
+/* Owner, before it blocks. Non-zero: it must not, there is a reason already. */
+int tu_interrupt_sleep(struct tu_interrupt *interrupt);
+
+/* Owner, after it blocked. */
+void tu_interrupt_wake(struct tu_interrupt *interrupt);
+
+#endif

@@ -1,0 +1,202 @@
+#include "operations.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_CAPACITY 64
+#define GENERATION_MASK 0x7fffffffU
+
+static uint64_t identity(const struct tu_operations *operations, uint32_t slot)
+{
+	return (uint64_t)operations->slots[slot].generation << 32 | slot;
+}
+
+static int grow(struct tu_operations *operations)
+{
+	uint32_t old = operations->capacity;
+	uint32_t new = old ? 2 * old : FIRST_CAPACITY;
+	struct tu_operation *slots = realloc(operations->slots, new * sizeof(*slots));
+
+	if (!slots)
+		return -ENOMEM;
+	for (uint32_t slot = old ? old : 1; slot < new; slot++)
+		slots[slot] = (struct tu_operation){ .generation = 1, .next_free = slot + 1 < new ? slot + 1 : 0 };
+	operations->slots = slots;
+	operations->capacity = new;
+	operations->first_free = old ? old : 1;
+	return 0;
+}
+
+int tu_operations_open(struct tu_operations *operations)
+{
+	*operations = (struct tu_operations){ 0 };
+	return grow(operations);
+}
+
+void tu_operations_close(struct tu_operations *operations)
+{
+	free(operations->slots);
+	*operations = (struct tu_operations){ 0 };
+}
+
+static void release(struct tu_operations *operations, uint32_t slot)
+{
+	struct tu_operation *operation = &operations->slots[slot];
+
+	operations->doomed -= operation->state == TU_DOOMED;
+	operation->generation = (operation->generation + 1) & GENERATION_MASK;
+	operation->generation += !operation->generation;
+	operation->state = TU_FREE;
+	operation->next_free = operations->first_free;
+	operations->first_free = slot;
+	operations->in_flight--;
+}
+
+static void prepare_poll(struct io_uring_sqe *sqe, const struct tu_operation *operation, uint64_t user_data)
+{
+	unsigned mask = operation->kind == TU_READ ? POLLIN : POLLOUT;
+
+	if (operation->state == TU_EDGE)
+		io_uring_prep_poll_multishot(sqe, operation->fd, mask);
+	else
+		io_uring_prep_poll_add(sqe, operation->fd, mask);
+	io_uring_sqe_set_data64(sqe, user_data);
+}
+
+int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind)
+{
+	struct io_uring_sqe *sqe;
+	struct tu_operation *operation;
+	uint32_t slot;
+
+	if (!operations->first_free && grow(operations) < 0)
+		return -ENOMEM;
+	sqe = tu_ring_sqe(ring);
+	if (!sqe)
+		return -ENOMEM;
+	slot = operations->first_free;
+	operation = &operations->slots[slot];
+	operations->first_free = operation->next_free;
+	operations->in_flight++;
+	operation->kind = kind;
+	operation->state = TU_ARMED;
+	operation->fd = fd;
+	prepare_poll(sqe, operation, identity(operations, slot));
+	return (int)slot;
+}
+
+static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
+{
+	memset(sqe, 0, sizeof(*sqe));
+	io_uring_prep_nop(sqe);
+	io_uring_sqe_set_data64(sqe, TU_NOBODY);
+	sqe->flags = tu_ring_skip_success(ring);
+}
+
+/* A submission that the kernel has not consumed is ours to change. */
+static bool withdraw(struct tu_ring *ring, uint64_t user_data)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+
+	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
+		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
+
+		if (sqe->user_data == user_data && sqe->opcode == IORING_OP_POLL_ADD) {
+			prepare_nothing(ring, sqe);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Without CQE_SKIP_SUCCESS, and when the target is gone already, the answer
+ * comes all the same: to nobody. */
+static bool submit_cancel(struct tu_ring *ring, uint64_t user_data)
+{
+	struct io_uring_sqe *sqe = tu_ring_sqe(ring);
+
+	if (!sqe)
+		return false;
+	io_uring_prep_cancel64(sqe, user_data, 0);
+	io_uring_sqe_set_data64(sqe, TU_NOBODY);
+	sqe->flags = tu_ring_skip_success(ring);
+	return true;
+}
+
+int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
+{
+	struct tu_operation *operation = &operations->slots[slot];
+
+	if (withdraw(ring, identity(operations, slot))) {
+		release(operations, slot);
+		return 0;
+	}
+	if (submit_cancel(ring, identity(operations, slot))) {
+		release(operations, slot);
+		return 1;
+	}
+	operations->doomed += operation->state != TU_DOOMED;
+	operation->state = TU_DOOMED;
+	return 0;
+}
+
+void tu_operations_cancel_all(struct tu_operations *operations, struct tu_ring *ring)
+{
+	for (uint32_t slot = 1; slot < operations->capacity && operations->in_flight; slot++)
+		if (operations->slots[slot].state != TU_FREE)
+			tu_operations_cancel(operations, ring, slot);
+}
+
+void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring *ring)
+{
+	for (uint32_t slot = 1; slot < operations->capacity && operations->doomed; slot++) {
+		if (operations->slots[slot].state != TU_DOOMED)
+			continue;
+		if (!submit_cancel(ring, identity(operations, slot)))
+			return;
+		release(operations, slot);
+	}
+}
+
+static bool says_writable(int32_t result)
+{
+	return result & (POLLOUT | POLLERR | POLLHUP | POLLNVAL);
+}
+
+bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
+			    tu_event *event, bool *flush)
+{
+	uint32_t slot = (uint32_t)completion->user_data;
+	bool more = completion->flags & IORING_CQE_F_MORE;
+	struct tu_operation *operation;
+	struct io_uring_sqe *sqe;
+
+	if (slot >= operations->capacity || identity(operations, slot) != completion->user_data)
+		return false;
+	operation = &operations->slots[slot];
+	if (operation->state == TU_DOOMED) {
+		release(operations, slot);
+		return false;
+	}
+	if (operation->kind == TU_WRITE && completion->res >= 0 && !says_writable(completion->res)) {
+		if (more)
+			return false;
+		operation->state = TU_EDGE;
+		sqe = tu_ring_sqe(ring);
+		if (sqe) {
+			prepare_poll(sqe, operation, completion->user_data);
+			return false;
+		}
+		/* No room to wait any longer: wake the task, which will try again. */
+	}
+	*event = (tu_event){ operation->kind, operation->fd, completion->res };
+	if (more) {
+		*flush = true;
+		tu_operations_cancel(operations, ring, slot);
+	} else {
+		release(operations, slot);
+	}
+	return true;
+}

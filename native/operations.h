@@ -1,0 +1,79 @@
+/* Operations: what the kernel holds for us, one slot each.
+ *
+ * The kernel gets a slot and its generation as user_data, never an address. A
+ * slot's generation changes when the slot is released, so that a completion
+ * that comes late finds nobody and is dropped.
+ *
+ *   state     what is with the kernel             next
+ *   FREE      nothing                             ARMED, by tu_poll_add
+ *   ARMED     a one-shot poll                     FREE, by its completion or a cancel
+ *                                                 EDGE, by a completion that says nothing
+ *                                                 of writing (see below)
+ *   EDGE      a multishot poll                    FREE, by a completion that does, or a cancel
+ *   DOOMED    a poll, and the queue was full      FREE, by its completion or at the next tick,
+ *             when it was to be cancelled         which tries again to cancel it
+ *
+ * EDGE exists because a poll always reports POLLRDHUP: once the peer has shut
+ * down its sending side, a one-shot POLLOUT poll on a full socket completes at
+ * once, over and over. A multishot poll is edge-triggered and completes on
+ * changes only.
+ *
+ * A pending poll holds its file open. So a cancel is submitted and acted on
+ * before the call returns: the caller may go on to close the descriptor, and
+ * its peer is waiting for that. */
+#ifndef TU_OPERATIONS_H
+#define TU_OPERATIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ring.h"
+
+enum tu_kind { TU_READ = 1, TU_WRITE = 2 };
+
+enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_DOOMED };
+
+/* user_data with generation 0: not an operation. */
+enum tu_internal { TU_NOBODY, TU_INTERRUPT_POLL, TU_SIGNAL_POLL };
+
+struct tu_operation {
+	uint32_t generation; /* > 0 */
+	uint8_t kind;        /* enum tu_kind */
+	uint8_t state;       /* enum tu_state */
+	int32_t fd;
+	uint32_t next_free; /* 0: none */
+};
+
+struct tu_operations {
+	struct tu_operation *slots; /* slot 0 is never used */
+	uint32_t capacity;
+	uint32_t first_free;
+	uint32_t in_flight;
+	uint32_t doomed;
+};
+
+typedef struct {
+	int32_t kind;
+	int32_t key;
+	int32_t result;
+} tu_event;
+
+int tu_operations_open(struct tu_operations *operations);
+void tu_operations_close(struct tu_operations *operations);
+
+/* The slot of a new readiness operation, or -errno. */
+int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind);
+
+/* Asks the kernel to let go of a slot's operation and releases the slot. 1 if
+ * the kernel has to be flushed for it, 0 if it never knew. */
+int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
+
+void tu_operations_cancel_all(struct tu_operations *operations, struct tu_ring *ring);
+void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring *ring);
+
+/* Takes one completion in: true if it is an event for Python. `*flush` is set
+ * if a cancel was left pending that has to be acted on before Python goes on. */
+bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
+			    tu_event *event, bool *flush);
+
+#endif

@@ -1,0 +1,68 @@
+/* What this kernel and this liburing can do, asked of them. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#ifndef TU_LIBURING_VERSION
+#define TU_LIBURING_VERSION "unknown"
+#endif
+
+int tu_probe_setup(uint32_t setup_flags, uint32_t *features)
+{
+	struct io_uring_params params = { .flags = setup_flags, .cq_entries = 4 };
+	int fd = io_uring_setup(2, &params);
+
+	if (fd < 0)
+		return fd;
+	close(fd);
+	*features = params.features;
+	return 0;
+}
+
+int tu_probe_operations(uint8_t *supported, uint32_t capacity)
+{
+	struct io_uring_params params = { 0 };
+	struct io_uring_probe *probe = calloc(1, sizeof(*probe) + 256 * sizeof(probe->ops[0]));
+	int fd = io_uring_setup(2, &params);
+	int result = fd;
+
+	if (!probe || fd < 0)
+		goto out;
+	result = io_uring_register((unsigned)fd, IORING_REGISTER_PROBE, probe, 256);
+	for (uint32_t index = 0; result >= 0 && index < capacity && index < 256; index++)
+		supported[index] = (probe->ops[index].flags & IO_URING_OP_SUPPORTED) != 0;
+out:
+	if (fd >= 0)
+		close(fd);
+	free(probe);
+	return result;
+}
+
+const char *tu_liburing_built(void)
+{
+	return TU_LIBURING_VERSION;
+}
+
+/* The file that the linker gave us, links resolved: its name ends in the version. */
+int tu_liburing_loaded(char *path, size_t size)
+{
+	Dl_info information;
+	char *real;
+
+	/* POSIX gives dlsym objects and functions alike; ISO C wants the detour. */
+	void *symbol = dlsym(RTLD_DEFAULT, "io_uring_queue_mmap");
+
+	if (!symbol || !dladdr(symbol, &information) || !information.dli_fname)
+		return -ENOENT;
+	real = realpath(information.dli_fname, NULL);
+	if (!real)
+		return -errno;
+	strncpy(path, real, size - 1);
+	path[size - 1] = '\0';
+	free(real);
+	return 0;
+}

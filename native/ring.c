@@ -1,0 +1,148 @@
+#include "ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Set-up is done by hand around liburing's mapping: liburing before 2.5 fills
+ * the array of a NO_SQARRAY ring, which is not there, and so overwrites the
+ * queue's head. */
+int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags)
+{
+	struct io_uring_params params = { .flags = setup_flags, .cq_entries = cq_entries };
+	int fd = io_uring_setup(entries, &params);
+	int result;
+
+	if (fd < 0)
+		return fd;
+	result = io_uring_queue_mmap(fd, &params, &ring->uring);
+	if (result < 0) {
+		close(fd);
+		return result;
+	}
+	if (!(setup_flags & IORING_SETUP_NO_SQARRAY))
+		for (unsigned index = 0; index < params.sq_entries; index++)
+			ring->uring.sq.array[index] = index;
+	ring->uring.features = params.features;
+	ring->open = true;
+	ring->enabled = !(setup_flags & IORING_SETUP_R_DISABLED);
+	return 0;
+}
+
+void tu_ring_close(struct tu_ring *ring)
+{
+	if (!ring->open)
+		return;
+	ring->open = false;
+	io_uring_queue_exit(&ring->uring);
+	free(ring->stash);
+	ring->stash = NULL;
+	ring->stash_head = ring->stash_tail = ring->stash_capacity = 0;
+}
+
+/* Publishes the entries prepared so far; returns how many the kernel has not
+ * consumed yet, those of an earlier short submit included. */
+static unsigned publish(struct tu_ring *ring)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+
+	if (sq->sqe_head != sq->sqe_tail) {
+		sq->sqe_head = sq->sqe_tail;
+		io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+	}
+	return io_uring_sq_ready(&ring->uring);
+}
+
+int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
+{
+	struct __kernel_timespec timeout = {
+		.tv_sec = timeout_ns / 1000000000,
+		.tv_nsec = timeout_ns % 1000000000,
+	};
+	struct io_uring_getevents_arg argument = { .ts = (uint64_t)(uintptr_t)&timeout };
+	unsigned flags = IORING_ENTER_GETEVENTS;
+	int result;
+
+	if (!ring->enabled) {
+		result = io_uring_register(ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		if (result < 0)
+			return result;
+		ring->enabled = true;
+	}
+	ring->entered++;
+	if (timeout_ns < 0)
+		return io_uring_enter2(ring->uring.ring_fd, publish(ring), 0, flags, NULL, 0);
+	flags |= IORING_ENTER_EXT_ARG;
+	if (ring->no_iowait)
+		flags |= IORING_ENTER_NO_IOWAIT;
+	return io_uring_enter2(ring->uring.ring_fd, publish(ring), minimum, flags, (void *)&argument, sizeof(argument));
+}
+
+/* Moves all completions into the stash. */
+static int stash_completions(struct tu_ring *ring)
+{
+	uint32_t ready = io_uring_cq_ready(&ring->uring);
+	uint32_t needed = ring->stash_tail + ready;
+	struct io_uring_cqe *stash;
+
+	if (needed > ring->stash_capacity) {
+		stash = realloc(ring->stash, 2 * needed * sizeof(*stash));
+		if (!stash)
+			return -ENOMEM;
+		ring->stash = stash;
+		ring->stash_capacity = 2 * needed;
+	}
+	for (uint32_t index = 0; index < ready; index++) {
+		unsigned at = (*ring->uring.cq.khead + index) & ring->uring.cq.ring_mask;
+
+		memcpy(&ring->stash[ring->stash_tail++], &ring->uring.cq.cqes[at], sizeof(*ring->stash));
+	}
+	io_uring_cq_advance(&ring->uring, ready);
+	return 0;
+}
+
+int tu_ring_flush(struct tu_ring *ring)
+{
+	int result;
+
+	do {
+		result = tu_ring_enter(ring, 0, -1);
+		if (result == -EBUSY || result == -EAGAIN) {
+			if (!io_uring_cq_ready(&ring->uring))
+				return result;
+			result = stash_completions(ring);
+		}
+		if (result < 0 && result != -EINTR)
+			return result;
+	} while (tu_ring_has_submissions(ring) || (tu_ring_flags(ring) & IORING_SQ_TASKRUN));
+	return 0;
+}
+
+struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+
+	if (sqe)
+		return sqe;
+	tu_ring_flush(ring);
+	return io_uring_get_sqe(&ring->uring);
+}
+
+bool tu_ring_pop(struct tu_ring *ring, struct io_uring_cqe *completion)
+{
+	struct io_uring_cqe *head;
+
+	if (ring->stash_head != ring->stash_tail) {
+		memcpy(completion, &ring->stash[ring->stash_head++], sizeof(*completion));
+		if (ring->stash_head == ring->stash_tail)
+			ring->stash_head = ring->stash_tail = 0;
+		return true;
+	}
+	if (!io_uring_cq_ready(&ring->uring))
+		return false;
+	head = &ring->uring.cq.cqes[*ring->uring.cq.khead & ring->uring.cq.ring_mask];
+	memcpy(completion, head, sizeof(*completion));
+	io_uring_cq_advance(&ring->uring, 1);
+	return true;
+}

@@ -1,0 +1,77 @@
+/* The ring: set-up, entering the kernel, and the end.
+ *
+ * One thread owns a ring. It is set up disabled where the kernel allows that,
+ * so that the first thread to enter it, not the set-up, decides which that is.
+ * Nobody else may enter it: SINGLE_ISSUER answers EEXIST.
+ *
+ * `tu_ring_enter` is the only place that enters the kernel for a ring, and it
+ * submits whatever is pending on the way. What is pending is what the kernel
+ * has not consumed yet (`io_uring_sq_ready`), never a count of our own: the
+ * kernel may take fewer submissions than it was offered. */
+#ifndef TU_RING_H
+#define TU_RING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernel.h"
+
+struct tu_ring {
+	struct io_uring uring;
+	bool open;      /* mapped, and its descriptor is ours */
+	bool enabled;   /* no longer R_DISABLED */
+	bool no_iowait; /* 6.15: a sleeping ring does not count as I/O wait */
+	uint64_t entered;
+	/* Completions taken out of the way of a kernel that refuses submissions
+	 * until it has room; the next reap reads these first. */
+	struct io_uring_cqe *stash;
+	uint32_t stash_head, stash_tail, stash_capacity;
+};
+
+int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
+/* Unmaps and closes without entering the kernel for it: any thread, and a
+ * forked child, for which the parent's ring stays as it is. */
+void tu_ring_close(struct tu_ring *ring);
+
+/* Submits what is pending, runs deferred work, and waits until `minimum`
+ * completions are there or `timeout_ns` is over (< 0: does not wait).
+ * -ETIME and -EINTR are results like others. */
+int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
+
+/* Enters until nothing is pending and no deferred work is left: afterwards the
+ * kernel has acted on every submission, cancels among them. */
+int tu_ring_flush(struct tu_ring *ring);
+
+/* A free submission entry; enters the kernel if the queue is full. NULL if the
+ * kernel takes nothing for want of memory. */
+struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring);
+
+/* True if a completion was there; it is copied out. */
+bool tu_ring_pop(struct tu_ring *ring, struct io_uring_cqe *completion);
+
+static inline bool tu_ring_has_completions(const struct tu_ring *ring)
+{
+	return ring->stash_head != ring->stash_tail || io_uring_cq_ready(&ring->uring);
+}
+
+/* The mapped flag word. IORING_SQ_TASKRUN: deferred work waits for us to enter.
+ * IORING_SQ_CQ_OVERFLOW: completions wait in the kernel for room; there may be
+ * no task work then, so that TASKRUN alone would starve them. */
+static inline unsigned tu_ring_flags(const struct tu_ring *ring)
+{
+	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED);
+}
+
+static inline bool tu_ring_has_submissions(const struct tu_ring *ring)
+{
+	return io_uring_sq_ready(&ring->uring) != 0;
+}
+
+/* IOSQE_CQE_SKIP_SUCCESS where the kernel knows it (5.17); elsewhere the answer
+ * comes, addressed to nobody. */
+static inline unsigned tu_ring_skip_success(const struct tu_ring *ring)
+{
+	return ring->uring.features & IORING_FEAT_CQE_SKIP ? IOSQE_CQE_SKIP_SUCCESS : 0;
+}
+
+#endif
