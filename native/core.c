@@ -40,14 +40,17 @@ int tu_open(tu_core **result, uint32_t entries, uint32_t cq_entries, uint32_t se
 		return -ENOMEM;
 	atomic_init(&core->interrupt.fd, -1);
 	core->signal_fd = core->notify_fd = -1;
-	core->ring.no_iowait = no_iowait;
-	core->events_capacity = cq_entries;
-	core->events = calloc(cq_entries, sizeof(*core->events));
-	error = core->events ? tu_operations_open(&core->operations) : -ENOMEM;
+	error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
 	if (!error)
 		error = tu_interrupt_open(&core->interrupt);
 	if (!error)
-		error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
+		error = tu_operations_open(&core->operations);
+	if (!error) {
+		core->ring.no_iowait = no_iowait && (core->ring.uring.features & IORING_FEAT_NO_IOWAIT);
+		core->events_capacity = core->ring.uring.cq.ring_entries;
+		core->events = calloc(core->events_capacity, sizeof(*core->events));
+		error = core->events ? 0 : -ENOMEM;
+	}
 	if (error)
 		tu_free(core);
 	else
@@ -70,6 +73,7 @@ int tu_start(tu_core *core, int guest)
 	int result;
 
 	core->started = true;
+	core->guest = guest;
 	if (!guest)
 		return 0;
 	core->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -168,13 +172,15 @@ static void watch_all(tu_core *core)
 	watch(core, &core->signals_watched, core->signal_fd, TU_SIGNAL_POLL);
 }
 
-/* Copies completions that are events into the flat array. Returns their number
- * and what else came, as in `outcome`. */
-static int reap(tu_core *core, int outcome)
+int tu_reap(tu_core *core)
 {
 	struct io_uring_cqe completion;
 	bool flush = false;
 	uint32_t count = 0;
+	int outcome = 0;
+
+	if (!core->ring.open)
+		return -EBADF;
 
 	while (count < core->events_capacity && tu_ring_pop(&core->ring, &completion)) {
 		bool more = completion.flags & IORING_CQE_F_MORE;
@@ -207,22 +213,29 @@ static bool passes(int result)
 	return result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY;
 }
 
+static bool something_came(const tu_core *core)
+{
+	return tu_ring_has_completions(&core->ring) || atomic_load(&core->interrupt.signalled);
+}
+
 int tu_poll(tu_core *core)
 {
 	int result;
 
-	if (!core->started)
-		return TU_NOT_STARTED;
+	if (!core->started || !core->ring.open)
+		return core->ring.open ? TU_NOT_STARTED : -EBADF;
 	if (core->operations.doomed)
 		tu_operations_retry_doomed(&core->operations, &core->ring);
-	if (!must_enter(core)) {
+	if (must_enter(core)) {
+		result = tu_ring_enter(&core->ring, 0, -1);
+		if (result < 0 && !passes(result))
+			return result;
+	} else {
 		core->skipped++;
-		return reap(core, 0);
 	}
-	result = tu_ring_enter(&core->ring, 0, -1);
-	if (result < 0 && !passes(result))
-		return result;
-	return reap(core, 0);
+	if (core->guest)
+		return something_came(core) ? TU_REAP : 0;
+	return tu_reap(core);
 }
 
 int tu_wait(tu_core *core, int64_t timeout_ns)
@@ -232,8 +245,8 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	int outcome;
 	int result;
 
-	if (!core->started)
-		return TU_NOT_STARTED;
+	if (!core->started || !core->ring.open)
+		return core->ring.open ? TU_NOT_STARTED : -EBADF;
 	if (tu_ring_has_completions(&core->ring) || core->operations.doomed) {
 		outcome = tu_poll(core);
 		if (outcome)
@@ -250,7 +263,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		if (result < 0 && !passes(result))
 			return result;
 		completed = tu_ring_has_completions(&core->ring);
-		outcome = reap(core, 0);
+		outcome = tu_reap(core);
 		left = deadline - now();
 		if (!outcome && !completed && left > 0)
 			return TU_INTERRUPTED;

@@ -37,6 +37,7 @@ typedef struct tu_core {
 	tu_event *events;
 	uint32_t events_capacity;
 	bool started;
+	bool guest; /* the owner may do other things between a tick's wait and its events */
 	bool interrupt_watched;
 	bool signals_watched;
 	int signal_fd; /* -1: none */
@@ -58,6 +59,7 @@ void tu_close_interrupt(tu_core *core);
 
 int tu_poll(tu_core *core);
 int tu_wait(tu_core *core, int64_t timeout_ns);
+int tu_reap(tu_core *core);
 int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 
 tu_event *tu_events(tu_core *core);

@@ -10,7 +10,7 @@
 #define TU_FORCED ...      /* the interrupt, for the loop alone */
 #define TU_SIGNALS ...     /* the signal socket has bytes to drain */
 #define TU_INTERRUPTED ... /* a system call was interrupted before its time */
-#define TU_REAP ...        /* a guest's waiter saw work; the owner has to reap it */
+#define TU_REAP ...        /* a guest run: tu_reap says what */
 
 /* What a readiness operation waits for, and the kind of its event. */
 #define TU_READ ...
@@ -56,7 +56,15 @@ void tu_close_interrupt(tu_core *core);
 #define TU_NOT_STARTED ...
 int tu_poll(tu_core *core);
 int tu_wait(tu_core *core, int64_t timeout_ns);
-int tu_guest_wait(tu_core *core, int64_t timeout_ns); /* not the owner */
+
+/* A guest run's ticks. The owner may do other things, cancel waits among them,
+ * between the tick and the processing of what came. So `tu_poll` then only says
+ * TU_REAP, and so does `tu_guest_wait`, which waits on another thread; `tu_reap`
+ * copies the completions out when they are processed. */
+int tu_guest_wait(tu_core *core, int64_t timeout_ns);
+int tu_reap(tu_core *core);
+
+/* Where tu_poll, tu_wait and tu_reap put the events that they count. */
 
 tu_event *tu_events(tu_core *core);
 uint32_t tu_events_capacity(tu_core *core);

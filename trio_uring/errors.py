@@ -1,0 +1,25 @@
+"""What is raised and warned of when io_uring cannot be used."""
+
+from __future__ import annotations
+
+
+class UringUnavailableError(RuntimeError):
+    """io_uring cannot be used here.
+
+    Raised before any code of the user's runs. ``errno`` is the kernel's answer
+    (None if it was not the kernel that refused), ``reason`` says in words what
+    is in the way, and ``remedy`` what to do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str, errno: int | None = None) -> None:
+        super().__init__(reason, remedy, errno)
+        self.reason = reason
+        self.remedy = remedy
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return f"io_uring cannot be used here: {self.reason}. {self.remedy}"
+
+
+class UringFallbackWarning(RuntimeWarning):
+    """``fallback="epoll"`` was used: the run is on Trio's own epoll manager."""

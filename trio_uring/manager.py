@@ -1,0 +1,362 @@
+"""The I/O manager: what Trio calls each tick, and what tasks wait on.
+
+Some facts about io_uring
+-------------------------
+
+A ring is two queues in memory that we share with the kernel. We put submissions
+into one and make a system call, io_uring_enter, to have the kernel look at them;
+it puts completions into the other, where we find them without a system call. To
+wait for a descriptor we submit a poll, which completes once. That is EPOLLONESHOT
+with the registration left out: nothing is remembered about a descriptor beyond
+the one wait, so there is no stale registration to silence.
+
+But a poll that is pending holds a reference to the *file*, where epoll holds a
+weak one. Closing the last descriptor of a socket does not close the socket while
+a poll is pending on it: the peer sees no end, the port stays taken, a pipe's
+reader waits for ever. And the kernel looks the descriptor up when it takes the
+submission, not when we prepare it.
+
+With DEFER_TASKRUN, completions are not made when something happens but when the
+owner asks: the wake-up of a poll is a note to the ring, and a bit in a word that
+we share with the kernel says that there are notes. Only io_uring_enter turns
+them into completions, and only on the thread that owns the ring.
+
+What does this mean for Trio?
+-----------------------------
+
+- A tick is one call into the core. With a timeout of 0 it enters the kernel if
+  something is to be submitted or the shared word says so; an idle tick makes no
+  system call. Submissions ride along with the call that waits.
+
+- `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
+  return only when the ring has let go of the file. That costs a system call if
+  the kernel knows of the wait, and none if it is still in our queue.
+
+- A descriptor that is closed behind our back with a task waiting on it stays
+  open until the wait ends. (On epoll the peer would notice at once, and the task
+  never.) A number that is closed and given out again within one tick polls the
+  new file: a spurious wake-up, which every caller must expect.
+
+- Regular files, directories and /dev/null are ready at once, as for poll(2),
+  where epoll refuses them with PermissionError.
+
+- Each direction is a poll of its own, so that one wakes without the other. An
+  error or a hang-up completes both, as on epoll.
+
+- Nothing but the owner enters the ring. Other threads, signal handlers and
+  finalisers use the interrupt (wakeup.py). In a guest run Trio waits on a worker
+  thread: that one only looks at shared words and waits for descriptors, and
+  leaves it to the owner to reap.
+
+- After a fork the child owns nothing. It gives its copy of the ring back and
+  never enters it: whatever it submitted would run on the parent's ring.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from struct import Struct
+from threading import get_ident
+from typing import Final, Literal, NoReturn, Protocol, TypeAlias
+
+import attrs
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from ._native import ffi, lib
+from .ring import Ring
+
+RaiseCancel: TypeAlias = Callable[[], NoReturn]
+
+# A name here costs a tick less than an attribute of lib.
+_COUNT: Final = lib.TU_COUNT
+_WOKEN: Final = lib.TU_WOKEN
+_SIGNALS: Final = lib.TU_SIGNALS
+_REAP: Final = lib.TU_REAP
+_NOT_STARTED: Final = lib.TU_NOT_STARTED
+_READ: Final = lib.TU_READ
+_WRITE: Final = lib.TU_WRITE
+_EVENT: Final = Struct("=iii")
+
+_poll = lib.tu_poll
+_wait = lib.tu_wait
+_guest_wait = lib.tu_guest_wait
+_reap = lib.tu_reap
+_start = lib.tu_start
+_release = lib.tu_release
+_events = lib.tu_events
+_events_capacity = lib.tu_events_capacity
+_poll_add = lib.tu_poll_add
+_poll_cancel = lib.tu_poll_cancel
+_signal_woken = lib.tu_signal_woken
+_signal_forced = lib.tu_signal_forced
+_close_interrupt = lib.tu_close_interrupt
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class _Ready(outcome.Value[None]):
+    """A `Value(None)` that any number of tasks may be sent.
+
+    An Outcome may be unwrapped once only, so every wake-up would need its own.
+    """
+
+    def unwrap(self) -> None:
+        return None
+
+
+_READY: Final = _Ready(None)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class UringStatistics:
+    """The ``io_statistics`` of `trio.lowlevel.current_statistics` on io_uring."""
+
+    backend: Literal["io_uring"] = attrs.field(init=False, default="io_uring")
+    tasks_waiting_read: int
+    """Tasks in `trio.lowlevel.wait_readable`, and Trio's own that waits for `run_sync_soon`."""
+    tasks_waiting_write: int
+    """Tasks in `trio.lowlevel.wait_writable`."""
+    operations_in_flight: int
+    """Operations that were submitted or are queued, and have not completed."""
+    entered: int
+    """``io_uring_enter`` calls that this run has made."""
+    skipped: int
+    """Ticks for which none was needed."""
+    flags: tuple[str, ...]
+    """What the ring uses, by the names that ``python -m trio_uring doctor`` prints."""
+
+
+class UringManager:
+    """One run's I/O manager. Trio's thread owns it; `force_wakeup` is for any thread."""
+
+    def __init__(self, ring: Ring) -> None:
+        core = ring.core
+        self._core = core
+        self._flags = ring.flags
+        self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT.size))
+        self._readers: dict[int, Task] = {}
+        self._writers: dict[int, Task] = {}
+        self._abort_read = partial(self._abort, self._readers)
+        self._abort_write = partial(self._abort, self._writers)
+        self._entry_task: Task | None = None
+        self._drain_signals: Callable[[], None] = _no_signals
+        self._is_guest: Callable[[], bool] = _not_a_guest
+        self._owner: int | None = None
+        self._guest_lock = threading.Lock()
+        self._guest_waiting = False
+        self.closed = False
+        self._forked = False
+        _managers.add(self)
+
+    # Ticks
+
+    def get_events(self, timeout: float) -> int:
+        """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
+        if timeout <= 0:
+            events = _poll(self._core)
+        elif get_ident() == self._owner:
+            events = _wait(self._core, int(timeout * 1e9))
+        else:
+            return self._get_events_elsewhere(timeout)
+        return events if events >= 0 else self._get_first_events(timeout, events)
+
+    def process_events(self, events: int | Sequence[object]) -> None:
+        """Wakes the tasks that ``events`` is about: what `get_events` returned, or, for
+        the first ticks of a guest run, Trio's own ``[]``."""
+        if not events:
+            return
+        assert isinstance(events, int)
+        if events & _REAP:
+            events = self._checked(_reap(self._core))
+        if count := events & _COUNT:
+            for kind, fd, result in _EVENT.iter_unpack(self._events[: count * _EVENT.size]):
+                task = (self._readers if kind == _READ else self._writers).pop(fd)
+                if result >= 0 or result == -errno.ECANCELED:
+                    reschedule(task, _READY)
+                else:
+                    reschedule(task, outcome.Error(OSError(-result, os.strerror(-result))))
+        if events & _WOKEN and self._entry_task is not None:
+            reschedule(self._entry_task, _READY)
+            self._entry_task = None
+        if events & _SIGNALS:
+            self._drain_signals()
+
+    def _get_first_events(self, timeout: float, error: int) -> int:
+        """The first tick: from now on its thread owns the ring."""
+        if self._forked and timeout <= 0:
+            return 0
+        if error != _NOT_STARTED:
+            self._checked(error)
+        self._owner = get_ident()
+        self._checked(_start(self._core, self._is_guest()))
+        return self.get_events(timeout)
+
+    def _get_events_elsewhere(self, timeout: float) -> int:
+        """A blocking wait, not on the owner's thread: a guest run's."""
+        if self._owner is None:
+            return self._get_first_events(timeout, _NOT_STARTED)
+        with self._guest_lock:
+            if self.closed:
+                return _REAP
+            self._guest_waiting = True
+        try:
+            return _guest_wait(self._core, int(timeout * 1e9))
+        finally:
+            with self._guest_lock:
+                self._guest_waiting = False
+                if self.closed:
+                    _release(self._core)
+
+    def _checked(self, result: int) -> int:
+        if result >= 0:
+            return result
+        if self._forked:
+            raise RuntimeError("this Trio run belongs to the parent process; the child cannot wait in it")
+        raise OSError(-result, os.strerror(-result))
+
+    # Readiness
+
+    # Not coroutine functions: the caller awaits the one that Trio makes, and a
+    # frame per wait is saved.
+
+    def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        if fd in self._readers:
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        slot = _poll_add(self._core, fd, _READ)
+        if slot < 0:
+            self._refuse(fd, slot)
+        self._readers[fd] = task = current_task()
+        task.custom_sleep_data = slot
+        return wait_task_rescheduled(partial(self._abort_read, fd))
+
+    def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        if fd in self._writers:
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        slot = _poll_add(self._core, fd, _WRITE)
+        if slot < 0:
+            self._refuse(fd, slot)
+        self._writers[fd] = task = current_task()
+        task.custom_sleep_data = slot
+        return wait_task_rescheduled(partial(self._abort_write, fd))
+
+    def notify_closing(self, fd: int | HasFileno) -> None:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        tasks = [task for task in (self._readers.pop(fd, None), self._writers.pop(fd, None)) if task]
+        if not tasks:
+            return
+        self._cancel(*(task.custom_sleep_data for task in tasks))
+        for task in tasks:
+            reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
+
+    def _refuse(self, fd: int, error: int) -> NoReturn:
+        if fd < 0:
+            raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
+        self._checked(error)
+        raise AssertionError(error)
+
+    def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
+        self._cancel(waiters.pop(fd).custom_sleep_data)
+        return Abort.SUCCEEDED
+
+    def _cancel(self, slot: int, other_slot: int = 0) -> None:
+        """Afterwards the ring holds no reference to the files of these waits."""
+        _poll_cancel(self._core, slot, other_slot)
+
+    # The interrupt
+
+    def force_wakeup(self) -> None:
+        """Ends a blocking `get_events`; wakes no task."""
+        _signal_forced(self._core)
+
+    async def wait_woken(self) -> None:
+        """Waits until `signaller`'s function was called; for the entry queue's task only."""
+        self._entry_task = current_task()
+        await wait_task_rescheduled(self._abort_entry)
+
+    def _abort_entry(self, _: RaiseCancel) -> Abort:
+        self._entry_task = None
+        return Abort.SUCCEEDED
+
+    def signaller(self) -> Callable[[], None]:
+        """A function that wakes `wait_woken`: for any thread, signal handlers and finalisers."""
+        return partial(_signal_woken, self._core)
+
+    def close_interrupt(self) -> None:
+        """Signals are ignored from now on. The caller keeps signallers out meanwhile."""
+        _close_interrupt(self._core)
+
+    def watch_signals(self, fd: int, drain: Callable[[], None]) -> None:
+        """Ends a blocking `get_events` when ``fd`` is readable, and then calls ``drain``."""
+        self._drain_signals = drain
+        lib.tu_watch_signals(self._core, fd)
+
+    # The run
+
+    def serve(self, is_guest: Callable[[], bool]) -> None:
+        """Before the first tick: how to tell whether the run is a guest's."""
+        self._is_guest = is_guest
+
+    def statistics(self) -> UringStatistics:
+        statistics = ffi.new("tu_statistics *")
+        lib.tu_read_statistics(self._core, statistics)
+        return UringStatistics(
+            tasks_waiting_read=len(self._readers) + (self._entry_task is not None),
+            tasks_waiting_write=len(self._writers),
+            operations_in_flight=statistics.in_flight,
+            entered=statistics.entered,
+            skipped=statistics.skipped,
+            flags=self._flags,
+        )
+
+    def close(self) -> None:
+        """Gives the ring back. The owner first has the kernel let go of everything; a
+        finaliser on another thread may not enter the ring and leaves that to the kernel."""
+        with self._guest_lock:
+            if self.closed:
+                return
+            self.closed = True
+            waiting = self._guest_waiting
+        if self._owner == get_ident():
+            lib.tu_cancel_all(self._core)
+        if not waiting:
+            _release(self._core)
+
+    def _lose_to_parent(self) -> None:
+        """In a forked child: the ring is the parent's."""
+        self._forked = self.closed = True
+        self._guest_lock = threading.Lock()
+        _release(self._core)
+        _close_interrupt(self._core)
+
+
+def _no_signals() -> None:
+    """Nobody has asked for signals to be watched."""
+
+
+def _not_a_guest() -> bool:
+    return False
+
+
+_managers: weakref.WeakSet[UringManager] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager._lose_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,110 @@
+"""What a user can set: `RingOptions`, and the two environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, cast
+
+import attrs
+
+from .features import REQUIRED, SWITCHES
+
+Fallback = Literal["error", "epoll"]
+
+# The kernel's limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES.
+_MAX_ENTRIES = 32768
+_MAX_CQ_ENTRIES = 2 * _MAX_ENTRIES
+
+
+def _check_number(name: str, value: object, low: int, high: int | None, unit: str) -> None:
+    limits = f"an int of at least {low}" if high is None else f"an int from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"RingOptions: {name} has to be {limits} ({unit}), not {value!r}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"RingOptions: {name} has to be {limits} ({unit}), not {value!r}")
+
+
+def _check_features(features: object) -> Mapping[str, bool]:
+    if not isinstance(features, Mapping):
+        raise TypeError(f"RingOptions: features has to be a mapping of names to False, not {features!r}")
+    for name, value in features.items():
+        if name in REQUIRED:
+            raise ValueError(f"RingOptions: features: {name!r} cannot be switched off, every ring needs it")
+        if name not in SWITCHES:
+            raise ValueError(f"RingOptions: features has no {name!r}; it may name {', '.join(SWITCHES)}")
+        if value is not False:
+            raise ValueError(
+                f"RingOptions: features[{name!r}] may only be False (switched off), not {value!r}: "
+                "what the kernel has is used anyway"
+            )
+    return MappingProxyType(dict(features))
+
+
+@attrs.frozen(kw_only=True)
+class RingOptions:
+    """How the ring of a run is set up. Checked when made.
+
+    Raises:
+      TypeError, ValueError: an option has the wrong type or value; the message
+        names the option, its value and what is allowed.
+    """
+
+    entries: int = 256
+    """Submissions that are queued before the kernel is entered, 1 to 32768; the
+    kernel rounds up to a power of two. More waits than that at once cost a
+    system call per ``entries``, nothing else. Default: 256, which with
+    ``cq_entries`` fits the 64 KiB of locked memory of an unprivileged user."""
+
+    cq_entries: int = 1024
+    """Completions that the ring holds, from ``entries`` to 65536; what does not fit
+    waits in the kernel. Default: 1024."""
+
+    fallback: Fallback = "error"
+    """What happens where io_uring cannot be used: ``"error"``, the default, raises
+    `UringUnavailableError`; ``"epoll"`` warns with `UringFallbackWarning` and uses
+    Trio's own manager."""
+
+    checkpoint_budget: int = 0
+    """Calls, >= 0, that complete at once and that a task may make in a row before
+    it yields. Default: 0, Trio's rule that every call yields. Only operations that
+    complete through the ring can spend it; waiting for readiness never does."""
+
+    features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
+    """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
+    False: these are not used. For tests, and to work around a kernel. Default: none."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_number("entries", self.entries, 1, _MAX_ENTRIES, "submissions")
+        _check_number("cq_entries", self.cq_entries, 1, _MAX_CQ_ENTRIES, "completions")
+        if self.cq_entries < self.entries:
+            raise ValueError(
+                f"RingOptions: cq_entries has to be at least entries ({self.entries}), not {self.cq_entries}"
+            )
+        if self.fallback not in ("error", "epoll"):
+            raise ValueError(f"RingOptions: fallback has to be 'error' or 'epoll', not {self.fallback!r}")
+        _check_number("checkpoint_budget", self.checkpoint_budget, 0, None, "calls")
+
+    def __hash__(self) -> int:
+        return hash((self.entries, self.cq_entries, self.fallback, self.checkpoint_budget, *self.features))
+
+
+def with_environment(options: RingOptions) -> RingOptions:
+    """``options`` as TRIO_URING_FALLBACK and TRIO_URING_DISABLE override them.
+
+    Raises:
+      ValueError: a variable has a value that it may not have.
+    """
+    fallback = os.environ.get("TRIO_URING_FALLBACK")
+    if fallback:
+        if fallback not in ("error", "epoll"):
+            raise ValueError(f"TRIO_URING_FALLBACK has to be 'error' or 'epoll', not {fallback!r}")
+        options = attrs.evolve(options, fallback=cast("Fallback", fallback))
+    disabled = os.environ.get("TRIO_URING_DISABLE", "").replace(",", " ").split()
+    for name in disabled:
+        if name not in SWITCHES:
+            raise ValueError(f"TRIO_URING_DISABLE has no {name!r}; it may name {', '.join(SWITCHES)}")
+    if disabled:
+        options = attrs.evolve(options, features={**options.features, **dict.fromkeys(disabled, False)})
+    return options

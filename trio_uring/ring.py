@@ -1,0 +1,131 @@
+"""Sets up a ring as the options say and as the kernel allows; or says why it cannot."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from . import features
+from ._native import ffi, lib
+from .errors import UringUnavailableError
+from .options import RingOptions
+
+if TYPE_CHECKING:
+    from ._native import Core
+
+# A ring that ENOMEM refused is tried again at half the size, down to this.
+_SMALLEST = 8
+
+_DISABLED_SYSCTL = Path("/proc/sys/kernel/io_uring_disabled")
+
+
+@attrs.frozen
+class Ring:
+    """An open ring: the core that holds it, and the names of what it uses."""
+
+    core: Core
+    flags: tuple[str, ...]
+
+    def release(self) -> None:
+        """Gives an unused ring back."""
+        lib.tu_release(self.core)
+        lib.tu_close_interrupt(self.core)
+
+
+def open_ring(options: RingOptions) -> Ring:
+    """Opens a ring. Any thread; the first one to enter it becomes its owner.
+
+    Raises:
+      UringUnavailableError: the kernel refuses, or is too old.
+    """
+    off = {name for name, value in options.features.items() if not value}
+    wanted = [flag.name for flag in features.SETUP_FLAGS if flag.name not in off]
+    chosen = features.choose(wanted)
+    entries, cq_entries = options.entries, options.cq_entries
+    while True:
+        result, core = _open(entries, cq_entries, chosen, no_iowait="no_iowait" not in off)
+        if core is not None:
+            return _checked(core, off)
+        supported = features.supported_flags() if result == -errno.EINVAL else frozenset(chosen)
+        if not supported.issuperset(chosen):
+            chosen = features.choose([name for name in wanted if name in supported])
+        elif result == -errno.ENOMEM and entries > _SMALLEST:
+            entries = max(_SMALLEST, entries // 2)
+            cq_entries = max(entries, cq_entries // 2)
+        else:
+            raise unavailable(-result)
+
+
+def _open(
+    entries: int, cq_entries: int, chosen: Collection[str], no_iowait: bool
+) -> tuple[int, Core | None]:
+    place = ffi.new("tu_core **")
+    result = lib.tu_open(place, entries, cq_entries, features.bits(chosen), no_iowait)
+    return (result, None) if result < 0 else (0, ffi.gc(place[0], lib.tu_free))
+
+
+def _checked(core: Core, off: Collection[str]) -> Ring:
+    statistics = ffi.new("tu_statistics *")
+    lib.tu_read_statistics(core, statistics)
+    for feature in features.FEATURES:
+        if feature.name in features.REQUIRED and not statistics.features & feature.bit:
+            Ring(core, ()).release()
+            raise UringUnavailableError(
+                f"this kernel ({os.uname().release}) has no {feature.name}: {feature.gain}",
+                f"It takes Linux {feature.since} or newer. {_OR_EPOLL}",
+            )
+    return Ring(core, features.in_use(statistics.setup_flags, statistics.features, off))
+
+
+_OR_EPOLL = 'fallback="epoll" (or TRIO_URING_FALLBACK=epoll) runs the program on epoll instead'
+
+
+def unavailable(error: int) -> UringUnavailableError:
+    """Why io_uring_setup answered ``error``, and what to do about it."""
+    code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
+    reason, remedy = _refusal(error)
+    return UringUnavailableError(f"{reason} ({code})", f"{remedy}; {_OR_EPOLL}", error)
+
+
+def _refusal(error: int) -> tuple[str, str]:
+    if error == errno.EPERM and (sysctl := _io_uring_disabled()):
+        who = "for everybody" if sysctl == "2" else "for processes without CAP_SYS_ADMIN"
+        return (
+            f"kernel.io_uring_disabled={sysctl} switches it off {who}",
+            "Set it with `sysctl kernel.io_uring_disabled=0`"
+            + ("" if sysctl == "2" else ", or join the group that kernel.io_uring_group names"),
+        )
+    if error == errno.EPERM:
+        return (
+            "io_uring_setup is forbidden, most likely by a seccomp filter, as Docker's default profile is",
+            "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register",
+        )
+    if error == errno.ENOSYS:
+        return (
+            "there is no io_uring_setup: the kernel is older than 5.1 or built without CONFIG_IO_URING,"
+            " or a seccomp filter or sandbox (gVisor) hides it",
+            "Use a kernel from 5.11 on, or a sandbox that has it",
+        )
+    if error in (errno.EMFILE, errno.ENFILE):
+        whose = "this process has" if error == errno.EMFILE else "the system has"
+        return f"{whose} no file descriptor left for a ring", "Raise the limit (ulimit -n) or close files"
+    if error == errno.ENOMEM:
+        return (
+            "there is no memory for even a small ring; without CAP_IPC_LOCK it counts as locked memory",
+            "Raise the limit of locked memory (ulimit -l)",
+        )
+    return "io_uring_setup failed", "`python -m trio_uring doctor` tells what this kernel allows"
+
+
+def _io_uring_disabled() -> str:
+    """The value of the sysctl if it switches io_uring off, else an empty string."""
+    try:
+        value = _DISABLED_SYSCTL.read_text().strip()
+    except OSError:
+        return ""
+    return value if value in ("1", "2") else ""

@@ -1,0 +1,345 @@
+"""Runs on io_uring: `run`, `start_guest_run`, `install`; the one place that touches Trio's internals.
+
+Trio makes a run's I/O manager in ``setup_runner``, by calling ``TheIOManager()``.
+Both names are replaced while anybody wants io_uring: while it is installed, and
+while a run of ours lasts. A run that nobody asked to be on io_uring, in another
+thread perhaps, still gets Trio's own manager from them.
+
+What is used of Trio, all of it in ``trio._core._run``, and checked by `_check_trio`:
+
+================================  ==============================================
+name                              for
+================================  ==============================================
+TheIOManager                      the class of a run's I/O manager
+setup_runner                      makes a Runner; four parameters
+Runner.entry_queue.wakeup, .lock  the wake-up behind `run_sync_soon`
+Runner.io_manager                 to know which runs are ours
+Runner.is_guest                   whether ticks wait on a worker thread
+================================  ==============================================
+
+The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import attrs
+import trio
+from trio._core import _run as trio_run
+
+from . import ring as ring_module
+from .errors import UringFallbackWarning, UringUnavailableError
+from .manager import UringManager
+from .options import RingOptions, with_environment
+from .wakeup import UringWakeup
+
+if TYPE_CHECKING:
+    import outcome
+    from typing_extensions import TypeVarTuple, Unpack
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+RetT = TypeVar("RetT")
+
+CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
+
+_SETUP_PARAMETERS = (
+    "clock",
+    "instruments",
+    "restrict_keyboard_interrupt_to_checkpoints",
+    "strict_exception_groups",
+)
+_MANAGER_METHODS = (
+    "get_events",
+    "process_events",
+    "wait_readable",
+    "wait_writable",
+    "notify_closing",
+    "force_wakeup",
+    "statistics",
+    "close",
+)
+
+
+class TrioRunArguments(TypedDict, total=False):
+    """The keyword arguments of `trio.run`."""
+
+    clock: trio.abc.Clock | None
+    instruments: Sequence[trio.abc.Instrument]
+    restrict_keyboard_interrupt_to_checkpoints: bool
+    strict_exception_groups: bool
+
+
+class TrioGuestArguments(TrioRunArguments, total=False):
+    """The keyword arguments of `trio.lowlevel.start_guest_run`."""
+
+    run_sync_soon_threadsafe: Callable[[Callable[[], object]], object]
+    done_callback: Callable[[outcome.Outcome[Any]], object]
+    run_sync_soon_not_threadsafe: Callable[[Callable[[], object]], object] | None
+    host_uses_signal_set_wakeup_fd: bool
+
+
+def run(
+    async_fn: Callable[[Unpack[PosArgsT]], Awaitable[RetT]],
+    *args: Unpack[PosArgsT],
+    ring: RingOptions | None = None,
+    **trio_run_arguments: Unpack[TrioRunArguments],
+) -> RetT:
+    """Runs ``async_fn(*args)`` as `trio.run` does, on io_uring.
+
+    Args:
+      ring: how the ring is set up. Default: as `install` was told, else `RingOptions()`.
+      **trio_run_arguments: those of `trio.run`, with the same meaning.
+
+    Returns and raises what `trio.run` does, and besides:
+
+    Raises:
+      UringUnavailableError: io_uring cannot be used here, and no fallback was asked
+        for. ``async_fn`` has not been called.
+      RuntimeError: this version of Trio is unknown to us.
+    """
+    __tracebackhide__ = True
+    with _requested(ring):
+        return trio.run(async_fn, *args, **trio_run_arguments)
+
+
+def start_guest_run(
+    async_fn: Callable[..., Awaitable[RetT]],
+    *args: object,
+    ring: RingOptions | None = None,
+    **trio_guest_arguments: Unpack[TrioGuestArguments],
+) -> None:
+    """Starts a guest run as `trio.lowlevel.start_guest_run` does, on io_uring.
+
+    The ring belongs to the host loop's thread. While the host is idle a worker
+    thread waits; it never touches the ring.
+
+    Args and errors: those of `run` and of `trio.lowlevel.start_guest_run`.
+    """
+    with _requested(ring):
+        trio.lowlevel.start_guest_run(async_fn, *args, **trio_guest_arguments)  # type: ignore[misc]
+
+
+def install(ring: RingOptions | None = None) -> None:
+    """Every later `trio.run` and guest run of the process uses io_uring.
+
+    That includes the runs that libraries make. Runs in progress stay as they are.
+    Installing again replaces the options; one `uninstall` undoes it all. Child
+    processes that are forked inherit it, those that are spawned do not.
+
+    Raises:
+      UringUnavailableError: io_uring cannot be used here, and no fallback was asked
+        for. Nothing is installed then.
+      RuntimeError: this version of Trio is unknown to us.
+    """
+    options = _resolve(ring)
+    _check_trio()
+    try:
+        opened = ring_module.open_ring(options)
+    except UringUnavailableError as error:
+        _fall_back(options, error)
+    else:
+        opened.release()
+    _replacement.install(options)
+
+
+def uninstall() -> None:
+    """Later runs use what Trio would choose. Runs in progress finish on io_uring.
+    Does nothing if nothing is installed."""
+    _replacement.install(None)
+
+
+@contextmanager
+def installed(ring: RingOptions | None = None) -> Iterator[None]:
+    """A context manager: `install`, and afterwards what was installed before."""
+    before = _replacement.installed
+    install(ring)
+    try:
+        yield
+    finally:
+        _replacement.install(before)
+
+
+class _Request(threading.local):
+    """The options that this thread's next run was asked to use."""
+
+    options: RingOptions | None = None
+
+
+_request = _Request()
+
+
+@contextmanager
+def _requested(ring: RingOptions | None) -> Iterator[None]:
+    __tracebackhide__ = True
+    _request.options = _resolve(ring)
+    _check_trio()
+    _replacement.acquire()
+    try:
+        yield
+    finally:
+        _request.options = None
+        _replacement.release()
+
+
+def _resolve(ring: RingOptions | None) -> RingOptions:
+    if ring is not None and not isinstance(ring, RingOptions):
+        raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
+    return with_environment(ring or _replacement.installed or RingOptions())
+
+
+class IOManager(UringManager):
+    """What ``TheIOManager`` is replaced by: a manager on io_uring for a run that is
+    to have one, and an instance of Trio's own class for any other."""
+
+    def __new__(cls) -> Any:  # noqa: PYI034
+        """Opens the run's ring, before anything of the run exists.
+
+        Raises:
+          UringUnavailableError: as `run` says.
+        """
+        options, _request.options = _request.options or _replacement.installed, None
+        if options is None:
+            return _replacement.original_manager()
+        try:
+            opened = ring_module.open_ring(options)
+        except UringUnavailableError as error:
+            _fall_back(options, error)
+            return _replacement.original_manager()
+        manager = super().__new__(cls)
+        UringManager.__init__(manager, opened)
+        _replacement.acquire()
+        return manager
+
+    def __init__(self) -> None:
+        """`__new__` has done it, for a ring that may not open."""
+
+    def close(self) -> None:
+        if not self.closed:
+            _replacement.release()
+        super().close()
+
+
+def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
+    runner = _replacement.original_setup(*args, **kwargs)
+    manager: object = runner.io_manager
+    if isinstance(manager, IOManager):
+        manager.serve(lambda: runner.is_guest)
+        entry_queue = runner.entry_queue
+        entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
+    return runner
+
+
+class _Replacement:
+    """Trio's two names: replaced while somebody holds on to that, restored after."""
+
+    original_manager: Callable[[], Any]
+    original_setup: Callable[..., trio_run.Runner]
+
+    def __init__(self) -> None:
+        self.installed: RingOptions | None = None
+        self._lock = threading.RLock()
+        self._holders = 0
+
+    @property
+    def replaced(self) -> bool:
+        return self._holders > 0
+
+    def install(self, options: RingOptions | None) -> None:
+        with self._lock:
+            if options is not None and self.installed is None:
+                self.acquire()
+            elif options is None and self.installed is not None:
+                self.release()
+            self.installed = options
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._holders += 1
+            if self._holders == 1:
+                self.original_manager = trio_run.TheIOManager
+                self.original_setup = trio_run.setup_runner
+                trio_run.TheIOManager = IOManager  # type: ignore[misc,assignment]
+                trio_run.setup_runner = _setup_runner
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                trio_run.TheIOManager = self.original_manager  # type: ignore[misc]
+                trio_run.setup_runner = self.original_setup
+
+    def after_fork_in_child(self) -> None:
+        """The lock may have been held by a thread that the child does not have."""
+        self._lock = threading.RLock()
+
+
+_replacement = _Replacement()
+os.register_at_fork(after_in_child=_replacement.after_fork_in_child)
+
+
+def _fall_back(options: RingOptions, error: UringUnavailableError) -> None:
+    """Warns, if the options allow to go on without io_uring; else raises."""
+    if options.fallback == "error":
+        raise error
+    warnings.warn(
+        UringFallbackWarning(f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"),
+        stacklevel=_stack_level_of_user(),
+    )
+
+
+def _stack_level_of_user() -> int:
+    """How many frames up the first one is that is neither ours nor Trio's."""
+    level = 0
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        level += 1
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("trio", "trio_uring", "contextlib"):
+            break
+        frame = frame.f_back
+    return level
+
+
+def _check_trio() -> None:
+    """Raises RuntimeError if Trio is not laid out as the table above says."""
+    if _replacement.replaced or not (missing := _missing_from_trio()):
+        return
+    raise RuntimeError(
+        f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}. "
+        f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring"
+    )
+
+
+def _missing_from_trio() -> list[str]:
+    missing = [
+        f"{owner.__name__}.{name} is missing"
+        for owner, names in (
+            (trio_run, ("TheIOManager", "setup_runner", "Runner", "EntryQueue")),
+            (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
+        )
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if missing:
+        return missing
+    parameters = tuple(inspect.signature(trio_run.setup_runner).parameters)
+    if parameters != _SETUP_PARAMETERS:
+        missing.append(f"setup_runner has the parameters {', '.join(parameters)}")
+    for owner, names in (
+        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest")),
+        (trio_run.EntryQueue, ("wakeup", "lock")),
+    ):
+        fields = {field.name for field in attrs.fields(owner)}
+        missing += [f"{owner.__name__}.{name} is missing" for name in names if name not in fields]
+    return missing
+
+
+__all__ = ["install", "installed", "run", "start_guest_run", "uninstall"]
