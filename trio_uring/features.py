@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Collection, Iterable
-
 import attrs
 
 from ._native import ffi, lib
@@ -69,28 +67,29 @@ FEATURES = (
 REQUIRED = ("nodrop", "ext_arg")
 SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait")
 
-_BY_NAME = {flag.name: flag for flag in SETUP_FLAGS}
 
-
-def choose(wanted: Collection[str]) -> tuple[str, ...]:
-    """The flags among ``wanted`` that can be set together, in the table's order."""
-    chosen = set(wanted)
+@functools.cache
+def choose(off: frozenset[str]) -> tuple[str, ...]:
+    """The flags to set when those in ``off`` may not be, in the table's order."""
+    chosen = {flag.name for flag in SETUP_FLAGS} - off
     for flag in SETUP_FLAGS:
         if flag.name in chosen and not chosen.issuperset(flag.needs):
             chosen.discard(flag.name)
     for flag in SETUP_FLAGS:
         if flag.name in chosen:
             chosen.difference_update(flag.excludes)
-    if not chosen & {"coop_taskrun", "defer_taskrun"}:
+    if chosen.isdisjoint(("coop_taskrun", "defer_taskrun")):
         chosen.discard("taskrun_flag")
     return tuple(flag.name for flag in SETUP_FLAGS if flag.name in chosen)
 
 
-def bits(names: Iterable[str]) -> int:
-    return functools.reduce(int.__or__, (_BY_NAME[name].bit for name in names), 0)
+@functools.cache
+def bits(names: tuple[str, ...]) -> int:
+    return sum(flag.bit for flag in SETUP_FLAGS if flag.name in names)
 
 
-def in_use(setup_flags: int, mask: int, off: Collection[str]) -> tuple[str, ...]:
+@functools.cache
+def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
     """The names of what a ring uses, given what the kernel says of it and what is switched off."""
     used = [flag.name for flag in SETUP_FLAGS if setup_flags & flag.bit]
     used += [feature.name for feature in FEATURES if mask & feature.bit and feature.name not in off]
@@ -105,13 +104,12 @@ def probe(setup_flags: int) -> int:
 
 
 @functools.cache
-def supported_flags() -> frozenset[str]:
-    """The set-up flags that this kernel accepts, each tried with what it needs."""
-    found = set()
-    for flag in SETUP_FLAGS:
-        trial = {flag.name, *flag.needs}
-        if flag.name == "taskrun_flag":
-            trial.add("coop_taskrun")
-        if probe(bits(trial)) != -errno.EINVAL:
-            found.add(flag.name)
-    return frozenset(found)
+def refused_flags() -> frozenset[str]:
+    """The set-up flags that this kernel does not know, each tried with what it needs."""
+    return frozenset(flag.name for flag in SETUP_FLAGS if probe(bits(_trial(flag))) == -errno.EINVAL)
+
+
+def _trial(flag: SetupFlag) -> tuple[str, ...]:
+    """A set with this flag that is valid where the flag is."""
+    companion = ("coop_taskrun",) if flag.name == "taskrun_flag" else ()
+    return (flag.name, *flag.needs, *companion)

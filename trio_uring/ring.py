@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,43 +42,41 @@ def open_ring(options: RingOptions) -> Ring:
     Raises:
       UringUnavailableError: the kernel refuses, or is too old.
     """
-    off = {name for name, value in options.features.items() if not value}
-    wanted = [flag.name for flag in features.SETUP_FLAGS if flag.name not in off]
-    chosen = features.choose(wanted)
+    off = frozenset(options.features)
+    flags = features.choose(off)
     entries, cq_entries = options.entries, options.cq_entries
     while True:
-        result, core = _open(entries, cq_entries, chosen, no_iowait="no_iowait" not in off)
+        core, error = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if core is not None:
-            return _checked(core, off)
-        supported = features.supported_flags() if result == -errno.EINVAL else frozenset(chosen)
-        if not supported.issuperset(chosen):
-            chosen = features.choose([name for name in wanted if name in supported])
-        elif result == -errno.ENOMEM and entries > _SMALLEST:
+            return Ring(core, _in_use(core, off))
+        if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
+            off |= features.refused_flags()
+            flags = features.choose(off)
+        elif error == errno.ENOMEM and entries > _SMALLEST:
             entries = max(_SMALLEST, entries // 2)
             cq_entries = max(entries, cq_entries // 2)
         else:
-            raise unavailable(-result)
+            raise unavailable(error)
 
 
-def _open(
-    entries: int, cq_entries: int, chosen: Collection[str], no_iowait: bool
-) -> tuple[int, Core | None]:
+def _open(entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool) -> tuple[Core | None, int]:
+    """A core, or None and the errno."""
     place = ffi.new("tu_core **")
-    result = lib.tu_open(place, entries, cq_entries, features.bits(chosen), no_iowait)
-    return (result, None) if result < 0 else (0, ffi.gc(place[0], lib.tu_free))
+    result = lib.tu_open(place, entries, cq_entries, features.bits(flags), no_iowait)
+    return (None, -result) if result < 0 else (ffi.gc(place[0], lib.tu_free), 0)
 
 
-def _checked(core: Core, off: Collection[str]) -> Ring:
+def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
+    """What the ring uses; raises UringUnavailableError if it lacks what we need."""
     statistics = ffi.new("tu_statistics *")
     lib.tu_read_statistics(core, statistics)
     for feature in features.FEATURES:
         if feature.name in features.REQUIRED and not statistics.features & feature.bit:
-            Ring(core, ()).release()
             raise UringUnavailableError(
                 f"this kernel ({os.uname().release}) has no {feature.name}: {feature.gain}",
                 f"It takes Linux {feature.since} or newer. {_OR_EPOLL}",
             )
-    return Ring(core, features.in_use(statistics.setup_flags, statistics.features, off))
+    return features.in_use(statistics.setup_flags, statistics.features, off)
 
 
 _OR_EPOLL = 'fallback="epoll" (or TRIO_URING_FALLBACK=epoll) runs the program on epoll instead'

@@ -22,6 +22,7 @@ The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
@@ -29,6 +30,7 @@ import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import attrs
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 RetT = TypeVar("RetT")
 
 CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
+
+_DEFAULT = RingOptions()
 
 _SETUP_PARAMETERS = (
     "clock",
@@ -193,7 +197,7 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
 def _resolve(ring: RingOptions | None) -> RingOptions:
     if ring is not None and not isinstance(ring, RingOptions):
         raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
-    return with_environment(ring or _replacement.installed or RingOptions())
+    return with_environment(ring or _replacement.installed or _DEFAULT)
 
 
 class IOManager(UringManager):
@@ -310,7 +314,7 @@ def _stack_level_of_user() -> int:
 
 def _check_trio() -> None:
     """Raises RuntimeError if Trio is not laid out as the table above says."""
-    if _replacement.replaced or not (missing := _missing_from_trio()):
+    if _replacement.replaced or not (missing := _missing_from_trio(trio_run)):
         return
     raise RuntimeError(
         f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}. "
@@ -318,7 +322,8 @@ def _check_trio() -> None:
     )
 
 
-def _missing_from_trio() -> list[str]:
+@functools.cache
+def _missing_from_trio(trio_run: ModuleType) -> list[str]:
     missing = [
         f"{owner.__name__}.{name} is missing"
         for owner, names in (
