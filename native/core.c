@@ -134,6 +134,11 @@ void tu_free(tu_core *core)
 
 /* The interrupt */
 
+const uint32_t *tu_signalled(tu_core *core)
+{
+	return (const uint32_t *)&core->interrupt.signalled;
+}
+
 void tu_signal_woken(tu_core *core)
 {
 	tu_interrupt_signal(&core->interrupt, TU_WOKEN);

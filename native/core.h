@@ -53,6 +53,7 @@ void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
 void tu_free(tu_core *core);
 
+const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);
 void tu_signal_forced(tu_core *core);
 void tu_close_interrupt(tu_core *core);

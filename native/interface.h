@@ -47,7 +47,9 @@ void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
 void tu_free(tu_core *core);
 
-/* The interrupt. Any thread, a signal handler or a finaliser may signal. */
+/* The interrupt. Any thread, a signal handler or a finaliser may signal. The
+ * word holds what was signalled and not yet consumed; it lasts as long as the core. */
+const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);
 void tu_signal_forced(tu_core *core);
 void tu_close_interrupt(tu_core *core);

@@ -83,6 +83,8 @@ _NOT_STARTED: Final = lib.TU_NOT_STARTED
 _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
 _EVENT: Final = Struct("=iii")
+_EVENT_SIZE: Final = _EVENT.size
+_iter_unpack = _EVENT.iter_unpack
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -142,7 +144,7 @@ class UringManager:
         core = ring.core
         self._core = core
         self._flags = ring.flags
-        self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT.size))
+        self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
         self._readers: dict[int, Task] = {}
         self._writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self._readers)
@@ -178,7 +180,7 @@ class UringManager:
         if events & _REAP:
             events = self._checked(_reap(self._core))
         if count := events & _COUNT:
-            for kind, fd, result in _EVENT.iter_unpack(self._events[: count * _EVENT.size]):
+            for kind, fd, result in _iter_unpack(self._events[: count * _EVENT_SIZE]):
                 task = (self._readers if kind == _READ else self._writers).pop(fd)
                 if result >= 0 or result == -errno.ECANCELED:
                     reschedule(task, _READY)
@@ -292,8 +294,21 @@ class UringManager:
         return Abort.SUCCEEDED
 
     def signaller(self) -> Callable[[], None]:
-        """A function that wakes `wait_woken`: for any thread, signal handlers and finalisers."""
-        return partial(_signal_woken, self._core)
+        """A function that wakes `wait_woken`: for any thread, signal handlers and finalisers.
+
+        It looks before it calls, so that a burst does not let go of the GIL each
+        time. What is seen set cannot be lost: the caller has queued its job with
+        the GIL held, and the owner, once it has cleared the word, needs the GIL
+        to look at the queue.
+        """
+        core = self._core
+        signalled = memoryview(ffi.buffer(lib.tu_signalled(core), 4)).cast("I")
+
+        def signal() -> None:
+            if not signalled[0] & _WOKEN:
+                _signal_woken(core)
+
+        return signal
 
     def close_interrupt(self) -> None:
         """Signals are ignored from now on. The caller keeps signallers out meanwhile."""
