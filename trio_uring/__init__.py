@@ -4,19 +4,57 @@
 ``python -m trio_uring app.py`` runs an unmodified program on it.
 """
 
-from .errors import UringFallbackWarning, UringUnavailableError
-from .manager import UringStatistics
-from .options import RingOptions
-from .session import install, installed, run, start_guest_run, uninstall
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .capability import Capabilities, capabilities
+    from .errors import UringFallbackWarning, UringUnavailableError
+    from .manager import UringStatistics
+    from .options import RingOptions
+    from .session import install, installed, run, start_guest_run, uninstall
 
 __all__ = [
+    "Capabilities",
     "RingOptions",
     "UringFallbackWarning",
     "UringStatistics",
     "UringUnavailableError",
+    "capabilities",
     "install",
     "installed",
     "run",
     "start_guest_run",
     "uninstall",
 ]
+
+# A name is imported when it is first asked for. pytest loads the plugin into every
+# session of an environment that has trio-uring, also into those without Trio: it may
+# import neither Trio nor the core. The command line sets the program's sys.path first.
+_HOMES = {
+    "Capabilities": "capability",
+    "RingOptions": "options",
+    "UringFallbackWarning": "errors",
+    "UringStatistics": "manager",
+    "UringUnavailableError": "errors",
+    "capabilities": "capability",
+    "install": "session",
+    "installed": "session",
+    "run": "session",
+    "start_guest_run": "session",
+    "uninstall": "session",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

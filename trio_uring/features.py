@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+
 import attrs
 
 from ._native import ffi, lib
@@ -36,12 +37,25 @@ class Feature:
     gain: str
 
 
+@attrs.frozen
+class Operation:
+    """An operation of a submission, by its number in the kernel's interface."""
+
+    name: str
+    number: int
+    since: str
+    gain: str
+    used: bool = False
+
+
 # Oldest kernel first. DEFER_TASKRUN and COOP_TASKRUN are two ways to one end and
 # exclude each other; either is used only with TASKRUN_FLAG, without which a tick
 # would have to enter the kernel to learn whether there is anything to do.
 SETUP_FLAGS = (
     SetupFlag("cqsize", 1 << 3, "5.5", "a completion queue of the size asked for"),
-    SetupFlag("r_disabled", 1 << 6, "5.10", "the first thread to enter the ring owns it, not the one that made it"),
+    SetupFlag(
+        "r_disabled", 1 << 6, "5.10", "the first thread to enter the ring owns it, not the one that made it"
+    ),
     SetupFlag("submit_all", 1 << 7, "5.18", "a bad submission does not hold up those behind it"),
     SetupFlag("taskrun_flag", 1 << 9, "5.19", "a tick with nothing to do makes no system call"),
     SetupFlag("coop_taskrun", 1 << 8, "5.19", "completions do not interrupt Python", needs=("taskrun_flag",)),
@@ -62,6 +76,35 @@ FEATURES = (
     Feature("ext_arg", 1 << 8, "5.11", "waits with a timeout of their own"),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
+)
+
+# Those that a run makes, and then what sockets, files and processes are made of.
+OPERATIONS = (
+    Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
+    Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
+    Operation("nop", 0, "5.1", "taking a wait back that the kernel has not seen yet", used=True),
+    Operation("accept", 13, "5.5", "sockets: accepting connections"),
+    Operation("connect", 16, "5.5", "sockets: connecting"),
+    Operation("recv", 27, "5.6", "sockets: receiving"),
+    Operation("send", 26, "5.6", "sockets: sending"),
+    Operation("recvmsg", 10, "5.3", "sockets: receiving datagrams"),
+    Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
+    Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
+    Operation("sendmsg_zc", 48, "6.1", "sockets: sending many buffers without a copy"),
+    Operation("splice", 30, "5.7", "files to sockets without a copy"),
+    Operation("openat", 18, "5.6", "files: opening"),
+    Operation("read", 22, "5.6", "files: reading"),
+    Operation("write", 23, "5.6", "files: writing"),
+    Operation("fsync", 3, "5.1", "files: reaching the disk"),
+    Operation("fallocate", 17, "5.6", "files: reserving space"),
+    Operation("ftruncate", 55, "6.9", "files: changing the length"),
+    Operation("statx", 21, "5.6", "paths: what is there"),
+    Operation("unlinkat", 36, "5.11", "paths: removing"),
+    Operation("renameat", 35, "5.11", "paths: renaming"),
+    Operation("mkdirat", 37, "5.15", "paths: making directories"),
+    Operation("symlinkat", 38, "5.15", "paths: making symbolic links"),
+    Operation("linkat", 39, "5.15", "paths: making hard links"),
+    Operation("waitid", 50, "6.7", "processes: waiting for their end"),
 )
 
 REQUIRED = ("nodrop", "ext_arg")
@@ -103,13 +146,22 @@ def probe(setup_flags: int) -> int:
     return result if result < 0 else int(features[0])
 
 
+def try_flag(flag: SetupFlag) -> int:
+    """`probe` of a flag together with what it needs."""
+    companion = ("coop_taskrun",) if flag.name == "taskrun_flag" else ()
+    return probe(bits((flag.name, *flag.needs, *companion)))
+
+
 @functools.cache
 def refused_flags() -> frozenset[str]:
     """The set-up flags that this kernel does not know, each tried with what it needs."""
-    return frozenset(flag.name for flag in SETUP_FLAGS if probe(bits(_trial(flag))) == -errno.EINVAL)
+    return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
 
 
-def _trial(flag: SetupFlag) -> tuple[str, ...]:
-    """A set with this flag that is valid where the flag is."""
-    companion = ("coop_taskrun",) if flag.name == "taskrun_flag" else ()
-    return (flag.name, *flag.needs, *companion)
+def probe_operations() -> frozenset[int] | int:
+    """The numbers of the operations that this kernel has, or -errno."""
+    supported = ffi.new("uint8_t[]", 256)
+    result = lib.tu_probe_operations(supported, 256)
+    if result < 0:
+        return int(result)
+    return frozenset(number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0")

@@ -1,12 +1,19 @@
 """A pytest plugin: ``--trio-uring``, or ``trio_uring = true`` in the ini file, puts
-every Trio run of the session on io_uring. Off otherwise."""
+every Trio run of the session on io_uring, whoever makes it: pytest-trio, anyio's
+plugin or the tests themselves.
+
+pytest loads it wherever trio-uring is installed. Unless it is asked for, it imports
+neither Trio nor the core, and a session is as it was.
+"""
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack
+
 import pytest
 
-from . import session
-from .options import RingOptions
+_HEADER = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,7 +24,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--trio-uring") or config.getini("trio_uring"):
-        session.install(RingOptions())
-        config.add_cleanup(session.uninstall)
+        try:
+            _install(config)
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise pytest.UsageError(f"--trio-uring: {error}") from error
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [config.stash[_HEADER]] if _HEADER in config.stash else []
+
+
+def _install(config: pytest.Config) -> None:
+    from . import capability, errors, session
+
+    # The header says it, once. As a warning it would be one for each test, and an
+    # error for those who turn warnings into errors.
+    name = f"{errors.__name__}.{errors.UringFallbackWarning.__name__}"
+    config.addinivalue_line("filterwarnings", f"ignore::{name}")
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.UringFallbackWarning)
+        stack.enter_context(session.installed())
+        found = capability.capabilities()
+        config.add_cleanup(stack.pop_all().close)
+    if found.usable:
+        where = f"Trio runs on io_uring ({', '.join(found.used)})"
+    else:
+        where = f"Trio runs on epoll, not on io_uring: {found.reason}"
+    config.stash[_HEADER] = f"trio-uring {found.trio_uring}: {where}"

@@ -1,0 +1,73 @@
+"""``python -m trio_uring doctor``: prints `trio_uring.capabilities`.
+
+The exit status is 0 if a run would use io_uring, and 1 if it would not, whether it
+would then fail or use epoll.
+
+With ``--json`` it prints one object, whose keys stay: those of `Capabilities`
+(``usable``, ``reason``, ``remedy``, ``errno``, ``fallback``, ``kernel``,
+``liburing_built``, ``liburing_loaded``, ``liburing_path``, ``python``, ``trio``,
+``trio_uring``, ``entries``, ``cq_entries``), and ``setup_flags``, ``features`` and
+``operations``, lists of objects with the keys of a row (``name``, ``state``,
+``since``, ``gain``, ``reason``, ``remedy``). ``errno`` may be null; what does not
+apply is an empty string, or 0.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .capability import Capabilities, Capability, capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def main(*, as_json: bool) -> int:
+    """Prints the report; returns the exit status."""
+    found = capabilities()
+    print(json.dumps(attrs.asdict(found), indent=2) if as_json else "\n".join(_report(found)))
+    return 0 if found.usable else 1
+
+
+def _report(found: Capabilities) -> Iterator[str]:
+    yield f"trio-uring  {found.trio_uring}"
+    yield f"kernel      {found.kernel}"
+    yield f"liburing    {found.liburing_loaded}, built against {found.liburing_built} ({found.liburing_path})"
+    yield f"Python      {found.python}"
+    yield f"Trio        {found.trio}"
+    yield ""
+    yield from _verdict(found)
+    for title, rows in (
+        ("Set-up flags", found.setup_flags),
+        ("Features", found.features),
+        ("Operations", found.operations),
+    ):
+        yield ""
+        yield title
+        yield from _table(rows, found.remedy)
+
+
+def _verdict(found: Capabilities) -> Iterator[str]:
+    if found.usable:
+        yield f"A run uses io_uring: {found.entries} submissions, {found.cq_entries} completions."
+        return
+    if found.fallback == "epoll":
+        yield "A run uses epoll, not io_uring, since the fallback is epoll."
+    else:
+        yield "A run fails: io_uring cannot be used here."
+    yield f"  What is in the way: {found.reason}."
+    yield f"  What to do: {found.remedy}."
+
+
+def _table(rows: Iterable[Capability], told: str) -> Iterator[str]:
+    """A line for each row. The remedy ``told`` above the tables is not told again."""
+    for row in rows:
+        text = row.gain
+        if row.reason:
+            text += f": {row.reason}"
+        if row.remedy and row.remedy != told:
+            text += f". {row.remedy}"
+        yield f"  {row.name:<14} {row.state:<10} {text}"

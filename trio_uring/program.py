@@ -1,0 +1,244 @@
+"""Runs the user's program on io_uring, as ``python`` would run it without us.
+
+    python -m trio_uring [--fallback=epoll|error] app.py ARGUMENT ...
+    python -m trio_uring [--fallback=epoll|error] -m module ARGUMENT ...
+
+io_uring is installed first; if that fails, no line of the program has run. Then the
+program gets what plain Python gives it: ``sys.argv``, ``sys.path[0]`` and a new
+``__main__`` in `sys.modules`, whether it is a script, a module, a package, or a
+folder or zip file with a ``__main__.py``. Its exit status is the command's.
+
+Python prints the traceback of an uncaught exception from the frame that it started,
+which is ours. So it is done here instead, through `sys.excepthook`, in the order in
+which Python does it and with the traceback cut to the program's own frames; and when
+Python sees the end of it, it is a plain exit. What remains to be seen of us are the
+frames below the program's in `inspect.stack` and `sys.orig_argv`.
+
+Processes that the program spawns are plain Python: their Trio runs are on epoll,
+unless they install io_uring themselves. Those that it forks inherit it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import importlib.metadata
+import os
+import pkgutil
+import runpy
+import sys
+import warnings
+from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from types import CodeType, ModuleType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .options import Fallback
+
+USAGE = """\
+usage: python -m trio_uring [--fallback=epoll|error] FILE ARGUMENT ...
+       python -m trio_uring [--fallback=epoll|error] -m MODULE ARGUMENT ...
+       python -m trio_uring doctor [--json]
+       python -m trio_uring --help | --version"""
+
+HELP = f"""{USAGE}
+
+Runs a Trio program, unchanged, on Linux io_uring. FILE is a script, or a folder or
+zip file with a __main__.py. `doctor` tells what this kernel, liburing and container
+allow, what is missing and how to get it; a file of that name is run as ./doctor.
+
+  --fallback=error  where io_uring cannot be used, say why and exit (the default)
+  --fallback=epoll  where io_uring cannot be used, warn and run on epoll
+
+TRIO_URING_FALLBACK=epoll|error overrides --fallback; TRIO_URING_DISABLE=NAME,...
+switches features off, by the names that `doctor` prints."""
+
+_FALLBACKS: dict[str, Fallback] = {"--fallback=error": "error", "--fallback=epoll": "epoll"}
+
+# Python's own for a command line that it cannot follow.
+_USAGE_STATUS = 2
+
+# Whose frames are above the program's when it is found, compiled and run.
+_FOREIGN = frozenset(("trio_uring", "runpy", "pkgutil", "importlib", "_frozen_importlib", "zipimport"))
+
+
+def main(arguments: list[str]) -> int | str:
+    """The command ``python -m trio_uring ARGUMENT ...``; for `sys.exit`."""
+    fallback: Fallback = "error"
+    as_module = False
+    while arguments and arguments[0].startswith("-") and not as_module:
+        option, *arguments = arguments
+        if option in ("-h", "--help"):
+            print(HELP)
+            return 0
+        if option in ("-V", "--version"):
+            print(f"trio-uring {importlib.metadata.version('trio-uring')}")
+            return 0
+        if option.startswith("-m"):
+            as_module = True
+            arguments = [*filter(None, [option[2:]]), *arguments]
+        elif option in _FALLBACKS:
+            fallback = _FALLBACKS[option]
+        else:
+            return _misused(f"{option} is not an option")
+    if not arguments:
+        return _misused("-m needs the name of a module" if as_module else "the program is missing")
+    if arguments[0] == "doctor" and not as_module:
+        return _doctor(arguments[1:])
+    return _run(fallback, arguments, as_module=as_module)
+
+
+def _misused(what: str) -> int:
+    print(f"trio_uring: {what}\n{USAGE}", file=sys.stderr)
+    return _USAGE_STATUS
+
+
+def _doctor(arguments: list[str]) -> int | str:
+    if arguments not in ([], ["--json"]):
+        return _misused(f"doctor takes --json or nothing, not {' '.join(arguments)}; ./doctor runs a file")
+    from . import doctor
+
+    try:
+        return doctor.main(as_json=bool(arguments))
+    except ValueError as error:
+        return f"trio_uring: {error}"
+
+
+def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | str:
+    name = arguments[0]
+    path = os.path.join(os.getcwd(), name)  # as Python has it: absolute, but not normalised
+    is_importable = not as_module and pkgutil.get_importer(path) is not None
+    if is_importable:
+        _set_first_path(path)
+    elif not as_module and not _is_path_safe():
+        _set_first_path(os.path.dirname(os.path.realpath(path)))
+    if refusal := _install(fallback):
+        return refusal
+    sys.argv[:] = arguments
+    module = sys.modules["__main__"] = ModuleType("__main__")
+    vars(module).update(__annotations__={}, __builtins__=builtins)
+    try:
+        if as_module or is_importable:
+            code = _find_module(module, name if as_module else None)
+        else:
+            code = _find_script(module, path)
+        exec(code, vars(module))
+    except _CannotStartError as error:
+        return f"{sys.executable}: {error}"
+    except _CannotReadError as error:
+        print(f"{sys.orig_argv[0]}: {error}", file=sys.stderr)
+        return _USAGE_STATUS
+    except SystemExit:
+        raise
+    except BaseException as error:
+        uncaught = error
+    else:
+        return 0
+    _report(uncaught)
+    return 1
+
+
+def _is_path_safe() -> bool:
+    """Whether Python was told (-P, -I) not to look for modules beside the program."""
+    return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))
+
+
+def _set_first_path(path: str) -> None:
+    """Puts ``path`` where Python put the working directory, on account of its own -m."""
+    sys.path[0 : 0 if _is_path_safe() else 1] = [path]
+
+
+def _install(fallback: Fallback) -> str:
+    """Puts the process on io_uring; returns why it cannot, or an empty string.
+
+    With the fallback each run warns for itself, where the program starts it.
+    """
+    try:
+        from . import session
+        from .errors import UringFallbackWarning
+        from .options import RingOptions
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UringFallbackWarning)
+            session.install(RingOptions(fallback=fallback))
+    except (ImportError, RuntimeError, ValueError) as error:
+        return f"trio_uring: {error}"
+    return ""
+
+
+class _CannotStartError(Exception):
+    """There is no such module, or it cannot be run; Python's words."""
+
+
+class _CannotReadError(Exception):
+    """The script cannot be read; Python's words."""
+
+
+def _find_script(module: ModuleType, path: str) -> CodeType:
+    source, compiled = SourceFileLoader("__main__", path), SourcelessFileLoader("__main__", path)
+    loader = compiled if path.endswith(".pyc") else source
+    vars(module).update(__loader__=loader, __file__=path, __cached__=None)
+    try:
+        data = source.get_data(path)
+    except OSError as error:
+        raise _CannotReadError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
+    code = compiled.get_code("__main__") if loader is compiled else source.source_to_code(data, path)
+    assert isinstance(code, CodeType)
+    return code
+
+
+def _find_module(module: ModuleType, name: str | None) -> CodeType:
+    """The code of ``name``, or, without one, of the ``__main__`` in ``sys.path[0]``.
+
+    pdb and cProfile of the standard library ask runpy in the same way.
+    """
+    code: CodeType
+    spec: ModuleSpec
+    if name is None:
+        _, spec, code = runpy._get_main_module_details(_CannotStartError)  # type: ignore[attr-defined]
+    else:
+        sys.argv[0] = "-m"
+        _, spec, code = runpy._get_module_details(name, _CannotStartError)  # type: ignore[attr-defined]
+        sys.argv[0] = str(spec.origin)
+    vars(module).update(
+        __file__=spec.origin,
+        __cached__=spec.cached,
+        __loader__=spec.loader,
+        __package__=spec.parent,
+        __spec__=spec,
+    )
+    return code
+
+
+def _report(error: BaseException) -> None:
+    """Does what Python does with an exception that nobody caught, short of exiting."""
+    traceback = _own(error.__traceback__)
+    error.__traceback__ = traceback
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    try:
+        sys.excepthook(type(error), error, traceback)
+    except SystemExit:
+        raise
+    except BaseException as another:
+        print("Error in sys.excepthook:", file=sys.stderr)
+        sys.__excepthook__(type(another), another, _own(another.__traceback__))
+        print("\nOriginal exception was:", file=sys.stderr)
+        sys.__excepthook__(type(error), error, traceback)
+    if type(error) is KeyboardInterrupt:
+        _die_of_interrupt_at_exit()
+
+
+def _own(traceback: TracebackType | None) -> TracebackType | None:
+    """``traceback`` from the program's first frame on."""
+    while traceback and traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _FOREIGN:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _die_of_interrupt_at_exit() -> None:
+    """Python, when it has shut down, kills itself by SIGINT if the last source text
+    that it ran ended with a KeyboardInterrupt; so a shell knows, and stops a script."""
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")
