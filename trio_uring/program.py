@@ -223,7 +223,8 @@ def _report(error: BaseException) -> None:
         raise
     except BaseException as another:
         print("Error in sys.excepthook:", file=sys.stderr)
-        sys.__excepthook__(type(another), another, _own(another.__traceback__))
+        another.__traceback__ = _own(another.__traceback__)
+        sys.__excepthook__(type(another), another, another.__traceback__)
         print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, traceback)
     if type(error) is KeyboardInterrupt:

@@ -39,8 +39,7 @@ def _install(config: pytest.Config) -> None:
 
     # The header says it, once. As a warning it would be one for each test, and an
     # error for those who turn warnings into errors.
-    name = f"{errors.__name__}.{errors.UringFallbackWarning.__name__}"
-    config.addinivalue_line("filterwarnings", f"ignore::{name}")
+    config.addinivalue_line("filterwarnings", "ignore::trio_uring.UringFallbackWarning")
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.UringFallbackWarning)
         stack.enter_context(session.installed())
