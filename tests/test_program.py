@@ -23,7 +23,7 @@ print(sys.argv, sys.path, sys.modules["__main__"].__dict__ is globals(), __name_
 hidden = "__builtins__", "__loader__", "__spec__"
 print({name: value for name, value in globals().items() if name not in hidden})
 print(type(__loader__), getattr(__loader__, "path", None), type(__builtins__), list(globals()))
-print(repr(__spec__).partition("loader=")[0], __spec__ and (__spec__.origin, __spec__.cached, __spec__.parent))
+print(__spec__ and (__spec__.name, __spec__.origin, __spec__.cached, __spec__.parent))
 """
 
 GROUP = """\
@@ -99,7 +99,8 @@ PROGRAMS = {
     "spawn": (
         "import multiprocessing, os\ndef double(x):\n    return 2 * x, __name__\n"
         "if __name__ == '__main__':\n"
-        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        print(pool.map(double, [1, 2]))\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(double, [1, 2]))\n"
     ),
     "annotations": "x: int = 1\nprint(__annotations__, [type(value) for value in __annotations__.values()])",
     "deprecation warning": "import warnings\nwarnings.warn('old', DeprecationWarning)",
@@ -216,8 +217,6 @@ def test_safe_path_is_honoured(folder: Path, options: tuple[str, ...], command: 
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_program_that_is_not_there_is_reported_as_by_python(
-    folder: Path, command: list[str], status: int
-) -> None:
     folder: Path, command: list[str], status: int
 ) -> None:
     assert check_same(*command, cwd=folder) == status

@@ -1,0 +1,87 @@
+"""``python -m trio_uring doctor``: the report for people, the one for programs, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+import trio_uring
+
+SECCOMP = Path(__file__).with_name("seccomp.py")
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
+DOCTOR = (sys.executable, "-m", "trio_uring", "doctor")
+REFUSED = (sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--", *DOCTOR)
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env={**PLAIN, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_status_is_0_where_a_run_uses_io_uring() -> None:
+    done = run(*DOCTOR)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "A run uses io_uring" in done.stdout
+
+
+def test_report_has_a_line_for_every_flag_feature_and_operation() -> None:
+    found = trio_uring.capabilities()
+    lines = [line.split()[:2] for line in run(*DOCTOR).stdout.splitlines() if line.startswith("  ")]
+    rows = (*found.setup_flags, *found.features, *found.operations)
+    assert lines == [[row.name, row.state] for row in rows]
+
+
+def test_report_names_the_versions() -> None:
+    found = trio_uring.capabilities()
+    report = run(*DOCTOR).stdout
+    for version in (found.kernel, found.liburing_loaded, found.liburing_built, found.python, found.trio):
+        assert version in report
+
+
+def test_json_is_one_object_with_the_keys_of_capabilities() -> None:
+    done = run(*DOCTOR, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads(json.dumps(attrs.asdict(trio_uring.capabilities())))
+
+
+def test_refusal_is_status_1_with_cause_and_remedy() -> None:
+    done = run(*REFUSED)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "A run fails" in done.stdout
+    assert "seccomp" in done.stdout
+    assert "EPERM" in done.stdout
+    assert done.stdout.count("Run the container with a seccomp profile") == 1
+
+
+def test_refusal_in_json() -> None:
+    done = run(*REFUSED, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["usable"] is False
+
+
+def test_run_that_would_fall_back_is_status_1_and_said_to_be_on_epoll() -> None:
+    done = run(*REFUSED, TRIO_URING_FALLBACK="epoll")
+    assert done.returncode == 1
+    assert "A run uses epoll" in done.stdout
+
+
+def test_feature_that_is_switched_off_is_said_to_be() -> None:
+    report = run(*DOCTOR, TRIO_URING_DISABLE="submit_all").stdout
+    (line,) = (line for line in report.splitlines() if line.startswith("  submit_all "))
+    assert line.split()[1] in ("off", "missing")
+    assert "TRIO_URING_DISABLE" in line or "missing" in line
+
+
+@pytest.mark.parametrize("name", ["TRIO_URING_DISABLE", "TRIO_URING_FALLBACK"])
+def test_environment_that_makes_no_sense_is_reported(name: str) -> None:
+    done = run(*DOCTOR, **{name: "nonsense"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"trio_uring: {name} has")
+    assert done.stderr.count("\n") == 1
