@@ -247,7 +247,8 @@ def test_spawned_process_is_plain_python(folder: Path) -> None:
         "def run():\n    return trio.run(main)\n"
         "if __name__ == '__main__':\n"
         "    for method in 'spawn', 'fork':\n"
-        "        with multiprocessing.get_context(method).Pool(1) as pool:\n            print(pool.apply(run))\n"
+        "        with multiprocessing.get_context(method).Pool(1) as pool:\n"
+        "            print(pool.apply(run))\n"
     )
     assert run(*OURS, "app.py", cwd=folder)[:2] == (0, "epoll\nio_uring\n")
 
