@@ -183,3 +183,15 @@ def test_no_descriptor_left_is_an_answer() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not found.usable
     assert "EMFILE" in found.reason
+
+
+def test_unknown_trio_is_in_the_way_and_named() -> None:
+    program = (
+        "import trio._core._run as trio_run; del trio_run.setup_runner; import trio_uring;"
+        "found = trio_uring.capabilities(); print(found.usable, found.errno, found.reason)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=PLAIN, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("False None ")
+    assert f"Trio {trio.__version__}" in done.stdout

@@ -4,4 +4,5 @@ import sys
 
 from .program import main
 
-sys.exit(main(sys.argv[1:]))
+if status := main(sys.argv[1:]):
+    sys.exit(status)

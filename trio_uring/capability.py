@@ -177,7 +177,7 @@ def _refused_call(ring: ring_module.Ring) -> UringUnavailableError | None:
         return None
     call = "io_uring_register" if isinstance(features.probe_operations(), int) else "io_uring_enter"
     return UringUnavailableError(
-        f"{call} is refused ({_code(-result)}), though io_uring_setup is not; by a seccomp filter, most likely",
+        f"{call} is refused ({_code(-result)}), though io_uring_setup is not: a seccomp filter, most likely",
         _ALLOW_CALLS,
         -result,
     )

@@ -51,7 +51,8 @@ allow, what is missing and how to get it; a file of that name is run as ./doctor
   --fallback=epoll  where io_uring cannot be used, warn and run on epoll
 
 TRIO_URING_FALLBACK=epoll|error overrides --fallback; TRIO_URING_DISABLE=NAME,...
-switches features off, by the names that `doctor` prints."""
+switches features off, by the names that `doctor` prints. Processes that the program
+spawns are plain Python, on epoll; those that it forks are on io_uring."""
 
 _FALLBACKS: dict[str, Fallback] = {"--fallback=error": "error", "--fallback=epoll": "epoll"}
 
