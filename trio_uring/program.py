@@ -97,11 +97,11 @@ def _misused(what: str) -> int:
 def _doctor(arguments: list[str]) -> int | str:
     if arguments not in ([], ["--json"]):
         return _misused(f"doctor takes --json or nothing, not {' '.join(arguments)}; ./doctor runs a file")
-    from . import doctor
-
     try:
+        from . import doctor
+
         return doctor.main(as_json=bool(arguments))
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         return f"trio_uring: {error}"
 
 
