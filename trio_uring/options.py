@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, cast
 
@@ -88,7 +89,13 @@ class RingOptions:
         _check_number("checkpoint_budget", self.checkpoint_budget, 0, None, "calls")
 
     def __hash__(self) -> int:
-        return hash((self.entries, self.cq_entries, self.fallback, self.checkpoint_budget, *self.features))
+        names = frozenset(self.features)
+        return hash((self.entries, self.cq_entries, self.fallback, self.checkpoint_budget, names))
+
+    def __reduce__(self) -> tuple[Callable[[], RingOptions], tuple[()]]:
+        """For `copy`, and for `pickle`, which takes no MappingProxyType."""
+        values = attrs.asdict(self, recurse=False)
+        return partial(RingOptions, **{**values, "features": dict(self.features)}), ()
 
 
 def with_environment(options: RingOptions) -> RingOptions:
