@@ -33,15 +33,19 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-import attrs
 import trio
-from trio._core import _run as trio_run
 
 from . import ring as ring_module
 from .errors import UringFallbackWarning, UringUnavailableError
 from .manager import UringManager
 from .options import RingOptions, with_environment
 from .wakeup import UringWakeup
+
+try:
+    from trio._core import _run as trio_run
+except ImportError:
+    # Importing us is no error; `_check_trio` finds everything missing.
+    trio_run = ModuleType("trio._core._run")
 
 if TYPE_CHECKING:
     import outcome
@@ -335,6 +339,8 @@ def _missing_from_trio(trio_run: ModuleType) -> list[str]:
     ]
     if missing:
         return missing
+    if not callable(trio_run.setup_runner):
+        return ["setup_runner is not a function"]
     parameters = tuple(inspect.signature(trio_run.setup_runner).parameters)
     if parameters != _SETUP_PARAMETERS:
         missing.append(f"setup_runner has the parameters {', '.join(parameters)}")
@@ -342,7 +348,7 @@ def _missing_from_trio(trio_run: ModuleType) -> list[str]:
         (trio_run.Runner, ("io_manager", "entry_queue", "is_guest")),
         (trio_run.EntryQueue, ("wakeup", "lock")),
     ):
-        fields = {field.name for field in attrs.fields(owner)}
+        fields = {field.name for field in getattr(owner, "__attrs_attrs__", ())}
         missing += [f"{owner.__name__}.{name} is missing" for name in names if name not in fields]
     return missing
 

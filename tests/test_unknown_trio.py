@@ -1,0 +1,88 @@
+"""A Trio whose internals are not as session.py knows them: one clear error, on `run`."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from child_process import output_of
+
+CHANGES = {
+    "setup_runner is missing": "del trio_run.setup_runner",
+    "TheIOManager is missing": "del trio_run.TheIOManager",
+    "EntryQueue is missing": "del trio_run.EntryQueue",
+    "Runner is missing": "del trio_run.Runner",
+    "setup_runner has the parameters clock, instruments": (
+        "trio_run.setup_runner = lambda clock, instruments: None"
+    ),
+    "setup_runner is not a function": "trio_run.setup_runner = 7",
+    "Runner.io_manager is missing": "remove_field('Runner', 'io_manager')",
+    "Runner.entry_queue is missing": "remove_field('Runner', 'entry_queue')",
+    "Runner.is_guest is missing": "remove_field('Runner', 'is_guest')",
+    "EntryQueue.wakeup is missing": "remove_field('EntryQueue', 'wakeup')",
+    "EntryQueue.lock is missing": "remove_field('EntryQueue', 'lock')",
+    "Runner.entry_queue is missing, Runner.is_guest is missing": (
+        "trio_run.Runner = type('Runner', (), {'io_manager': None})"
+    ),
+    "EpollIOManager.force_wakeup is missing": "del trio_run.TheIOManager.force_wakeup",
+}
+
+PROGRAM = """
+import attrs, trio, traceback
+from trio._core import _run as trio_run
+import trio_uring
+
+def remove_field(owner, removed):
+    old = getattr(trio_run, owner)
+    fields = {{f.name: attrs.field(default=None) for f in attrs.fields(old) if f.name != removed}}
+    setattr(trio_run, owner, attrs.make_class(owner, fields))
+
+{change}
+
+async def main():
+    print("user code ran")
+
+def done(outcome):
+    print("user code ran")
+
+starts = [
+    lambda: trio_uring.run(main),
+    lambda: trio_uring.start_guest_run(main, run_sync_soon_threadsafe=print, done_callback=done),
+    trio_uring.install,
+    lambda: trio_uring.run(main, ring=trio_uring.RingOptions(fallback="epoll")),
+]
+before = dict(vars(trio_run))
+for start in starts:
+    try:
+        start()
+    except RuntimeError as error:
+        assert error.__cause__ is None and error.__context__ is None
+        print(error)
+assert dict(vars(trio_run)) == before
+"""
+
+
+def test_a_trio_without_the_module_is_the_same_error_and_only_on_run() -> None:
+    said = output_of(
+        """
+        import sys, trio, trio._core
+        del trio._core._run
+        sys.modules["trio._core._run"] = None
+        import trio_uring
+        try:
+            trio_uring.run(print, "user code ran")
+        except RuntimeError as error:
+            print(error)
+        """
+    )
+    assert f"Trio {trio.__version__}: trio._core._run.TheIOManager is missing" in said
+    assert "0.29.0, 0.32.0, 0.35.0" in said
+
+
+@pytest.mark.parametrize("missing", CHANGES)
+def test_an_unknown_trio_is_one_clear_error_on_every_way_to_a_run(missing: str) -> None:
+    said = output_of(PROGRAM.format(change=CHANGES[missing])).splitlines()
+    assert len(said) == 4
+    for line in said:
+        assert f"Trio {trio.__version__}:" in line
+        assert missing in line
+        assert "0.29.0, 0.32.0, 0.35.0" in line
