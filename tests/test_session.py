@@ -102,7 +102,7 @@ def test_an_exception_that_is_no_error_comes_out_as_it_is(
 
 
 @both
-@pytest.mark.parametrize(("function", "message"), [(print, "Trio expected an async function"), (7, "")])
+@pytest.mark.parametrize(("function", "message"), [(print, "Trio expected an async function"), (7, "7|callable|async")])
 def test_what_is_no_async_function_is_trios_type_error(
     run: Callable[..., Any], function: Any, message: str
 ) -> None:
@@ -301,10 +301,8 @@ def test_a_plain_run_beside_ours_in_another_thread_is_on_epoll_and_the_other_way
 
 async def crash() -> None:
     await trio.lowlevel.checkpoint()
-    trio.lowlevel.current_root_task().parent_nursery  # noqa: B018
-    trio_run.GLOBAL_RUN_CONTEXT.runner.tasks.add("not a task")  # type: ignore[arg-type]
     trio_run.GLOBAL_RUN_CONTEXT.runner.runq.append("not a task")  # type: ignore[arg-type]
-    await trio.sleep_forever()
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
 
 
 async def cancel_main() -> None:
@@ -322,6 +320,8 @@ async def waits_and_ends_by(error: BaseException) -> None:
             raise error
 
 
+# On epoll, too, a crashed run's tasks are left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("main", "ends_in"),
     [
@@ -346,14 +346,13 @@ def test_fifty_runs_leave_no_descriptor(
 
 
 def test_a_run_that_trio_cannot_set_up_leaves_nothing_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoEntryQueue(trio_run.EntryQueue):
-        def __attrs_pre_init__(self) -> None:
-            raise OSError("no socket pair")
+    def no_socketpair() -> None:
+        raise OSError("no socket pair")
 
     before = open_descriptors()
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(socket, "socketpair", lambda: (_ for _ in ()).throw(OSError("no socket pair")))
+            patch.setattr(socket, "socketpair", no_socketpair)
             with pytest.raises(OSError, match="no socket pair"):
                 trio_uring.run(backend)
         assert (trio_run.TheIOManager, trio_run.setup_runner) == ORIGINALS
@@ -539,6 +538,7 @@ def test_ctrl_c_ends_a_run_as_on_epoll(when: str) -> None:
         return done.returncode, done.stdout, done.stderr.splitlines()[-1]
 
     on_epoll = ends("epoll")
-    assert on_epoll[0] == -signal.SIGINT
-    assert "cleaned up" in on_epoll[1]
+    assert on_epoll[0] in (-signal.SIGINT, 1)  # 1: in a group
+    assert on_epoll[1].startswith("cleaned up")
+    assert on_epoll[1].endswith("KeyboardInterrupt\n")
     assert ends("io_uring") == on_epoll

@@ -188,14 +188,15 @@ _request = _Request()
 @contextmanager
 def _requested(ring: RingOptions | None) -> Iterator[None]:
     __tracebackhide__ = True
-    _request.options = _resolve(ring)
+    options = _resolve(ring)
     _check_trio()
-    _replacement.acquire()
+    thread = _replacement.acquire()
+    _request.options = options
     try:
         yield
     finally:
         _request.options = None
-        _replacement.release()
+        _replacement.release(thread)
 
 
 def _resolve(ring: RingOptions | None) -> RingOptions:
@@ -224,22 +225,29 @@ class IOManager(UringManager):
             return _replacement.original_manager()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
-        _replacement.acquire()
         return manager
 
     def __init__(self) -> None:
         """`__new__` has done it, for a ring that may not open."""
 
+    _thread: int | None = None
+
+    def hold(self) -> None:
+        """The names stay replaced until `close`: Trio looks its manager up by them."""
+        self._thread = _replacement.acquire()
+
     def close(self) -> None:
-        if not self.closed:
-            _replacement.release()
         super().close()
+        if self._thread is not None:
+            _replacement.release(self._thread)
+            self._thread = None
 
 
 def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     runner = _replacement.original_setup(*args, **kwargs)
     manager: object = runner.io_manager
     if isinstance(manager, IOManager):
+        manager.hold()
         manager.serve(lambda: runner.is_guest)
         entry_queue = runner.entry_queue
         entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
@@ -247,7 +255,11 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
 
 
 class _Replacement:
-    """Trio's two names: replaced while somebody holds on to that, restored after."""
+    """Trio's two names: replaced while somebody holds on to that, restored after.
+
+    A holder is known by its thread, because a forked child has the forking thread
+    only; what is installed belongs to no thread.
+    """
 
     original_manager: Callable[[], Any]
     original_setup: Callable[..., trio_run.Runner]
@@ -255,43 +267,61 @@ class _Replacement:
     def __init__(self) -> None:
         self.installed: RingOptions | None = None
         self._lock = threading.RLock()
-        self._holders = 0
+        self._holders: list[int] = []
 
     @property
     def replaced(self) -> bool:
-        return self._holders > 0
+        return bool(self._holders)
 
     def install(self, options: RingOptions | None) -> None:
         with self._lock:
             if options is not None and self.installed is None:
-                self.acquire()
+                self.acquire(_NO_THREAD)
             elif options is None and self.installed is not None:
-                self.release()
+                self.release(_NO_THREAD)
             self.installed = options
 
-    def acquire(self) -> None:
+    def acquire(self, thread: int | None = None) -> int:
+        """Returns what `release` wants: ``thread``, by default this one."""
+        holder = threading.get_ident() if thread is None else thread
         with self._lock:
-            self._holders += 1
-            if self._holders == 1:
+            if not self._holders:
                 self.original_manager = trio_run.TheIOManager
                 self.original_setup = trio_run.setup_runner
                 trio_run.TheIOManager = IOManager  # type: ignore[misc,assignment]
                 trio_run.setup_runner = _setup_runner
+            self._holders.append(holder)
+        return holder
 
-    def release(self) -> None:
+    def release(self, thread: int) -> None:
         with self._lock:
-            self._holders -= 1
-            if self._holders == 0:
+            self._holders.remove(thread)
+            if not self._holders:
                 trio_run.TheIOManager = self.original_manager  # type: ignore[misc]
                 trio_run.setup_runner = self.original_setup
 
-    def after_fork_in_child(self) -> None:
-        """The lock may have been held by a thread that the child does not have."""
-        self._lock = threading.RLock()
+    def before_fork(self) -> None:
+        self._lock.acquire()
 
+    def after_fork(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        for thread in set(self._holders) - {threading.get_ident(), _NO_THREAD}:
+            while thread in self._holders:
+                self.release(thread)
+        self._lock.release()
+
+
+# No thread has this identifier.
+_NO_THREAD = 0
 
 _replacement = _Replacement()
-os.register_at_fork(after_in_child=_replacement.after_fork_in_child)
+os.register_at_fork(
+    before=_replacement.before_fork,
+    after_in_parent=_replacement.after_fork,
+    after_in_child=_replacement.after_fork_in_child,
+)
 
 
 def _fall_back(options: RingOptions, error: UringUnavailableError) -> None:
