@@ -44,6 +44,7 @@ def open_ring(options: RingOptions) -> Ring:
     """
     off = frozenset(options.features)
     flags = features.choose(off)
+    _try_calls()
     entries, cq_entries = options.entries, options.cq_entries
     while True:
         core, error = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
@@ -66,6 +67,31 @@ def _open(entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
     return (None, -result) if result < 0 else (ffi.gc(place[0], lib.tu_free), 0)
 
 
+def _try_calls() -> None:
+    """Raises UringUnavailableError if a filter lets rings be set up but not used.
+
+    Tried on a ring of its own, once per process: a run makes the other two calls
+    only when user code has run, and it is too late for epoll then.
+    """
+    global _calls_work  # noqa: PLW0603
+    if _calls_work:
+        return
+    core, error = _open(_SMALLEST, _SMALLEST, ("r_disabled",), no_iowait=False)
+    if core is None:
+        return  # What is in the way of any ring is in the way of the run's, which tells.
+    lib.tu_start(core, False)
+    lib.tu_poll_add(core, -1, lib.TU_READ)
+    error = -lib.tu_poll(core)
+    Ring(core, ()).release()
+    if error > 0:
+        enters = lib.tu_probe_operations(ffi.new("uint8_t[1]"), 1) >= 0
+        raise unavailable(error, "io_uring_enter" if enters else "io_uring_register")
+    _calls_work = True
+
+
+_calls_work = False
+
+
 def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
     """What the ring uses; raises UringUnavailableError if it lacks what we need."""
     statistics = ffi.new("tu_statistics *")
@@ -82,11 +108,20 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
 _OR_EPOLL = 'fallback="epoll" (or TRIO_URING_FALLBACK=epoll) runs the program on epoll instead'
 
 
-def unavailable(error: int) -> UringUnavailableError:
-    """Why io_uring_setup answered ``error``, and what to do about it."""
+def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:
+    """Why ``call`` answered ``error``, and what to do about it."""
     code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
-    reason, remedy = _refusal(error)
+    reason, remedy = _refusal(error) if call == "io_uring_setup" else _refusal_of_use(call)
     return UringUnavailableError(f"{reason} ({code})", f"{remedy}; {_OR_EPOLL}", error)
+
+
+_ALLOW_ALL = (
+    "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+)
+
+
+def _refusal_of_use(call: str) -> tuple[str, str]:
+    return f"rings can be set up, but {call} is refused, most likely by a seccomp filter", _ALLOW_ALL
 
 
 def _refusal(error: int) -> tuple[str, str]:
@@ -100,7 +135,7 @@ def _refusal(error: int) -> tuple[str, str]:
     if error == errno.EPERM:
         return (
             "io_uring_setup is forbidden, most likely by a seccomp filter, as Docker's default profile is",
-            "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register",
+            _ALLOW_ALL,
         )
     if error == errno.ENOSYS:
         return (

@@ -154,9 +154,10 @@ def install(ring: RingOptions | None = None) -> None:
         opened = ring_module.open_ring(options)
     except UringUnavailableError as error:
         _fall_back(options, error)
+        _replacement.install(options, warned=True)
     else:
         opened.release()
-    _replacement.install(options)
+        _replacement.install(options)
 
 
 def uninstall() -> None:
@@ -168,12 +169,12 @@ def uninstall() -> None:
 @contextmanager
 def installed(ring: RingOptions | None = None) -> Iterator[None]:
     """A context manager: `install`, and afterwards what was installed before."""
-    before = _replacement.installed
+    before, warned = _replacement.installed, _replacement.warned
     install(ring)
     try:
         yield
     finally:
-        _replacement.install(before)
+        _replacement.install(before, warned=warned)
 
 
 class _Request(threading.local):
@@ -215,13 +216,15 @@ class IOManager(UringManager):
         Raises:
           UringUnavailableError: as `run` says.
         """
-        options, _request.options = _request.options or _replacement.installed, None
+        requested, _request.options = _request.options, None
+        options = requested or _replacement.installed
         if options is None:
             return _replacement.original_manager()
         try:
             opened = ring_module.open_ring(options)
         except UringUnavailableError as error:
-            _fall_back(options, error)
+            if requested or not _replacement.warned:
+                _fall_back(options, error)
             return _replacement.original_manager()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
@@ -266,6 +269,8 @@ class _Replacement:
 
     def __init__(self) -> None:
         self.installed: RingOptions | None = None
+        self.warned = False
+        """`install` has said already that its runs fall back to epoll."""
         self._lock = threading.RLock()
         self._holders: list[int] = []
 
@@ -273,13 +278,14 @@ class _Replacement:
     def replaced(self) -> bool:
         return bool(self._holders)
 
-    def install(self, options: RingOptions | None) -> None:
+    def install(self, options: RingOptions | None, *, warned: bool = False) -> None:
         with self._lock:
             if options is not None and self.installed is None:
                 self.acquire(_NO_THREAD)
             elif options is None and self.installed is not None:
                 self.release(_NO_THREAD)
             self.installed = options
+            self.warned = warned
 
     def acquire(self, thread: int | None = None) -> int:
         """Returns what `release` wants: ``thread``, by default this one."""
@@ -336,14 +342,15 @@ def _fall_back(options: RingOptions, error: UringUnavailableError) -> None:
 
 def _stack_level_of_user() -> int:
     """How many frames up the first one is that is neither ours nor Trio's."""
-    level = 0
+    level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None:
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
         level += 1
-        if frame.f_globals.get("__name__", "").split(".")[0] not in ("trio", "trio_uring", "contextlib"):
-            break
         frame = frame.f_back
     return level
+
+
+_NOT_THE_USERS = ("trio", "trio_uring", "contextlib")
 
 
 def _check_trio() -> None:
