@@ -38,7 +38,7 @@ def output_of(program: str, **arguments: object) -> str:
     """What ``program`` prints; it has to succeed and to say nothing on standard error."""
     done = run_python(program, **arguments)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return done.stdout
 
 

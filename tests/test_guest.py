@@ -4,11 +4,11 @@ anything between the two."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import queue
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -28,7 +28,6 @@ class Host:
     def __init__(self) -> None:
         self.todo: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.result: outcome.Outcome[Any] | None = None
-        self.before_each: Callable[[], object] = lambda: None
 
     def run(self, async_fn: Callable[..., Awaitable[Any]], *args: object, **arguments: Any) -> Any:
         start = arguments.pop("start", trio_uring.start_guest_run)
@@ -41,7 +40,6 @@ class Host:
         )
         while self.result is None:
             call = self.todo.get(timeout=30)
-            self.before_each()
             call()
         return self.result.unwrap()
 
@@ -184,57 +182,45 @@ def test_a_host_callback_cancels_a_wait_between_ticks() -> None:
         host.run(main)
 
 
-@pytest.mark.parametrize("act", ["cancel", "notify_closing", "close"])
-def test_the_host_ends_a_wait_whose_event_has_arrived_but_is_not_processed(act: str) -> None:
-    """The event is there before every call of the host's, so also between Trio's
-    get_events and process_events."""
+@pytest.mark.parametrize(
+    ("act", "outcome_of_wait"), [("cancel", "cancelled"), ("notify_closing", "closed"), ("nothing", "readable")]
+)
+def test_the_host_ends_a_wait_whose_event_has_arrived_but_is_not_processed(
+    act: str, outcome_of_wait: str
+) -> None:
+    """The host's calls are in order: ours comes after get_events, which submits the wait and
+    finds it completed, and before the tick that processes that."""
+    host = Host()
 
     async def main() -> str:
         left, right = socket.socketpair()
-        left.setblocking(False)
-        how = "cancelled"
+        right.send(b"x")
         with left, right, trio.CancelScope() as scope:
-
-            def interfere() -> None:
-                if not armed:
-                    return
-                armed.clear()
-                right.send(b"x")
-                host.todo.put(end)
-
-            def end() -> None:
-                if act == "cancel":
-                    scope.cancel()
-                else:
-                    trio.lowlevel.notify_closing(left)
-                if act == "close":
-                    left.close()
-
-            armed = [True]
-            host.before_each = interfere
+            acts = {
+                "cancel": scope.cancel,
+                "notify_closing": lambda: trio.lowlevel.notify_closing(left),
+                "nothing": lambda: None,
+            }
+            host.todo.put(acts[act])
             try:
                 await trio.lowlevel.wait_readable(left)
-                how = "readable"
             except trio.ClosedResourceError:
-                how = "closed"
-        host.before_each = lambda: None
-        # The run goes on as if nothing had been.
-        assert trio.lowlevel.current_statistics().io_statistics.operations_in_flight == 0
+                return "closed"
+            return "readable"
+        return "cancelled"
+
+    async def many() -> set[str]:
+        ends = {await main() for _ in range(50)}
         with trio.move_on_after(0.001):
             await trio.sleep_forever()
-        return how
+        assert trio.lowlevel.current_statistics().io_statistics.operations_in_flight == 0
+        return ends
 
-    ends = set()
-    for _ in range(50):
-        host = Host()
-        ends.add(host.run(main))
-    assert ends <= {"readable", "cancelled", "closed"}
+    assert host.run(many) == {outcome_of_wait}
 
 
 def test_a_signal_reaches_an_idle_guest_run_and_leaves_it_idle() -> None:
-    """Before: what a signal leaves in Trio's socket pair has to be drained, or every
-    wait ends at once."""
-    host = Host()
+    """What a signal leaves in Trio's socket pair has to be drained, or every wait ends at once."""
     ticks = 0
 
     class Ticks(trio.abc.Instrument):
@@ -244,65 +230,66 @@ def test_a_signal_reaches_an_idle_guest_run_and_leaves_it_idle() -> None:
 
     async def main() -> int:
         with trio.open_signal_receiver(signal.SIGUSR1) as received:
-            process = await trio.to_thread.run_sync(
-                lambda: __import__("subprocess").run(["kill", "-USR1", str(os.getpid())], check=True)
-            )
-            assert process.returncode == 0
+            subprocess.Popen(["kill", "-USR1", str(os.getpid())]).wait()
             async for number in received:
                 assert number == signal.SIGUSR1
                 break
         before = ticks
-        await trio.sleep(0.05)
+        await trio.sleep(0.1)
         return ticks - before
 
-    with trio.lowlevel_fail if False else contextlib.nullcontext():
-        assert host.run(main, instruments=[Ticks()]) < 20
+    assert Host().run(main, instruments=[Ticks()]) < 20
 
 
+# The host stops after some calls and drops the last one, which holds the run. It does so
+# when the worker thread has come back: until then that holds the run, on epoll too.
 ABANDONED = """
 import gc, os, queue, socket, sys, threading, warnings
-import trio, trio.testing, trio_uring
+import trio, trio_uring
+
+start_guest_run = {"epoll": trio.lowlevel.start_guest_run, "io_uring": trio_uring.start_guest_run}[sys.argv[1]]
+
+def host(calls):
+    todo = queue.SimpleQueue()
+    left, right = socket.socketpair()
+    async def main():
+        with left, right:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.wait_readable, left)
+                while True:
+                    await trio.sleep(0.001)
+    start_guest_run(main, run_sync_soon_threadsafe=todo.put, done_callback=lambda _: None)
+    for _ in range(calls):
+        todo.get()()
+    todo.get()
+    del main
+    if sys.argv[2] == "here":
+        collect()
+
+def collect():
+    for _ in range(3):
+        gc.collect()
 
 def descriptors():
     return sorted(os.listdir("/proc/self/fd"))
 
-def start(stop_after):
-    todo = queue.SimpleQueue()
-    left, right = socket.socketpair()
-    async def main():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.lowlevel.wait_readable, left)
-            await trio.lowlevel.wait_readable(right)
-    run(main, run_sync_soon_threadsafe=todo.put, done_callback=lambda _: None)
-    for _ in range(stop_after):
-        todo.get(timeout=5)() if sys.argv[2] != "x" else None
-
-run = {"epoll": trio.lowlevel.start_guest_run, "io_uring": trio_uring.start_guest_run}[sys.argv[1]]
-collect = {
-    "here": gc.collect,
-    "elsewhere": lambda: [t := threading.Thread(target=gc.collect), t.start(), t.join()],
-}[sys.argv[2]]
-gc.collect()
-before = descriptors()
-for stop_after in (0, 1, 2, 3, 2, 2):
+before = None
+for calls in (0, 1, 2, 3, 4, 5, 5, 5):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        start(stop_after)
+        thread = threading.Thread(target=host, args=[calls])
+        thread.start()
+        thread.join()
         collect()
-        collect()
-    print(stop_after, sorted({w.category.__name__ for w in caught if "abandoned" in str(w.message)}))
-del caught
-collect()
-import time
-deadline = time.monotonic() + 10
-while descriptors() != before and time.monotonic() < deadline:
-    time.sleep(0.01)
-    gc.collect()
-print(len(descriptors()) - len(before))
+    print(calls, sorted({w.category.__name__ for w in caught if "abandoned" in str(w.message)}))
+    del caught
+    collect()
+    before = before or descriptors()
+print("leaked", len(descriptors()) - len(before))
+
 async def backend():
     return trio.lowlevel.current_statistics().io_statistics.backend
-if sys.argv[2] == "elsewhere":
-    threading.Thread(target=lambda: print(trio_uring.run(backend))).start()
+print(trio_uring.run(backend), trio.run(backend))
 """
 
 
@@ -313,11 +300,10 @@ def test_an_abandoned_guest_run_warns_as_on_epoll_and_leaves_no_descriptor(where
         return done.returncode, done.stdout.splitlines()
 
     on_epoll = run("epoll")
-    on_io_uring = run("io_uring")
-    assert on_io_uring[0] == on_epoll[0] == 0
-    assert on_io_uring[1][:6] == on_epoll[1][:6]
-    assert int(on_io_uring[1][6]) <= 0
-    assert on_io_uring[1][7:] == on_epoll[1][7:]
+    assert on_epoll[0] == 0
+    assert "5 ['RuntimeWarning']" in on_epoll[1]
+    for _ in range(3):
+        assert run("io_uring") == on_epoll
 
 
 def test_ctrl_c_ends_an_idle_guest_run() -> None:
