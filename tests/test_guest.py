@@ -183,7 +183,8 @@ def test_a_host_callback_cancels_a_wait_between_ticks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "outcome_of_wait"), [("cancel", "cancelled"), ("notify_closing", "closed"), ("nothing", "readable")]
+    ("act", "outcome_of_wait"),
+    [("cancel", "cancelled"), ("notify_closing", "closed"), ("nothing", "readable")],
 )
 def test_the_host_ends_a_wait_whose_event_has_arrived_but_is_not_processed(
     act: str, outcome_of_wait: str
@@ -247,7 +248,7 @@ ABANDONED = """
 import gc, os, queue, socket, sys, threading, warnings
 import trio, trio_uring
 
-start_guest_run = {"epoll": trio.lowlevel.start_guest_run, "io_uring": trio_uring.start_guest_run}[sys.argv[1]]
+package = {"epoll": trio.lowlevel, "io_uring": trio_uring}[sys.argv[1]]
 
 def host(calls):
     todo = queue.SimpleQueue()
@@ -258,7 +259,7 @@ def host(calls):
                 nursery.start_soon(trio.lowlevel.wait_readable, left)
                 while True:
                     await trio.sleep(0.001)
-    start_guest_run(main, run_sync_soon_threadsafe=todo.put, done_callback=lambda _: None)
+    package.start_guest_run(main, run_sync_soon_threadsafe=todo.put, done_callback=lambda _: None)
     for _ in range(calls):
         todo.get()()
     todo.get()

@@ -102,7 +102,9 @@ def test_an_exception_that_is_no_error_comes_out_as_it_is(
 
 
 @both
-@pytest.mark.parametrize(("function", "message"), [(print, "Trio expected an async function"), (7, "7|callable|async")])
+@pytest.mark.parametrize(
+    ("function", "message"), [(print, "Trio expected an async function"), (7, "7|callable|async")]
+)
 def test_what_is_no_async_function_is_trios_type_error(
     run: Callable[..., Any], function: Any, message: str
 ) -> None:

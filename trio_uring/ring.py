@@ -115,9 +115,7 @@ def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableErr
     return UringUnavailableError(f"{reason} ({code})", f"{remedy}; {_OR_EPOLL}", error)
 
 
-_ALLOW_ALL = (
-    "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
-)
+_ALLOW_ALL = "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
 
 
 def _refusal_of_use(call: str) -> tuple[str, str]:

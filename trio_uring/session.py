@@ -210,7 +210,7 @@ class IOManager(UringManager):
     """What ``TheIOManager`` is replaced by: a manager on io_uring for a run that is
     to have one, and an instance of Trio's own class for any other."""
 
-    def __new__(cls) -> Any:  # noqa: PYI034
+    def __new__(cls) -> Any:
         """Opens the run's ring, before anything of the run exists.
 
         Raises:
