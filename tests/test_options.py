@@ -22,7 +22,7 @@ WRONG: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("entries", 8.0, TypeError, ["8.0", "int"]),
     ("entries", None, TypeError, ["None", "int"]),
     ("entries", True, TypeError, ["True", "int"]),
-    ("cq_entries", 255, ValueError, ["255", "at least entries (256)"]),
+    ("cq_entries", 1, ValueError, ["1", "at least entries ("]),
     ("cq_entries", 0, ValueError, ["0", "65536"]),
     ("cq_entries", 65537, ValueError, ["65537", "65536"]),
     ("cq_entries", b"1024", TypeError, ["b'1024'", "int"]),
