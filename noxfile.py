@@ -20,6 +20,7 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).resolve().parent
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.c"))
 C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", '-DTU_LIBURING_VERSION="lint"', "-Wall", "-Wextra", "-Werror"]
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = ["trio_uring", "native/build.py", "noxfile.py", "demo", "tests/trio_suite/on_io_uring.py"]
 
 # What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
@@ -107,8 +108,8 @@ def sanitize(session: nox.Session) -> None:
         "-e",
         f"{copy}[tests]",
         env={
-            "CFLAGS": "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1",
             "CC": "gcc",
+            "CFLAGS": f"{SANITIZERS} -fno-omit-frame-pointer -g -O1",
         },
     )
     session.chdir(copy)
