@@ -151,7 +151,7 @@ make_environment() {
     fi
     if ! .venv/bin/python -c 'import nox' 2>/dev/null; then
         echo "bootstrap: installing nox into .venv"
-        .venv/bin/python -m pip --disable-pip-version-check install -q nox || die "could not install nox"
+        .venv/bin/python -m pip --disable-pip-version-check install -qq nox || die "could not install nox"
     fi
 }
 
