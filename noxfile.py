@@ -36,12 +36,12 @@ TRIO_RELEASES = [
 @nox.session
 def tests(session: nox.Session) -> None:
     """Our tests, then Trio's own suite; with arguments, only ours, and pytest gets them."""
-    session.install("-e", ".[tests]")
-    session.run("pytest", *session.posargs)
     if session.posargs:
         session.log("Trio's own suite is left out, since there are arguments for pytest")
     else:
         session.notify("trio_suite(newest)")
+    session.install("-e", ".[tests]")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
