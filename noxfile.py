@@ -119,6 +119,8 @@ def sanitize(session: nox.Session) -> None:
         "dev",
         "-m",
         "pytest",
+        # The sanitisers write to the descriptor, and end the process.
+        "--capture=sys",
         *(session.posargs or ["tests/stress"]),
         env={
             "LD_PRELOAD": library.strip(),
