@@ -57,6 +57,12 @@ has_liburing() {
 #endif' -luring
 }
 has_python_headers() { [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; }
+# Trio's own suite looks names up in them.
+has_services() {
+    case $session in
+    tests | trio_suite*) [ -e /etc/services ] && [ -e /etc/protocols ] ;;
+    esac
+}
 has_venv() { [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 
 # Prints the words that stand for what is missing.
@@ -70,6 +76,7 @@ missing() {
     fi
     has_python_headers || echo python-headers
     has_venv || echo venv
+    has_services || echo services
 }
 
 # The package that brings it, in $manager's words; nothing where another package does.
@@ -87,6 +94,9 @@ package() {
     pacman:python-headers | pacman:venv) echo python ;;
     apt-get:venv) echo "python$version-venv" ;;
     dnf:venv) echo python3-libs ;;
+    apt-get:services) echo netbase ;;
+    dnf:services) echo setup ;;
+    pacman:services) echo iana-etc ;;
     esac
 }
 
