@@ -1,0 +1,132 @@
+"""The project's sessions; ``sh bootstrap.sh SESSION`` runs one where even nox is missing.
+
+Each installs the checkout into an environment of its own and builds the core there,
+in place; but `sanitize` builds in a copy, which no other build sees.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests", "lint"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.c"))
+C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", '-DTU_LIBURING_VERSION="lint"', "-Wall", "-Wextra", "-Werror"]
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+MYPY = ["trio_uring", "native/build.py", "noxfile.py", "demo", "tests/trio_suite/on_io_uring.py"]
+
+# What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
+# which pyOpenSSL 26 refuses, on epoll as well.
+TRIO_TESTS = ["pytest>=8", "trustme", "async_generator", "astor", "jedi", "pylint", "cryptography"]
+TRIO_RELEASES = [
+    nox.param("trio==0.29.0", "pyopenssl<26", id="0.29"),
+    nox.param("trio==0.32.0", "pyopenssl", id="0.32"),
+    nox.param("trio>=0.35", "pyopenssl", id="newest"),
+]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Our tests, then Trio's own suite; with arguments, only ours, and pytest gets them."""
+    if session.posargs:
+        session.log("Trio's own suite is left out, since there are arguments for pytest")
+    else:
+        session.notify("trio_suite(newest)")
+    session.install("-e", ".[tests]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize(("trio", "pyopenssl"), TRIO_RELEASES)
+def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
+    """Trio's own suite, as its wheel brings it, on io_uring."""
+    session.install("--upgrade", "-e", ".", trio, pyopenssl, *TRIO_TESTS)
+    packages = Path(
+        session.run("python", "-c", "import trio; print(trio.__path__[0])", silent=True) or ""
+    ).parent
+    session.run(
+        "pytest",
+        "--config-file=tests/trio_suite/pytest.ini",
+        f"--rootdir={packages}",
+        "--pyargs",
+        "trio",
+        f"--ignore={packages}/trio/_tests/tools",
+        *(session.posargs or ["-q"]),
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, rules and types of the Python; warnings of two compilers and clang-tidy for the C."""
+    session.install("-e", ".[tests,demo,lint]")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy", "--strict", *MYPY)
+    missing = [name for name in ("gcc", "clang", "clang-tidy", "shellcheck") if not shutil.which(name)]
+    for source in SOURCES:
+        if "gcc" not in missing:
+            session.run("gcc", *C_FLAGS, "-O2", "-fanalyzer", "-c", source, "-o", os.devnull, external=True)
+        if "clang" not in missing:
+            session.run("clang", *C_FLAGS, "-O2", "-c", source, "-o", os.devnull, external=True)
+    if "clang-tidy" not in missing:
+        session.run("clang-tidy", "--quiet", *SOURCES, "--", *C_FLAGS, external=True)
+    if "shellcheck" not in missing:
+        session.run("shellcheck", "bootstrap.sh", ".ci/run", external=True)
+    if missing:
+        message = f"not checked with {', '.join(missing)}: not installed here"
+        if os.environ.get("CI"):
+            session.error(message)
+        session.warn(message)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """A hypercorn server and its clients, unmodified Trio programs, on epoll and on io_uring."""
+    session.install("-e", ".[demo]")
+    session.run("python", "demo", *session.posargs)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The stress tests, with a core that checks its memory and its arithmetic."""
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
+    )
+    library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
+    assert isinstance(library, str)
+    session.install(
+        "-e",
+        f"{copy}[tests]",
+        env={
+            "CC": "gcc",
+            "CFLAGS": f"{SANITIZERS} -fno-omit-frame-pointer -g -O1",
+        },
+    )
+    session.chdir(copy)
+    session.run(
+        "python",
+        "-X",
+        "dev",
+        "-m",
+        "pytest",
+        # The sanitisers write to the descriptor, and end the process.
+        "--capture=sys",
+        *(session.posargs or ["tests/stress"]),
+        env={
+            "LD_PRELOAD": library.strip(),
+            # CPython itself leaks at its end, and a child of a fork may not be traced.
+            "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",
+        },
+    )
