@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,19 +31,15 @@ static int64_t now(void)
 
 /* Set-up and end */
 
-int tu_open(tu_core **result, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
 {
-	tu_core *core = calloc(1, sizeof(*core));
 	int error;
 
-	*result = NULL;
-	if (!core)
-		return -ENOMEM;
-	atomic_init(&core->interrupt.fd, -1);
+	memset(core, 0, sizeof(*core));
 	core->signal_fd = core->notify_fd = -1;
-	error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
+	error = tu_interrupt_open(&core->interrupt);
 	if (!error)
-		error = tu_interrupt_open(&core->interrupt);
+		error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
 	if (!error)
 		error = tu_operations_open(&core->operations);
 	if (!error) {
@@ -51,10 +48,10 @@ int tu_open(tu_core **result, uint32_t entries, uint32_t cq_entries, uint32_t se
 		core->events = calloc(core->events_capacity, sizeof(*core->events));
 		error = core->events ? 0 : -ENOMEM;
 	}
-	if (error)
-		tu_free(core);
-	else
-		*result = core;
+	if (error) {
+		tu_release(core);
+		tu_close_interrupt(core);
+	}
 	return error;
 }
 
@@ -118,18 +115,12 @@ void tu_cancel_all(tu_core *core)
 void tu_release(tu_core *core)
 {
 	tu_ring_close(&core->ring);
+	tu_operations_close(&core->operations);
+	free(core->events);
+	core->events = NULL;
 	if (core->notify_fd >= 0)
 		close(core->notify_fd);
 	core->notify_fd = -1;
-}
-
-void tu_free(tu_core *core)
-{
-	tu_release(core);
-	tu_interrupt_close(&core->interrupt);
-	tu_operations_close(&core->operations);
-	free(core->events);
-	free(core);
 }
 
 /* The interrupt */
@@ -289,6 +280,8 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 	uint64_t count;
 	int result = 1;
 
+	if (!core->ring.open)
+		return -EBADF;
 	set_notifications(core, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
 		if (!tu_ring_flags(&core->ring) && !tu_ring_has_completions(&core->ring))
@@ -300,7 +293,7 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		if (watched[index].revents && read(watched[index].fd, &count, sizeof(count)) < 0) {
 			/* EAGAIN: drained already. */
 		}
-	return result ? TU_REAP : 0;
+	return (result ? TU_REAP : 0) | (watched[2].revents ? TU_SIGNALS : 0);
 }
 
 /* Readiness */

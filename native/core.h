@@ -45,13 +45,12 @@ typedef struct tu_core {
 	uint64_t skipped;
 } tu_core;
 
-int tu_open(tu_core **core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
 void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
-void tu_free(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);

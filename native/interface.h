@@ -32,20 +32,23 @@ typedef struct {
 	uint32_t in_flight; /* operations that the kernel, or the queue to it, holds */
 } tu_statistics;
 
-typedef struct tu_core tu_core;
+/* The memory of a core is Python's, and lasts as long as anything there refers to
+ * it. Once released, every function below does nothing, or answers -EBADF: what
+ * the garbage collector finalises after the ring may still call them. */
+typedef struct tu_core {
+	...;
+} tu_core;
 
 /* Set-up. Any thread: the first tick makes its thread the owner. */
-int tu_open(tu_core **core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
 /* The end. `tu_cancel_all` asks the kernel to let go of everything and waits
  * until it has. `tu_release` gives the ring back without entering it, which is
- * all that another thread or a forked child may do. `tu_free` is for any thread,
- * once nobody holds the core. */
+ * all that another thread or a forked child may do; it may be called again. */
 void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
-void tu_free(tu_core *core);
 
 /* The interrupt. Any thread, a signal handler or a finaliser may signal. The
  * word holds what was signalled and not yet consumed; it lasts as long as the core. */

@@ -21,9 +21,10 @@
 #include <stdint.h>
 
 struct tu_interrupt {
-	_Alignas(64) _Atomic uint32_t signalled;
+	_Atomic uint32_t signalled;
 	_Atomic uint32_t sleeping;
-	_Atomic int fd; /* -1 once closed */
+	_Atomic int fd;  /* -1 once closed */
+	char apart[64];  /* other threads write to this cache line: nothing else is in it */
 };
 
 /* Owner. 0 or -errno. */

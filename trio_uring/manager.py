@@ -178,7 +178,7 @@ class UringManager:
             return
         assert isinstance(events, int)
         if events & _REAP:
-            events = self._checked(_reap(self._core))
+            events = self._checked(_reap(self._core)) | events & _SIGNALS
         if count := events & _COUNT:
             for kind, fd, result in _iter_unpack(self._events[: count * _EVENT_SIZE]):
                 task = (self._readers if kind == _READ else self._writers).pop(fd)
@@ -347,8 +347,16 @@ class UringManager:
             waiting = self._guest_waiting
         if self._owner == get_ident():
             lib.tu_cancel_all(self._core)
-        if not waiting:
+        if waiting:
+            _signal_forced(self._core)
+        else:
             _release(self._core)
+
+    def __del__(self) -> None:
+        """An abandoned run's, or one that Trio could not set up. Nobody can signal any
+        longer, and the core outlives it for whoever else is finalised."""
+        self.close()
+        _close_interrupt(self._core)
 
     def _lose_to_parent(self) -> None:
         """In a forked child: the ring is the parent's."""

@@ -62,9 +62,9 @@ def open_ring(options: RingOptions) -> Ring:
 
 def _open(entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool) -> tuple[Core | None, int]:
     """A core, or None and the errno."""
-    place = ffi.new("tu_core **")
-    result = lib.tu_open(place, entries, cq_entries, features.bits(flags), no_iowait)
-    return (None, -result) if result < 0 else (ffi.gc(place[0], lib.tu_free), 0)
+    core: Core = ffi.new("tu_core *")
+    result = lib.tu_open(core, entries, cq_entries, features.bits(flags), no_iowait)
+    return (None, -result) if result < 0 else (core, 0)
 
 
 def _try_calls() -> None:
@@ -80,7 +80,7 @@ def _try_calls() -> None:
     if core is None:
         return  # What is in the way of any ring is in the way of the run's, which tells.
     lib.tu_start(core, False)
-    lib.tu_poll_add(core, -1, lib.TU_READ)
+    lib.tu_poll_add(core, _NO_DESCRIPTOR, lib.TU_READ)
     error = -lib.tu_poll(core)
     Ring(core, ()).release()
     if error > 0:
@@ -90,6 +90,9 @@ def _try_calls() -> None:
 
 
 _calls_work = False
+
+# No limit of open files allows it, and the kernel only says so when it is asked.
+_NO_DESCRIPTOR = 2**31 - 1
 
 
 def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
