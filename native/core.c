@@ -36,6 +36,7 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	int error;
 
 	memset(core, 0, sizeof(*core));
+	atomic_init(&core->interrupt.fd, -1);
 	core->signal_fd = core->notify_fd = -1;
 	error = tu_interrupt_open(&core->interrupt);
 	if (!error)

@@ -257,7 +257,7 @@ def test_a_request_that_comes_to_nothing_is_not_the_next_runs(monkeypatch: pytes
             with pytest.raises(TypeError):
                 trio_uring.run(backend, clocks=None)  # type: ignore[call-arg]
             with monkeypatch.context() as patch:
-                patch.setattr(trio_uring.session, "_check_trio", instruments_that_fail().__next__)
+                patch.setattr(trio_uring.session, "check_trio", instruments_that_fail().__next__)
                 with pytest.raises(KeyError):
                     trio_uring.run(backend)
             return trio.run(backend)

@@ -2,9 +2,8 @@
 
 Nothing here is read off a version. Set-up flags are tried one by one, a feature is
 a bit of the mask that set-up reports, operations are asked for with
-IORING_REGISTER_PROBE, and whether a run would use io_uring is answered by a ring
-set up as a run's would be that makes one tick: a seccomp filter may allow
-io_uring_setup and refuse io_uring_enter or io_uring_register.
+IORING_REGISTER_PROBE, and whether a run would use io_uring is answered by opening
+a ring as a run does.
 
 The kernel's version only words the reason for what was refused.
 """
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .options import Fallback, RingOptions
-
-# To be waited for, whether it is open or not: the answer does not matter.
-_ANY_DESCRIPTOR = 0
-
-_CALLS = "io_uring_setup, io_uring_enter and io_uring_register"
-_ALLOW_CALLS = f"Run the container with a seccomp profile that allows {_CALLS}"
 
 
 State: TypeAlias = Literal["used", "available", "off", "missing"]
@@ -117,7 +110,7 @@ def capabilities() -> Capabilities:
     Raises:
       ValueError: TRIO_URING_FALLBACK or TRIO_URING_DISABLE has a value that it may not have.
     """
-    options = session._resolve(None)
+    options = session.resolve_options(None)
     off = {name for name, value in options.features.items() if not value}
     ring, error = _open(options)
     if ring is None:
@@ -152,35 +145,14 @@ def capabilities() -> Capabilities:
 
 
 def _open(options: RingOptions) -> tuple[ring_module.Ring | None, UringUnavailableError | None]:
-    """A run's ring, unless a run could not use it."""
+    """A run's ring, or why there is none."""
     try:
-        session._check_trio()
-        ring = ring_module.open_ring(options)
+        session.check_trio()
+        return ring_module.open_ring(options), None
     except UringUnavailableError as error:
         return None, error
     except RuntimeError as error:
         return None, UringUnavailableError(str(error), "Use a Trio that trio-uring knows")
-    refusal = _refused_call(ring)
-    if refusal is None:
-        return ring, None
-    ring.release()
-    return None, refusal
-
-
-def _refused_call(ring: ring_module.Ring) -> UringUnavailableError | None:
-    """What is in the way of a tick on ``ring``, which this thread owns afterwards."""
-    lib.tu_start(ring.core, False)
-    slot = lib.tu_poll_add(ring.core, _ANY_DESCRIPTOR, lib.TU_READ)
-    result = slot if slot < 0 else lib.tu_poll(ring.core)
-    if result >= 0:
-        lib.tu_cancel_all(ring.core)
-        return None
-    call = "io_uring_register" if isinstance(features.probe_operations(), int) else "io_uring_enter"
-    return UringUnavailableError(
-        f"{call} is refused ({_code(-result)}), though io_uring_setup is not: a seccomp filter, most likely",
-        _ALLOW_CALLS,
-        -result,
-    )
 
 
 def _setup_flag(flag: features.SetupFlag, used: Collection[str], off: Collection[str]) -> Capability:
@@ -254,7 +226,7 @@ def _missing(
     release = os.uname().release
     if call and error != errno.EINVAL:
         reason = f"{call} is refused ({_code(error)})"
-        remedy = _ALLOW_CALLS if call == "io_uring_register" else ring_module.unavailable(error).remedy
+        remedy = ring_module.unavailable(error, call).remedy
     elif _version(release) < _version(what.since):
         reason, remedy = f"it takes Linux {what.since}, this is {release}", f"Use Linux {what.since} or newer"
     else:

@@ -5,7 +5,7 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-What is used of Trio, all of it in ``trio._core._run``, and checked by `_check_trio`:
+What is used of Trio, all of it in ``trio._core._run``, and checked by `check_trio`:
 
 ================================  ==============================================
 name                              for
@@ -44,7 +44,7 @@ from .wakeup import UringWakeup
 try:
     from trio._core import _run as trio_run
 except ImportError:
-    # Importing us is no error; `_check_trio` finds everything missing.
+    # Importing us is no error; `check_trio` finds everything missing.
     trio_run = ModuleType("trio._core._run")
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ def install(ring: RingOptions | None = None) -> None:
         for. Nothing is installed then.
       RuntimeError: this version of Trio is unknown to us.
     """
-    options = _resolve(ring)
-    _check_trio()
+    options = resolve_options(ring)
+    check_trio()
     try:
         opened = ring_module.open_ring(options)
     except UringUnavailableError as error:
@@ -189,8 +189,8 @@ _request = _Request()
 @contextmanager
 def _requested(ring: RingOptions | None) -> Iterator[None]:
     __tracebackhide__ = True
-    options = _resolve(ring)
-    _check_trio()
+    options = resolve_options(ring)
+    check_trio()
     thread = _replacement.acquire()
     _request.options = options
     try:
@@ -200,7 +200,9 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
         _replacement.release(thread)
 
 
-def _resolve(ring: RingOptions | None) -> RingOptions:
+def resolve_options(ring: RingOptions | None) -> RingOptions:
+    """What a run that is given ``ring`` uses: that, or what is installed, or the
+    defaults; as the environment overrides them."""
     if ring is not None and not isinstance(ring, RingOptions):
         raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
     return with_environment(ring or _replacement.installed or _DEFAULT)
@@ -353,7 +355,7 @@ def _stack_level_of_user() -> int:
 _NOT_THE_USERS = ("trio", "trio_uring", "contextlib")
 
 
-def _check_trio() -> None:
+def check_trio() -> None:
     """Raises RuntimeError if Trio is not laid out as the table above says."""
     if _replacement.replaced or not (missing := _missing_from_trio(trio_run)):
         return
