@@ -128,5 +128,6 @@ def sanitize(session: nox.Session) -> None:
             "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
             "PYTHONMALLOC": "malloc",
+            "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
         },
     )
