@@ -70,7 +70,9 @@ def report(times: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--scale", type=float, default=1.0, help="loops of each benchmark, times this")
     parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help="; ".join(BENCHMARKS))

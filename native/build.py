@@ -49,7 +49,10 @@ def _check_toolchain() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for missing, text in (
             ("compiler", "#include <errno.h>\n"),
-            ("headers", "#include <liburing.h>\n#if !defined(IORING_SETUP_DEFER_TASKRUN)\n#error too old\n#endif\n"),
+            (
+                "headers",
+                "#include <liburing.h>\n#if !defined(IORING_SETUP_DEFER_TASKRUN)\n#error too old\n#endif\n",
+            ),
         ):
             source = Path(folder, f"{missing}.c")
             source.write_text(text)
@@ -59,7 +62,9 @@ def _check_toolchain() -> None:
 def _liburing_version() -> str:
     """What pkg-config says: headers before 2.4 do not carry their version."""
     try:
-        done = subprocess.run(["pkg-config", "--modversion", "liburing"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["pkg-config", "--modversion", "liburing"], capture_output=True, text=True, check=False
+        )
     except OSError:
         return _packaged_version()
     return done.stdout.strip() if not done.returncode else _packaged_version()
@@ -72,7 +77,6 @@ def _packaged_version() -> str:
             if found := re.search(r"^Version:\s*(\S+)", file.read_text(), re.MULTILINE):
                 return found[1]
     return "unknown"
-
 
 
 _check_toolchain()

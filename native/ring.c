@@ -87,7 +87,7 @@ static int stash_completions(struct tu_ring *ring)
 	struct io_uring_cqe *stash;
 
 	if (needed > ring->stash_capacity) {
-		stash = realloc(ring->stash, 2 * needed * sizeof(*stash));
+		stash = realloc(ring->stash, (size_t)2 * needed * sizeof(*stash));
 		if (!stash)
 			return -ENOMEM;
 		ring->stash = stash;

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SECCOMP = Path(__file__).with_name("seccomp.py")
 

@@ -10,16 +10,19 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import outcome
 import pytest
 import trio
 import trio.testing
 from child_process import output_of, run_python
 
 import trio_uring
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import outcome
 
 
 class Host:

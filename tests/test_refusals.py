@@ -7,10 +7,13 @@ with ``fallback="epoll"`` the run works on epoll, after one warning.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from child_process import output_of, refused, run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NO_SETUP = {
     "EPERM": (errno.EPERM, ["seccomp", "profile that allows io_uring_setup"]),

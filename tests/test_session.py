@@ -11,9 +11,8 @@ import socket
 import threading
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -23,6 +22,9 @@ from child_process import run_python
 from trio._core import _run as trio_run
 
 import trio_uring
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
 
 ORIGINALS = (trio_run.TheIOManager, trio_run.setup_runner)
 

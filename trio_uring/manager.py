@@ -62,7 +62,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from struct import Struct
 from threading import get_ident
-from typing import Final, Literal, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, TypeAlias
 
 import attrs
 import outcome
@@ -70,7 +70,9 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from .ring import Ring
+
+if TYPE_CHECKING:
+    from .ring import Ring
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
@@ -105,7 +107,7 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class _Ready(outcome.Value[None]):
+class _Ready(outcome.Value[None]):  # type: ignore[misc]  # final for type checkers
     """A `Value(None)` that any number of tasks may be sent.
 
     An Outcome may be unwrapped once only, so every wake-up would need its own.

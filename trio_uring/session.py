@@ -28,7 +28,6 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -48,6 +47,8 @@ except ImportError:
     trio_run = ModuleType("trio._core._run")
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
     import outcome
     from typing_extensions import TypeVarTuple, Unpack
 
@@ -133,7 +134,7 @@ def start_guest_run(
     Args and errors: those of `run` and of `trio.lowlevel.start_guest_run`.
     """
     with _requested(ring):
-        trio.lowlevel.start_guest_run(async_fn, *args, **trio_guest_arguments)  # type: ignore[misc]
+        trio.lowlevel.start_guest_run(async_fn, *args, **trio_guest_arguments)
 
 
 def install(ring: RingOptions | None = None) -> None:
@@ -294,10 +295,9 @@ class _Replacement:
         holder = threading.get_ident() if thread is None else thread
         with self._lock:
             if not self._holders:
-                self.original_manager = trio_run.TheIOManager
-                self.original_setup = trio_run.setup_runner
-                trio_run.TheIOManager = IOManager  # type: ignore[misc,assignment]
-                trio_run.setup_runner = _setup_runner
+                names = vars(trio_run)
+                self.original_manager, self.original_setup = names["TheIOManager"], names["setup_runner"]
+                names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
             self._holders.append(holder)
         return holder
 
@@ -305,8 +305,8 @@ class _Replacement:
         with self._lock:
             self._holders.remove(thread)
             if not self._holders:
-                trio_run.TheIOManager = self.original_manager  # type: ignore[misc]
-                trio_run.setup_runner = self.original_setup
+                names = vars(trio_run)
+                names.update(TheIOManager=self.original_manager, setup_runner=self.original_setup)
 
     def before_fork(self) -> None:
         self._lock.acquire()

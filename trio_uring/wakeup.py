@@ -8,10 +8,12 @@ an eventfd refuses. So Trio's socket pair stays, for signals and nothing else.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .manager import HasFileno, UringManager
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from .manager import HasFileno, UringManager
 
 
 class SignalSocketpair(Protocol):
