@@ -1,0 +1,97 @@
+"""The same test on epoll, which is the oracle, and on rings of several shapes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import pytest
+import trio
+
+import trio_uring
+from trio_uring import RingOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+# Long enough for any machine: what reaches it hangs.
+PATIENCE = 10
+
+
+@attrs.frozen
+class Backend:
+    name: str
+    ring: RingOptions | None = None  # None: epoll
+
+    def run(self, async_fn: Callable[[], Awaitable[T]], **trio_run_arguments: object) -> T:
+        async def main() -> T:
+            with trio.fail_after(PATIENCE):
+                return await async_fn()
+
+        if self.ring is None:
+            return trio.run(main, **trio_run_arguments)  # type: ignore[arg-type]
+        return trio_uring.run(main, ring=self.ring, **trio_run_arguments)  # type: ignore[arg-type]
+
+
+def without(*features: str) -> RingOptions:
+    return RingOptions(features=dict.fromkeys(features, False))
+
+
+EPOLL = Backend("epoll")
+URING = Backend("io_uring", RingOptions())
+RINGS = (
+    URING,
+    Backend("tiny ring", RingOptions(entries=1, cq_entries=2)),
+    Backend("cooperative task work", without("defer_taskrun")),
+    Backend("no task work flags", without("defer_taskrun", "coop_taskrun", "taskrun_flag", "single_issuer")),
+    Backend(
+        "no flags",
+        without("cqsize", "r_disabled", "submit_all", "taskrun_flag", "single_issuer", "no_sqarray"),
+    ),
+)
+
+
+def _ids(backend: Backend) -> str:
+    return backend.name.replace(" ", "-")
+
+
+every_backend = pytest.mark.parametrize("backend", [EPOLL, *RINGS], ids=_ids)
+every_ring = pytest.mark.parametrize("backend", RINGS, ids=_ids)
+
+
+def io_statistics() -> trio_uring.UringStatistics:
+    statistics: object = trio.lowlevel.current_statistics().io_statistics
+    assert isinstance(statistics, trio_uring.UringStatistics)
+    return statistics
+
+
+def entered() -> int:
+    """The io_uring_enter calls of this run so far."""
+    return io_statistics().entered
+
+
+def python(
+    code: str, *args: str, environment: dict[str, str] | None = None, before: tuple[str, ...] = ()
+) -> str:
+    """What a child process that runs ``code`` prints; it has to succeed."""
+    done = subprocess.run(
+        [*before, sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, **(environment or {})},
+        cwd=os.path.dirname(__file__),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
