@@ -301,7 +301,7 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 
 int tu_poll_add(tu_core *core, int fd, int kind)
 {
-	if (!core->ring.open)
+	if (fd < 0 || !core->ring.open)
 		return -EBADF;
 	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)kind);
 }
