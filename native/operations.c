@@ -21,7 +21,7 @@ static int grow(struct tu_operations *operations)
 
 	if (!slots)
 		return -ENOMEM;
-	for (uint32_t slot = old ? old : 1; slot < new; slot++)
+	for (uint32_t slot = old; slot < new; slot++)
 		slots[slot] = (struct tu_operation){ .generation = 1, .next_free = slot + 1 < new ? slot + 1 : 0 };
 	operations->slots = slots;
 	operations->capacity = new;

@@ -45,7 +45,7 @@ struct tu_operation {
 };
 
 struct tu_operations {
-	struct tu_operation *slots; /* slot 0 is never used */
+	struct tu_operation *slots; /* slot 0 is never given out; its generation tells it from TU_NOBODY */
 	uint32_t capacity;
 	uint32_t first_free;
 	uint32_t in_flight;
