@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import itertools
 import os
 import pty
@@ -886,6 +887,7 @@ class BreakableClock(trio.abc.Clock):
         return deadline - time.monotonic()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Trio leaves behind
 @every_backend
 def test_crashed_run_lets_go_of_its_descriptors(backend: Backend) -> None:
     def crash() -> None:
@@ -903,6 +905,7 @@ def test_crashed_run_lets_go_of_its_descriptors(backend: Backend) -> None:
         ours.close()
         assert sees_end(peer)
         peer.close()
+        gc.collect()
 
     crash()
     before = open_descriptors()
