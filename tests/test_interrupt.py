@@ -7,6 +7,8 @@ ends. Both backends have to keep every call; the counts are a ring's.
 from __future__ import annotations
 
 import gc
+import os
+import queue
 import signal
 import socket
 import threading
@@ -18,9 +20,13 @@ import trio
 from equivalence import EPOLL, PATIENCE, URING, Backend, every_backend, open_descriptors
 from tracing import system_calls, with_strace
 
+import trio_uring
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import outcome
 
 
 @every_backend
@@ -280,3 +286,35 @@ def test_busy_loop_is_interrupted_without_a_system_call(tmp_path: Path) -> None:
 def test_burst_costs_one_write(tmp_path: Path) -> None:
     written, _ = system_calls(tmp_path, "write", BURSTS, like=ONE)
     assert written == 10
+
+
+# A guest run, whose worker thread waits for the signal socket too
+
+
+class CountWaits(trio.abc.Instrument):
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.waits += 1
+
+
+@pytest.mark.parametrize("start", [trio.lowlevel.start_guest_run, trio_uring.start_guest_run])
+def test_guest_run_sleeps_again_after_a_signal(start: Callable[..., None]) -> None:
+    host: queue.Queue[Callable[[], object]] = queue.Queue()
+    outcomes: list[outcome.Outcome[int]] = []
+    instrument = CountWaits()
+
+    async def main() -> int:
+        with trio.fail_after(PATIENCE), trio.open_signal_receiver(signal.SIGUSR1) as received:
+            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            async for _ in received:
+                break
+        waits = instrument.waits
+        await trio.sleep(0.1)
+        return instrument.waits - waits
+
+    start(main, run_sync_soon_threadsafe=host.put, done_callback=outcomes.append, instruments=[instrument])
+    while not outcomes:
+        host.get(timeout=PATIENCE)()
+    assert outcomes[0].unwrap() < 10
