@@ -1,0 +1,142 @@
+"""10,000 waiting tasks, and none at all: memory, wake-ups, and what idling costs.
+
+Figures come from child processes and are printed (`pytest -s`). Only bounds that
+no noise reaches decide: memory does not depend on time, and idling has a wide one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import pytest
+from equivalence import python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAITERS = """
+import json, os, socket, statistics, sys, time, tracemalloc
+import trio, trio_uring
+from trio.lowlevel import wait_readable
+from trio.testing import wait_all_tasks_blocked
+
+backend, count, traced = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "traced"
+
+def memory():
+    if traced:
+        return tracemalloc.get_traced_memory()[0]
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+async def wait_for_ever(fd):
+    while True:
+        await wait_readable(fd)
+        os.eventfd_read(fd)
+        woken.append(time.perf_counter())
+
+woken = []
+
+async def main():
+    numbers = [os.eventfd(0) for _ in range(count)]
+    async with trio.open_nursery() as nursery:
+        for fd in numbers[:100]:  # what is made once is made
+            nursery.start_soon(wait_for_ever, fd)
+        await wait_all_tasks_blocked()
+        before = memory()
+        for fd in numbers[100:]:
+            nursery.start_soon(wait_for_ever, fd)
+        await wait_all_tasks_blocked()
+        per_waiter = (memory() - before) / max(1, count - 100)
+        costs = []
+        for step in range(2000):
+            started = time.perf_counter()
+            os.eventfd_write(numbers[step * 7919 % count], 1)
+            while not woken:
+                await trio.lowlevel.checkpoint()
+            costs.append(woken.pop() - started)
+        print(json.dumps({"bytes": per_waiter, "wake": statistics.median(costs) * 1e6}))
+        nursery.cancel_scope.cancel()
+
+if traced:
+    tracemalloc.start()
+(trio if backend == "epoll" else trio_uring).run(main)
+"""
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 11_000:
+        pytest.skip(f"the hard limit of open files, {hard}, does not allow 11,000")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("how", ["resident", "traced"])
+def test_waiting_task_takes_hardly_more_memory_than_on_epoll(how: str) -> None:
+    epoll = json.loads(python(WAITERS, "epoll", "10000", how))["bytes"]
+    uring = json.loads(python(WAITERS, "io_uring", "10000", how))["bytes"]
+    print(f"{how} memory of one among 10,000 waiters: epoll {epoll:.0f} bytes, io_uring {uring:.0f} bytes")
+    assert uring <= 1.1 * epoll
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_each_of_10000_waiters_can_be_woken() -> None:
+    for backend in ("epoll", "io_uring"):
+        few, many = (json.loads(python(WAITERS, backend, n, "resident"))["wake"] for n in ("10", "10000"))
+        print(
+            f"{backend}: a wake-up takes {few:.1f} us among 10, {many:.1f} us among 10,000 ({many / few:.2f})"
+        )
+
+
+IDLE = """
+import json, os, time, sys
+import trio, trio_uring
+
+def times():
+    with open("/proc/stat") as file:
+        iowait = int(file.readline().split()[5])
+    used = os.times()
+    return used.user + used.system, iowait / os.sysconf("SC_CLK_TCK")
+
+async def main():
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, None, listeners)
+        await trio.sleep(0.1)
+        used, waited = times()
+        await trio.sleep(1)
+        used_after, waited_after = times()
+        print(json.dumps({"used": used_after - used, "iowait": waited_after - waited}))
+        nursery.cancel_scope.cancel()
+
+(trio if sys.argv[1] == "epoll" else trio_uring).run(main)
+"""
+
+
+def test_idle_server_uses_no_processor() -> None:
+    for backend in ("epoll", "io_uring"):
+        idle = json.loads(python(IDLE, backend))
+        print(
+            f"{backend}: {idle['used']:.2f} s used, {idle['iowait']:.2f} s of iowait (whole machine) in an idle second"
+        )
+        assert idle["used"] < 0.3
+
+
+def test_sleep_is_not_iowait_where_the_kernel_can_tell() -> None:
+    """The machine's own figure is noise; that the ring was asked not to count is not."""
+    code = """
+import trio, trio_uring
+async def main():
+    return trio.lowlevel.current_statistics().io_statistics.flags
+print(trio_uring.run(main))
+"""
+    version = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    if version < (6, 15):
+        pytest.skip(f"Linux {os.uname().release} counts a sleeping ring as iowait")
+    assert "'no_iowait'" in python(code)
