@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Long enough for any machine: what reaches it hangs.
-PATIENCE = 10
+PATIENCE = 30
 
 
 @attrs.frozen
