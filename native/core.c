@@ -255,7 +255,8 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		watch_all(core);
 		if (tu_interrupt_sleep(&core->interrupt))
 			return tu_poll(core);
-		result = tu_ring_enter(&core->ring, 1, left);
+		/* To watch may have stashed completions, which the kernel no longer counts. */
+		result = tu_ring_enter(&core->ring, tu_ring_has_completions(&core->ring) ? 0 : 1, left);
 		tu_interrupt_wake(&core->interrupt);
 		if (result < 0 && !passes(result))
 			return result;
