@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_OR_EPOLL = '; or run on epoll, with RingOptions(fallback="epoll") or TRIO_URING_FALLBACK=epoll'
+
 
 class UringUnavailableError(RuntimeError):
     """io_uring cannot be used here.
@@ -18,7 +20,7 @@ class UringUnavailableError(RuntimeError):
         self.errno = errno
 
     def __str__(self) -> str:
-        return f"io_uring cannot be used here: {self.reason}. {self.remedy}"
+        return f"io_uring cannot be used here: {self.reason}. {self.remedy}{_OR_EPOLL}"
 
 
 class UringFallbackWarning(RuntimeWarning):

@@ -27,7 +27,6 @@ import os
 import pkgutil
 import runpy
 import sys
-import warnings
 from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING
@@ -150,18 +149,12 @@ def _set_first_path(path: str) -> None:
 
 
 def _install(fallback: Fallback) -> str:
-    """Puts the process on io_uring; returns why it cannot, or an empty string.
-
-    With the fallback each run warns for itself, where the program starts it.
-    """
+    """Puts the process on io_uring; returns why it cannot, or an empty string."""
     try:
         from . import session
-        from .errors import UringFallbackWarning
         from .options import RingOptions
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UringFallbackWarning)
-            session.install(RingOptions(fallback=fallback))
+        session.install(RingOptions(fallback=fallback))
     except (ImportError, RuntimeError, ValueError) as error:
         return f"trio_uring: {error}"
     return ""

@@ -37,9 +37,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _install(config: pytest.Config) -> None:
     from . import capability, errors, session
 
-    # The header says it, once. As a warning it would be one for each test, and an
-    # error for those who turn warnings into errors.
-    config.addinivalue_line("filterwarnings", "ignore::trio_uring.UringFallbackWarning")
+    # The header says it instead.
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.UringFallbackWarning)
         stack.enter_context(session.installed())

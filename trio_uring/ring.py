@@ -103,22 +103,22 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
         if feature.name in features.REQUIRED and not statistics.features & feature.bit:
             raise UringUnavailableError(
                 f"this kernel ({os.uname().release}) has no {feature.name}: {feature.gain}",
-                f"It takes Linux {feature.since} or newer. {_OR_EPOLL}",
+                f"Use Linux {feature.since} or newer",
             )
     return features.in_use(statistics.setup_flags, statistics.features, off)
-
-
-_OR_EPOLL = 'fallback="epoll" (or TRIO_URING_FALLBACK=epoll) runs the program on epoll instead'
 
 
 def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:
     """Why ``call`` answered ``error``, and what to do about it."""
     code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
     reason, remedy = _refusal(error) if call == "io_uring_setup" else _refusal_of_use(call)
-    return UringUnavailableError(f"{reason} ({code})", f"{remedy}; {_OR_EPOLL}", error)
+    return UringUnavailableError(f"{reason} ({code})", remedy, error)
 
 
-_ALLOW_ALL = "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+_ALLOW_ALL = (
+    "Run the container with a seccomp profile that allows io_uring_setup, "
+    "io_uring_enter and io_uring_register"
+)
 
 
 def _refusal_of_use(call: str) -> tuple[str, str]:
