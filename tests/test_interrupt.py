@@ -82,7 +82,7 @@ def test_each_call_wakes_a_sleeping_loop(backend: Backend) -> None:
                 token.run_sync_soon(answered.release)
                 assert answered.acquire(timeout=PATIENCE)
 
-        await trio.to_thread.run_sync(call_and_wait)
+        await trio.to_thread.run_sync(call_and_wait, abandon_on_cancel=True)
 
     backend.run(main)
 
@@ -150,7 +150,7 @@ def test_no_call_from_finalisers_is_lost(backend: Backend) -> None:
             gc.collect()
 
         collect()
-        await trio.to_thread.run_sync(collect)
+        await trio.to_thread.run_sync(collect, abandon_on_cancel=True)
         while received < 400:
             await trio.sleep(0.001)
 

@@ -91,6 +91,27 @@ def test_waits_of_one_tick_are_submitted_together(backend: Backend) -> None:
     backend.run(main)
 
 
+@every_ring
+def test_completions_that_overflow_reach_a_loop_that_never_sleeps(backend: Backend) -> None:
+    async def main() -> None:
+        ours, peer = socket.socketpair()
+        numbers = [os.dup(ours.fileno()) for _ in range(50)]
+        async with trio.open_nursery() as nursery:
+            for fd in numbers:
+                nursery.start_soon(wait_readable, fd)
+            await wait_all_tasks_blocked()
+            peer.send(b"x")
+            for _ in range(200):
+                await trio.lowlevel.checkpoint()
+            assert len(nursery.child_tasks) == 0
+        for fd in numbers:
+            os.close(fd)
+        ours.close()
+        peer.close()
+
+    backend.run(main)
+
+
 # What get_events answers
 
 
