@@ -215,12 +215,38 @@ static bool something_came(const tu_core *core)
 	return tu_ring_has_completions(&core->ring) || atomic_load(&core->interrupt.signalled);
 }
 
+/* In a forked child: deadlines pass, and the interrupt wakes through an eventfd of
+ * the child's own, so that a run can unwind there. */
+static int wait_without_ring(tu_core *core, int64_t timeout_ns)
+{
+	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
+	struct pollfd interrupt = { .events = POLLIN };
+	uint32_t signalled;
+	uint64_t count;
+	int result = 0;
+
+	if (timeout_ns && atomic_load(&core->interrupt.fd) < 0)
+		tu_interrupt_open(&core->interrupt);
+	interrupt.fd = atomic_load(&core->interrupt.fd);
+	if (timeout_ns && !tu_interrupt_sleep(&core->interrupt)) {
+		result = ppoll(&interrupt, 1, &timeout, NULL);
+		tu_interrupt_wake(&core->interrupt);
+	}
+	if (result > 0 && read(interrupt.fd, &count, sizeof(count)) < 0) {
+		/* EAGAIN: drained already. */
+	}
+	signalled = tu_interrupt_consume(&core->interrupt);
+	return result ? TU_INTERRUPTED | (int)signalled : (int)signalled;
+}
+
 int tu_poll(tu_core *core)
 {
 	int result;
 
-	if (!core->started || !core->ring.open)
-		return core->ring.open ? TU_NOT_STARTED : -EBADF;
+	if (!core->ring.open)
+		return wait_without_ring(core, 0);
+	if (!core->started)
+		return TU_NOT_STARTED;
 	if (core->operations.doomed)
 		tu_operations_retry_doomed(&core->operations, &core->ring);
 	if (must_enter(core)) {
@@ -242,8 +268,10 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	int outcome;
 	int result;
 
-	if (!core->started || !core->ring.open)
-		return core->ring.open ? TU_NOT_STARTED : -EBADF;
+	if (!core->ring.open)
+		return wait_without_ring(core, timeout_ns);
+	if (!core->started)
+		return TU_NOT_STARTED;
 	if (tu_ring_has_completions(&core->ring) || core->operations.doomed) {
 		outcome = tu_poll(core);
 		if (outcome)

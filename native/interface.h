@@ -46,7 +46,8 @@ void tu_watch_signals(tu_core *core, int fd);
 
 /* The end. `tu_cancel_all` asks the kernel to let go of everything and waits
  * until it has. `tu_release` gives the ring back without entering it, which is
- * all that another thread or a forked child may do; it may be called again. */
+ * all that another thread or a forked child may do; it may be called again. In the child,
+ * ticks then only wait for their time and for the interrupt, once that is closed too. */
 void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
 

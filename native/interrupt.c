@@ -8,12 +8,8 @@ int tu_interrupt_open(struct tu_interrupt *interrupt)
 {
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	if (fd < 0)
-		return -errno;
-	atomic_init(&interrupt->signalled, 0);
-	atomic_init(&interrupt->sleeping, 0);
-	atomic_init(&interrupt->fd, fd);
-	return 0;
+	atomic_store(&interrupt->fd, fd);
+	return fd < 0 ? -errno : 0;
 }
 
 void tu_interrupt_close(struct tu_interrupt *interrupt)

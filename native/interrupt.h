@@ -27,7 +27,7 @@ struct tu_interrupt {
 	char apart[64];  /* other threads write to this cache line: nothing else is in it */
 };
 
-/* Owner. 0 or -errno. */
+/* Owner. 0 or -errno. What has been signalled stays so, if it was closed before. */
 int tu_interrupt_open(struct tu_interrupt *interrupt);
 
 /* Owner, with signallers locked out: a late write must not meet a descriptor

@@ -68,10 +68,19 @@ assert originals == (trio_run.TheIOManager, trio_run.setup_runner)
 
 
 @pytest.mark.parametrize(
-    "leave",
-    ["return 'returned'", "raise SystemExit(7)", "raise KeyError('left')", "await trio.sleep_forever()"],
+    ("leave", "end"),
+    [
+        ("return 'returned'", "returned"),
+        ("raise SystemExit(7)", "child ends by an error"),
+        ("raise KeyError('left')", "child ends by an error"),
+        ("await trio.sleep_forever()", "io_uring"),
+        (
+            "with trio.CancelScope(shield=True): await trio.lowlevel.wait_readable(right)",
+            "child ends by an error",
+        ),
+    ],
 )
-def test_a_child_that_leaves_through_the_run_ends_and_the_parent_goes_on(leave: str) -> None:
+def test_a_child_that_leaves_through_the_run_ends_and_the_parent_goes_on(leave: str, end: str) -> None:
     said = output_of(
         PREPARE
         + f"""
@@ -107,7 +116,7 @@ sys.stdout.flush()
 os._exit(0)
 """
     ).splitlines()
-    assert said[-4:-1] == ["child ends by an error", "child goes on", "child runs on io_uring"]
+    assert said[-4:-1] == [end, "child goes on", "child runs on io_uring"]
     assert said[-1] == "io_uring"
 
 
@@ -192,7 +201,7 @@ pids = []
 def child():
     left.close()
     os.close(stopped)
-    print("child lives")
+    os.write(1, b"child lives\n")
     sys.stdout.flush()
     os.read(stop, 1)
 
@@ -214,7 +223,7 @@ except BaseException:
 right.settimeout(20)
 assert right.recv(1) == b""
 assert os.waitpid(pids[0], os.WNOHANG) == (0, 0)
-print("the peer sees the end")
+os.write(1, b"the peer sees the end\n")
 os.close(stopped)
 assert status_of(pids[0]) == 0
 """

@@ -49,7 +49,8 @@ What does this mean for Trio?
   leaves it to the owner to reap.
 
 - After a fork the child owns nothing. It gives its copy of the ring back and
-  never enters it: whatever it submitted would run on the parent's ring.
+  never enters it: whatever it submitted would run on the parent's ring. The run
+  that it was forked in can unwind there, but not wait for I/O.
 """
 
 from __future__ import annotations
@@ -196,8 +197,6 @@ class UringManager:
 
     def _get_first_events(self, timeout: float, error: int) -> int:
         """The first tick: from now on its thread owns the ring."""
-        if self._forked and timeout <= 0:
-            return 0
         if error != _NOT_STARTED:
             self._checked(error)
         self._owner = get_ident()
@@ -224,7 +223,9 @@ class UringManager:
         if result >= 0:
             return result
         if self._forked:
-            raise RuntimeError("this Trio run belongs to the parent process; the child cannot wait in it")
+            raise RuntimeError(
+                "this Trio run belongs to the parent process; the child cannot wait for I/O in it"
+            )
         raise OSError(-result, os.strerror(-result))
 
     # Readiness
