@@ -201,8 +201,7 @@ pids = []
 def child():
     left.close()
     os.close(stopped)
-    os.write(1, b"child lives\n")
-    sys.stdout.flush()
+    os.write(1, b"child lives\\n")
     os.read(stop, 1)
 
 async def main():
@@ -223,7 +222,7 @@ except BaseException:
 right.settimeout(20)
 assert right.recv(1) == b""
 assert os.waitpid(pids[0], os.WNOHANG) == (0, 0)
-os.write(1, b"the peer sees the end\n")
+os.write(1, b"the peer sees the end\\n")
 os.close(stopped)
 assert status_of(pids[0]) == 0
 """
