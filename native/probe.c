@@ -7,8 +7,13 @@
 
 #include "core.h"
 
-#ifndef TU_LIBURING_VERSION
-#define TU_LIBURING_VERSION "unknown"
+#define QUOTED(number) #number
+#define VERSION(major, minor) QUOTED(major) "." QUOTED(minor)
+
+/* From 2.4 on the headers tell; before, the build asks pkg-config. */
+#ifdef IO_URING_VERSION_MAJOR
+#undef TU_LIBURING_VERSION
+#define TU_LIBURING_VERSION VERSION(IO_URING_VERSION_MAJOR, IO_URING_VERSION_MINOR)
 #endif
 
 int tu_probe_setup(uint32_t setup_flags, uint32_t *features)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .options import Fallback, RingOptions
 
 
+# Read from a file: when this is asked, there may be no descriptor left.
+_VERSION = importlib.metadata.version("trio-uring")
+
 State: TypeAlias = Literal["used", "available", "off", "missing"]
 
 
@@ -135,7 +138,7 @@ def capabilities() -> Capabilities:
         liburing_path=path,
         python=platform.python_version(),
         trio=trio.__version__,
-        trio_uring=importlib.metadata.version("trio-uring"),
+        trio_uring=_VERSION,
         entries=entries,
         cq_entries=cq_entries,
         setup_flags=tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
