@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -51,7 +52,7 @@ RINGS = {
 
 @contextmanager
 def watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
