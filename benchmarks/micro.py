@@ -56,16 +56,17 @@ def _nothing() -> None:
 
 
 async def run_sync_soon_pending(loops: int) -> float:
+    """In bursts, between which the queue is emptied."""
     run_sync_soon = current_trio_token().run_sync_soon
     elapsed = 0.0
-    for _ in range(loops // 1000):
+    for begun in range(0, loops, 1000):
         run_sync_soon(_nothing)
         start = time.perf_counter()
-        for _ in range(1000):
+        for _ in range(min(1000, loops - begun)):
             run_sync_soon(_nothing)
         elapsed += time.perf_counter() - start
         await trio.testing.wait_all_tasks_blocked()
-    return elapsed * loops / (loops // 1000 * 1000)
+    return elapsed
 
 
 async def thread_round_trip(loops: int) -> float:
@@ -161,6 +162,18 @@ async def cancelled_wait(loops: int) -> float:
         return time.perf_counter() - start
 
 
+async def cancelled_wait_at_once(loops: int) -> float:
+    """A wait whose scope is cancelled already: the kernel never hears of it."""
+    a, b = socket.socketpair()
+    with a, b:
+        start = time.perf_counter()
+        for _ in range(loops):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await wait_readable(a)
+        return time.perf_counter() - start
+
+
 async def notify_closing_idle(loops: int) -> float:
     a, b = socket.socketpair()
     with a, b:
@@ -206,6 +219,7 @@ BENCHMARKS = {
     "ping-pong, wait_readable": Benchmark(ping_pong_wait, 8_000, 0.9),
     "ping-pong, Trio sockets": Benchmark(ping_pong_sockets, 5_000, 0.9),
     "cancelled wait": Benchmark(cancelled_wait, 8_000, 0.95),
+    "cancelled wait, at once": Benchmark(cancelled_wait_at_once, 8_000, 0.95),
     "notify_closing, no waiter": Benchmark(notify_closing_idle, 100_000, None),
     "trio.sleep(300e-6)": Benchmark(sleep_300_us, 400, 0.4),
     "trio.run of nothing": Benchmark(None, 400, 1.1),
@@ -237,6 +251,7 @@ def main() -> None:
 
 def _time(outer_loops: int, side: str, benchmark: Benchmark, loops: int) -> float:
     if benchmark.function is None:
+        _on_side(side, idle_checkpoint, 1)
         return run_nothing(outer_loops * loops)
     return _on_side(side, benchmark.function, outer_loops * loops)
 
