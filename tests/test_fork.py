@@ -9,6 +9,8 @@ PREPARE = """
 import os, socket, sys, warnings, trio, trio.testing, trio_uring
 # In a child of a run Trio warns of the parent's wake-up descriptor, on epoll too.
 warnings.simplefilter("ignore", RuntimeWarning)
+# Python 3.12 warns of any fork beside threads, which is what this is about.
+warnings.simplefilter("ignore", DeprecationWarning)
 from trio._core import _run as trio_run
 originals = trio_run.TheIOManager, trio_run.setup_runner
 
