@@ -269,6 +269,60 @@ def test_a_request_that_comes_to_nothing_is_not_the_next_runs(monkeypatch: pytes
     trio_uring.run(fail_to_start)
 
 
+def test_a_run_that_is_being_set_up_while_another_thread_installs_is_on_epoll_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trio looks ``setup_runner`` up before that, and ``TheIOManager`` after."""
+    clock = trio_run.SystemClock
+
+    def install_elsewhere() -> object:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(trio_uring.install).result()
+        return clock()
+
+    monkeypatch.setattr(trio_run, "SystemClock", install_elsewhere)
+    try:
+        assert trio.run(backend) == "epoll"
+        assert trio.run(backend) == "io_uring"
+    finally:
+        trio_uring.uninstall()
+
+
+class InterruptedList(list[int]):
+    """Ctrl-C arrives once: just before ``append``, or just after the last holder's ``remove``,
+    which is the run's caller's. (The manager's own is protected.)"""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    def append(self, item: int) -> None:
+        self.interrupt("append")
+        super().append(item)
+
+    def remove(self, item: int) -> None:
+        super().remove(item)
+        if not self:
+            self.interrupt("remove")
+
+    def interrupt(self, where: str) -> None:
+        if where == self.at:
+            self.at = ""
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["append", "remove"])
+def test_an_interrupt_while_names_are_replaced_leaves_later_runs_alone(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(trio_uring.session._replacement, "_holders", InterruptedList(at))
+    with pytest.raises(KeyboardInterrupt):
+        trio_uring.run(trio.sleep, 0)
+    assert trio.run(backend) == "epoll"
+    assert trio_uring.run(backend) == "io_uring"
+    assert trio.run(backend) == "epoll"
+
+
 def test_threads_run_on_what_each_asks_for() -> None:
     barrier = threading.Barrier(6)
 

@@ -182,6 +182,8 @@ class _Request(threading.local):
     """The options that this thread's next run was asked to use."""
 
     options: RingOptions | None = None
+    served = False
+    """`_setup_runner` will serve the manager that is made now."""
 
 
 _request = _Request()
@@ -193,8 +195,8 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
     options = resolve_options(ring)
     check_trio()
     thread = _replacement.acquire()
-    _request.options = options
     try:
+        _request.options = options
         yield
     finally:
         _request.options = None
@@ -221,7 +223,7 @@ class IOManager(UringManager):
         """
         requested, _request.options = _request.options, None
         options = requested or _replacement.installed
-        if options is None:
+        if options is None or not _request.served:
             return _replacement.original_manager()
         try:
             opened = ring_module.open_ring(options)
@@ -250,7 +252,11 @@ class IOManager(UringManager):
 
 
 def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
-    runner = _replacement.original_setup(*args, **kwargs)
+    _request.served = True
+    try:
+        runner = _replacement.original_setup(*args, **kwargs)
+    finally:
+        _request.served = False
     manager: object = runner.io_manager
     if isinstance(manager, IOManager):
         manager.hold()
@@ -294,8 +300,9 @@ class _Replacement:
         """Returns what `release` wants: ``thread``, by default this one."""
         holder = threading.get_ident() if thread is None else thread
         with self._lock:
-            if not self._holders:
-                names = vars(trio_run)
+            names = vars(trio_run)
+            # An interrupt may have come between the names and the holder.
+            if not self._holders and names["TheIOManager"] is not IOManager:
                 self.original_manager, self.original_setup = names["TheIOManager"], names["setup_runner"]
                 names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
             self._holders.append(holder)
