@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,7 +36,7 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 
 	memset(core, 0, sizeof(*core));
 	atomic_init(&core->interrupt.fd, -1);
-	core->signal_fd = core->notify_fd = -1;
+	core->signal_fd = -1;
 	error = tu_interrupt_open(&core->interrupt);
 	if (!error)
 		error = tu_ring_open(&core->ring, entries, cq_entries, setup_flags);
@@ -66,19 +65,20 @@ static void set_notifications(tu_core *core, bool on)
 		__atomic_or_fetch(flags, IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
 }
 
+/* A guest run's completions signal the eventfd of the interrupt: whatever wakes the
+ * worker thread, the words say what it was. */
 int tu_start(tu_core *core, int guest)
 {
 	int result;
+	int fd;
 
 	core->started = true;
 	core->guest = guest;
 	if (!guest)
 		return 0;
-	core->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (core->notify_fd < 0)
-		return -errno;
+	fd = atomic_load(&core->interrupt.fd);
 	set_notifications(core, false);
-	result = io_uring_register(core->ring.uring.ring_fd, IORING_REGISTER_EVENTFD, &core->notify_fd, 1);
+	result = io_uring_register(core->ring.uring.ring_fd, IORING_REGISTER_EVENTFD, &fd, 1);
 	return result < 0 ? result : 0;
 }
 
@@ -119,9 +119,6 @@ void tu_release(tu_core *core)
 	tu_operations_close(&core->operations);
 	free(core->events);
 	core->events = NULL;
-	if (core->notify_fd >= 0)
-		close(core->notify_fd);
-	core->notify_fd = -1;
 }
 
 /* The interrupt */
@@ -297,14 +294,13 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	return outcome;
 }
 
-/* Not the owner: looks at shared words and waits for descriptors, one of which
- * the kernel signals when completions arrive. */
+/* Not the owner: looks at shared words and waits for the interrupt's eventfd, which
+ * the kernel signals when completions arrive, and for signals. */
 int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 {
 	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
 	struct pollfd watched[] = {
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
-		{ .fd = core->notify_fd, .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
 	uint64_t count;
@@ -315,15 +311,14 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 	set_notifications(core, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
 		if (!tu_ring_flags(&core->ring) && !tu_ring_has_completions(&core->ring))
-			result = ppoll(watched, 3, &timeout, NULL);
+			result = ppoll(watched, 2, &timeout, NULL);
 		tu_interrupt_wake(&core->interrupt);
 	}
 	set_notifications(core, false);
-	for (unsigned index = 0; index < 2; index++)
-		if (watched[index].revents && read(watched[index].fd, &count, sizeof(count)) < 0) {
-			/* EAGAIN: drained already. */
-		}
-	return (result ? TU_REAP : 0) | (watched[2].revents ? TU_SIGNALS : 0);
+	if (watched[0].revents && read(watched[0].fd, &count, sizeof(count)) < 0) {
+		/* EAGAIN: drained already. */
+	}
+	return (result ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }
 
 /* Readiness */

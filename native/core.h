@@ -41,7 +41,6 @@ typedef struct tu_core {
 	bool interrupt_watched;
 	bool signals_watched;
 	int signal_fd; /* -1: none */
-	int notify_fd; /* -1: not a guest run */
 	uint64_t skipped;
 } tu_core;
 

@@ -12,8 +12,9 @@
  * All four accesses are sequentially consistent, so at least one side sees the
  * other: either the writer sees the sleeper and writes, or the sleeper sees the
  * reason and does not sleep. A burst of signals costs one write, and none while
- * the owner is awake. The eventfd is never drained: every write wakes an
- * edge-triggered poll, and the words are the truth. */
+ * the owner is awake. The words are the truth, whatever the eventfd says: the ring
+ * watches it with an edge-triggered poll, which every write wakes, and never drains
+ * it; a guest run's worker, for which the kernel writes to it too, does. */
 #ifndef TU_INTERRUPT_H
 #define TU_INTERRUPT_H
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import resource
 import signal
 import socket
 import subprocess
@@ -333,3 +334,22 @@ def test_ctrl_c_ends_an_idle_guest_run() -> None:
         """
     )
     assert said == "io_uring\nKeyboardInterrupt\n"
+
+
+def test_a_guest_run_that_could_be_set_up_needs_no_further_descriptor() -> None:
+    """The process has none left when the run starts to tick."""
+
+    async def main() -> str:
+        await trio.sleep(0)
+        return await backend()
+
+    host = Host()
+    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=host.todo.put, done_callback=host.done)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        while host.result is None:
+            host.todo.get(timeout=30)()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert host.result.unwrap() == "io_uring"
