@@ -37,6 +37,9 @@ What does this mean for Trio?
   never.) A number that is closed and given out again within one tick polls the
   new file: a spurious wake-up, which every caller must expect.
 
+- A descriptor that is not open raises OSError once the tick has submitted the
+  wait, not at the call as on epoll: a scope that is cancelled by then wins.
+
 - Regular files, directories and /dev/null are ready at once, as for poll(2),
   where epoll refuses them with PermissionError.
 
