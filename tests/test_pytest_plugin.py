@@ -228,6 +228,16 @@ def test_fallback_is_said_once_in_the_header_even_if_warnings_are_errors(
     assert "EPERM" in line
 
 
+@pytest.mark.parametrize("quiet", ["-q", "--no-header"])
+def test_fallback_is_said_once_at_the_end_where_there_is_no_header(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, quiet: str
+) -> None:
+    monkeypatch.setenv("TRIO_URING_FALLBACK", "epoll")
+    pytester.makepyfile(RUN.replace("EXPECTED", "'epoll'"))
+    (line,) = header(run(pytester, "--trio-uring", quiet, refused="EPERM"))
+    assert "Trio runs on epoll, not on io_uring: " in line
+
+
 def test_pytest_trio_with_marks_fixtures_and_clocks(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(PYTEST_TRIO.replace("MARK", "@pytest.mark.trio"))
     run(pytester, "--trio-uring").assert_outcomes(passed=4)

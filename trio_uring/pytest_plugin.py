@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 _HEADER = pytest.StashKey[str]()
+_ON_EPOLL = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +35,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [config.stash[_HEADER]] if _HEADER in config.stash else []
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says at the end that it was epoll, where the header was not shown."""
+    if _ON_EPOLL in config.stash and (config.get_verbosity() < 0 or config.getoption("no_header")):
+        terminalreporter.write_line(config.stash[_HEADER])
+
+
 def _install(config: pytest.Config) -> None:
     from . import capability, errors, session
 
@@ -47,4 +54,5 @@ def _install(config: pytest.Config) -> None:
         where = f"Trio runs on io_uring ({', '.join(found.used)})"
     else:
         where = f"Trio runs on epoll, not on io_uring: {found.reason}"
+        config.stash[_ON_EPOLL] = True
     config.stash[_HEADER] = f"trio-uring {found.trio_uring}: {where}"
