@@ -71,7 +71,6 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 int tu_reap(tu_core *core);
 
 /* Where tu_poll, tu_wait and tu_reap put the events that they count. */
-
 tu_event *tu_events(tu_core *core);
 uint32_t tu_events_capacity(tu_core *core);
 

@@ -57,8 +57,6 @@ int tu_liburing_loaded(char *path, size_t size)
 {
 	Dl_info information;
 	char *real;
-
-	/* POSIX gives dlsym objects and functions alike; ISO C wants the detour. */
 	void *symbol = dlsym(RTLD_DEFAULT, "io_uring_queue_mmap");
 
 	if (!symbol || !dladdr(symbol, &information) || !information.dli_fname)
