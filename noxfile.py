@@ -21,7 +21,14 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.c"))
 C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", '-DTU_LIBURING_VERSION="lint"', "-Wall", "-Wextra", "-Werror"]
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
-MYPY = ["trio_uring", "native/build.py", "noxfile.py", "demo", "tests/trio_suite/on_io_uring.py"]
+MYPY = [
+    "trio_uring",
+    "benchmarks",
+    "native/build.py",
+    "noxfile.py",
+    "demo",
+    "tests/trio_suite/on_io_uring.py",
+]
 
 # What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
 # which pyOpenSSL 26 refuses, on epoll as well.

@@ -200,11 +200,10 @@ static bool must_enter(const tu_core *core)
 	       (tu_ring_flags(&core->ring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
-/* The kernel is short of memory, or was asked to stop: the next tick tries
- * again, with whatever completions there are out of the way. */
+/* The next tick tries again, with whatever completions there are out of the way. */
 static bool passes(int result)
 {
-	return result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY;
+	return result == -ETIME || result == -EINTR || tu_ring_is_short(result);
 }
 
 static bool something_came(const tu_core *core)

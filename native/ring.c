@@ -108,7 +108,7 @@ int tu_ring_flush(struct tu_ring *ring)
 
 	do {
 		result = tu_ring_enter(ring, 0, -1);
-		if (result == -EBUSY || result == -EAGAIN) {
+		if (tu_ring_is_short(result)) {
 			if (!io_uring_cq_ready(&ring->uring))
 				return result;
 			result = stash_completions(ring);

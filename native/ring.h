@@ -67,6 +67,13 @@ static inline bool tu_ring_has_submissions(const struct tu_ring *ring)
 	return io_uring_sq_ready(&ring->uring) != 0;
 }
 
+/* The kernel has no memory, or wants room for completions first: what is pending
+ * stays so and may be submitted again. */
+static inline bool tu_ring_is_short(int result)
+{
+	return result == -EAGAIN || result == -EBUSY || result == -ENOMEM;
+}
+
 /* IOSQE_CQE_SKIP_SUCCESS where the kernel knows it (5.17); elsewhere the answer
  * comes, addressed to nobody. */
 static inline unsigned tu_ring_skip_success(const struct tu_ring *ring)

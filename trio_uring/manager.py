@@ -30,7 +30,8 @@ What does this mean for Trio?
 
 - `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
   return only when the ring has let go of the file. That costs a system call if
-  the kernel knows of the wait, and none if it is still in our queue.
+  the kernel knows of the wait, and none if it is still in our queue. (A kernel
+  that has no memory for the cancel gets it again at the next tick.)
 
 - A descriptor that is closed behind our back with a task waiting on it stays
   open until the wait ends. (On epoll the peer would notice at once, and the task
@@ -241,10 +242,11 @@ class UringManager:
             fd = fd.fileno()
         if fd in self._readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
+        task = current_task()
         slot = _poll_add(self._core, fd, _READ)
         if slot < 0:
             self._refuse(fd, slot)
-        self._readers[fd] = task = current_task()
+        self._readers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_read, fd))
 
@@ -253,10 +255,11 @@ class UringManager:
             fd = fd.fileno()
         if fd in self._writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
+        task = current_task()
         slot = _poll_add(self._core, fd, _WRITE)
         if slot < 0:
             self._refuse(fd, slot)
-        self._writers[fd] = task = current_task()
+        self._writers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_write, fd))
 
@@ -351,6 +354,9 @@ class UringManager:
                 return
             self.closed = True
             waiting = self._guest_waiting
+        # They refer back to us: without them, nothing waits for the garbage collector.
+        del self._abort_read, self._abort_write
+        self._is_guest = _not_a_guest
         if self._owner == get_ident():
             lib.tu_cancel_all(self._core)
         if waiting:

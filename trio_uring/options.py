@@ -59,9 +59,9 @@ class RingOptions:
     ``cq_entries`` takes 20 KiB, well inside the 64 KiB of locked memory of an
     unprivileged user: clearing the pages is most of what a short run pays."""
 
-    cq_entries: int = 512
+    cq_entries: int = attrs.field(default=attrs.Factory(lambda self: max(512, self.entries), takes_self=True))
     """Completions that the ring holds, from ``entries`` to 65536; what does not fit
-    waits in the kernel. Default: 512."""
+    waits in the kernel. Default: 512, or ``entries`` if that is more."""
 
     fallback: Fallback = "error"
     """What happens where io_uring cannot be used: ``"error"``, the default, raises
