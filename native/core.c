@@ -78,7 +78,7 @@ int tu_start(tu_core *core, int guest)
 		return 0;
 	fd = atomic_load(&core->interrupt.fd);
 	set_notifications(core, false);
-	result = io_uring_register(core->ring.uring.ring_fd, IORING_REGISTER_EVENTFD, &fd, 1);
+	result = tu_ring_register(&core->ring, IORING_REGISTER_EVENTFD, &fd, 1);
 	return result < 0 ? result : 0;
 }
 

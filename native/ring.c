@@ -1,6 +1,7 @@
 #include "ring.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,6 +55,19 @@ static unsigned publish(struct tu_ring *ring)
 	return io_uring_sq_ready(&ring->uring);
 }
 
+int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsigned count)
+{
+	sigset_t all;
+	sigset_t before;
+	int result;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	result = io_uring_register(ring->uring.ring_fd, opcode, argument, count);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return result;
+}
+
 int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 {
 	struct __kernel_timespec timeout = {
@@ -65,7 +79,7 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 	int result;
 
 	if (!ring->enabled) {
-		result = io_uring_register(ring->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		result = tu_ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 		if (result < 0)
 			return result;
 		ring->enabled = true;

@@ -33,6 +33,11 @@ int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, ui
  * forked child, for which the parent's ring stays as it is. */
 void tu_ring_close(struct tu_ring *ring);
 
+/* io_uring_register with signals held back: Debian's 5.10 first waits some
+ * milliseconds for the ring to fall quiet, and a signal ends that with EINTR. Signals
+ * that come faster would never let a ring be enabled. */
+int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsigned count);
+
 /* Submits what is pending, runs deferred work, and waits until `minimum`
  * completions are there or `timeout_ns` is over (< 0: does not wait).
  * -ETIME and -EINTR are results like others. */

@@ -74,6 +74,7 @@ SETUP_FLAGS = (
 FEATURES = (
     Feature("nodrop", 1 << 1, "5.5", "no completion is lost when the queue is full"),
     Feature("ext_arg", 1 << 8, "5.11", "waits with a timeout of their own"),
+    Feature("rsrc_tags", 1 << 10, "5.13", "as old as multishot polls, which no bit tells of"),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
@@ -107,7 +108,7 @@ OPERATIONS = (
     Operation("waitid", 50, "6.7", "processes: waiting for their end"),
 )
 
-REQUIRED = ("nodrop", "ext_arg")
+REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
 SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait")
 
 

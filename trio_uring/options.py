@@ -27,6 +27,12 @@ def _check_number(name: str, value: object, low: int, high: int | None, unit: st
         raise ValueError(f"RingOptions: {name} has to be {limits} ({unit}), not {value!r}")
 
 
+def _check_entries(value: int) -> int:
+    """Checked at once: the default of cq_entries depends on it."""
+    _check_number("entries", value, 1, _MAX_ENTRIES, "submissions")
+    return value
+
+
 def _check_features(features: object) -> Mapping[str, bool]:
     if not isinstance(features, Mapping):
         raise TypeError(f"RingOptions: features has to be a mapping of names to False, not {features!r}")
@@ -52,7 +58,7 @@ class RingOptions:
         names the option, its value and what is allowed.
     """
 
-    entries: int = 128
+    entries: int = attrs.field(default=128, converter=_check_entries)
     """Submissions that are queued before the kernel is entered, 1 to 32768; the
     kernel rounds up to a power of two. More waits than that in one tick cost a
     system call per ``entries``, nothing else. Default: 128, which with
@@ -78,7 +84,6 @@ class RingOptions:
     False: these are not used. For tests, and to work around a kernel. Default: none."""
 
     def __attrs_post_init__(self) -> None:
-        _check_number("entries", self.entries, 1, _MAX_ENTRIES, "submissions")
         _check_number("cq_entries", self.cq_entries, 1, _MAX_CQ_ENTRIES, "completions")
         if self.cq_entries < self.entries:
             raise ValueError(

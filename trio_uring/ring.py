@@ -142,7 +142,7 @@ def _refusal(error: int) -> tuple[str, str]:
         return (
             "there is no io_uring_setup: the kernel is older than 5.1 or built without CONFIG_IO_URING,"
             " or a seccomp filter or sandbox (gVisor) hides it",
-            "Use a kernel from 5.11 on, or a sandbox that has it",
+            "Use a kernel from 5.13 on, or a sandbox that has it",
         )
     if error in (errno.EMFILE, errno.ENFILE):
         whose = "this process has" if error == errno.EMFILE else "the system has"
