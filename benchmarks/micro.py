@@ -211,25 +211,25 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "idle get_events(0)": Benchmark(idle_get_events, 200_000, 0.5),
-    "idle checkpoint": Benchmark(idle_checkpoint, 40_000, None),
-    "run_sync_soon, pending": Benchmark(run_sync_soon_pending, 100_000, 0.3),
-    "thread to callback": Benchmark(thread_round_trip, 4_000, 0.9),
-    "wait_readable, ready": Benchmark(wait_readable_ready, 20_000, 0.9),
-    "ping-pong, wait_readable": Benchmark(ping_pong_wait, 8_000, 0.9),
-    "ping-pong, Trio sockets": Benchmark(ping_pong_sockets, 5_000, 0.9),
-    "cancelled wait": Benchmark(cancelled_wait, 8_000, 0.95),
-    "cancelled wait, at once": Benchmark(cancelled_wait_at_once, 8_000, 0.95),
-    "notify_closing, no waiter": Benchmark(notify_closing_idle, 100_000, None),
-    "trio.sleep(300e-6)": Benchmark(sleep_300_us, 400, 0.4),
-    "trio.run of nothing": Benchmark(None, 400, 1.1),
+    "idle get_events(0)": Benchmark(idle_get_events, 40_000, 0.5),
+    "idle checkpoint": Benchmark(idle_checkpoint, 8_000, None),
+    "run_sync_soon, pending": Benchmark(run_sync_soon_pending, 20_000, 0.3),
+    "thread to callback": Benchmark(thread_round_trip, 800, 0.9),
+    "wait_readable, ready": Benchmark(wait_readable_ready, 4_000, 0.9),
+    "ping-pong, wait_readable": Benchmark(ping_pong_wait, 1_600, 0.9),
+    "ping-pong, Trio sockets": Benchmark(ping_pong_sockets, 1_000, 0.9),
+    "cancelled wait": Benchmark(cancelled_wait, 1_600, 0.95),
+    "cancelled wait, at once": Benchmark(cancelled_wait_at_once, 1_600, 0.95),
+    "notify_closing, no waiter": Benchmark(notify_closing_idle, 20_000, None),
+    "trio.sleep(300e-6)": Benchmark(sleep_300_us, 80, 0.4),
+    "trio.run of nothing": Benchmark(None, 100, 1.1),
 }
 
 
 def main() -> None:
     runner = pyperf.Runner(
         processes=1,
-        values=3,
+        values=12,
         warmups=1,
         loops=1,
         program_args=(__file__,),

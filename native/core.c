@@ -268,7 +268,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		return wait_without_ring(core, timeout_ns);
 	if (!core->started)
 		return TU_NOT_STARTED;
-	if (tu_ring_has_completions(&core->ring) || core->operations.doomed) {
+	if (something_came(core) || core->operations.doomed) {
 		outcome = tu_poll(core);
 		if (outcome)
 			return outcome;

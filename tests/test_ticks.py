@@ -49,6 +49,22 @@ def test_idle_checkpoints_make_no_system_call(tmp_path: Path) -> None:
     assert int(skipped) >= 10_000
 
 
+RUNS = """
+import sys, trio, trio_uring
+async def main():
+    await trio.lowlevel.checkpoint()
+for _ in range(int(sys.argv[1])):
+    trio_uring.run(main)
+"""
+
+
+@with_strace
+def test_run_that_waits_for_nothing_never_enters_its_ring(tmp_path: Path) -> None:
+    few, _ = system_calls(tmp_path, "io_uring_enter", RUNS, "1")
+    many, _ = system_calls(tmp_path, "io_uring_enter", RUNS, "20")
+    assert many == few
+
+
 PING_PONG = """
 import socket, sys, trio, trio_uring
 from trio.lowlevel import wait_readable
