@@ -77,7 +77,7 @@ class RingOptions:
     checkpoint_budget: int = 0
     """Calls, >= 0, that complete at once and that a task may make in a row before
     it yields. Default: 0, Trio's rule that every call yields. Only operations that
-    complete through the ring can spend it; waiting for readiness never does."""
+    complete through the ring can spend it; this version has none, it only waits."""
 
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
     """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
