@@ -218,7 +218,6 @@ static int wait_without_ring(tu_core *core, int64_t timeout_ns)
 	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
 	struct pollfd interrupt = { .events = POLLIN };
 	uint32_t signalled;
-	uint64_t count;
 	int result = 0;
 
 	if (timeout_ns && atomic_load(&core->interrupt.fd) < 0)
@@ -228,9 +227,8 @@ static int wait_without_ring(tu_core *core, int64_t timeout_ns)
 		result = ppoll(&interrupt, 1, &timeout, NULL);
 		tu_interrupt_wake(&core->interrupt);
 	}
-	if (result > 0 && read(interrupt.fd, &count, sizeof(count)) < 0) {
-		/* EAGAIN: drained already. */
-	}
+	if (result > 0)
+		tu_interrupt_drain(&core->interrupt);
 	signalled = tu_interrupt_consume(&core->interrupt);
 	return result ? TU_INTERRUPTED | (int)signalled : (int)signalled;
 }
@@ -302,7 +300,6 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
-	uint64_t count;
 	int result = 1;
 
 	if (!core->ring.open)
@@ -314,9 +311,8 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		tu_interrupt_wake(&core->interrupt);
 	}
 	set_notifications(core, false);
-	if (watched[0].revents && read(watched[0].fd, &count, sizeof(count)) < 0) {
-		/* EAGAIN: drained already. */
-	}
+	if (watched[0].revents)
+		tu_interrupt_drain(&core->interrupt);
 	return (result ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }
 

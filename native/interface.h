@@ -33,8 +33,9 @@ typedef struct {
 } tu_statistics;
 
 /* The memory of a core is Python's, and lasts as long as anything there refers to
- * it. Once released, every function below does nothing, or answers -EBADF: what
- * the garbage collector finalises after the ring may still call them. */
+ * it. Once released, a tick only waits for its time, and every other function does
+ * nothing or answers -EBADF: what the garbage collector finalises after the ring may
+ * still call them. */
 typedef struct tu_core {
 	...;
 } tu_core;
@@ -46,8 +47,8 @@ void tu_watch_signals(tu_core *core, int fd);
 
 /* The end. `tu_cancel_all` asks the kernel to let go of everything and waits
  * until it has. `tu_release` gives the ring back without entering it, which is
- * all that another thread or a forked child may do; it may be called again. In the child,
- * ticks then only wait for their time and for the interrupt, once that is closed too. */
+ * all that another thread or a forked child may do; it may be called again. A child
+ * closes the interrupt too, and its ticks then make one of the child's own. */
 void tu_cancel_all(tu_core *core);
 void tu_release(tu_core *core);
 

@@ -51,6 +51,15 @@ int tu_interrupt_sleep(struct tu_interrupt *interrupt)
 	return 1;
 }
 
+void tu_interrupt_drain(struct tu_interrupt *interrupt)
+{
+	uint64_t count;
+
+	if (read(atomic_load(&interrupt->fd), &count, sizeof(count)) < 0) {
+		/* EAGAIN: drained already. */
+	}
+}
+
 void tu_interrupt_wake(struct tu_interrupt *interrupt)
 {
 	atomic_store(&interrupt->sleeping, 0);

@@ -44,6 +44,9 @@ uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt);
 /* Owner, before it blocks. Non-zero: it must not, there is a reason already. */
 int tu_interrupt_sleep(struct tu_interrupt *interrupt);
 
+/* For who polls the eventfd as poll(2) does, which an unread write would keep awake. */
+void tu_interrupt_drain(struct tu_interrupt *interrupt);
+
 /* Owner, after it blocked. */
 void tu_interrupt_wake(struct tu_interrupt *interrupt);
 

@@ -12,7 +12,6 @@ import gc
 import itertools
 import os
 import pty
-import resource
 import select
 import signal
 import socket
@@ -827,16 +826,6 @@ def test_number_that_changes_hands_in_the_tick_of_the_wait_polls_the_new_file(
 
 
 # Many waiters on a small ring
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 10_000:
-        pytest.skip(f"the hard limit of open files, {hard}, does not allow 10,000")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 10_000), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("end", ["ready", "cancelled", "closed"])

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-from typing import TYPE_CHECKING
 
 import pytest
 from equivalence import python
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WAITERS = """
 import json, os, socket, statistics, sys, time, tracemalloc
@@ -64,16 +59,6 @@ if traced:
     tracemalloc.start()
 (trio if backend == "epoll" else trio_uring).run(main)
 """
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 11_000:
-        pytest.skip(f"the hard limit of open files, {hard}, does not allow 11,000")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("many_descriptors")
