@@ -1,0 +1,54 @@
+"""What a group of benchmarks hands to the suite: its cases, with a job for each side.
+
+The suite calls each job once a round, the sides of a case one right after the other,
+in an order that changes from round to round.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import attrs
+from model import Case, Measurement
+
+
+@attrs.frozen
+class Scale:
+    """How much is measured."""
+
+    name: Literal["full", "quick", "smoke"]
+    rounds: int
+    seconds: float
+    """Of one measurement of a server under load."""
+    warmup: float
+
+    def choose(self, full: int, quick: int, smoke: int) -> int:
+        """An amount of work: files, bytes, connections."""
+        return {"full": full, "quick": quick, "smoke": smoke}[self.name]
+
+
+SCALES = {
+    "full": Scale("full", 5, 1.0, 0.2),
+    "quick": Scale("quick", 3, 0.4, 0.1),
+    "smoke": Scale("smoke", 1, 0.05, 0.01),
+}
+
+
+class Job(Protocol):
+    def measure(self) -> tuple[Measurement, str]:
+        """One round, in fresh processes: what was measured, and the backend that was seen.
+
+        Raises WrongBackendError or ChildError.
+        """
+
+    def count_system_calls(self) -> dict[str, float]:
+        """For each operation, by name; empty where that says nothing."""
+
+
+@attrs.frozen
+class Planned:
+    case: Case
+    """Its series are made by the suite, one for each job; a side that cannot do the case
+    is in ``series`` already, with its failure."""
+    jobs: dict[str, Job]
+    """By the side's key."""

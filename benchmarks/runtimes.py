@@ -1,0 +1,116 @@
+"""The runtimes that are compared: how a program starts on one, and which one it is on.
+
+A measured program is told its runtime by key and starts on it with `run_trio` or
+`run_asyncio`. Which backend it got is asked of the running loop, by `trio_backend` or
+`asyncio_backend`, and looked at from outside, by `seen`: what a process has open in
+/proc cannot be claimed. Where either is not what RUNTIMES expects, the benchmark fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import attrs
+
+
+class WrongBackendError(Exception):
+    """A program runs on another backend than its label says: nothing that it measured counts."""
+
+
+@attrs.frozen
+class Runtime:
+    label: str
+    backend: str
+    """What the running loop answers."""
+    opens: str
+    """The kind of descriptor that it cannot work without."""
+    never_opens: frozenset[str]
+
+
+RUNTIMES = {
+    "trio-epoll": Runtime("Trio, epoll", "epoll", "eventpoll", frozenset({"io_uring"})),
+    "trio-uring": Runtime("Trio, trio-uring (readiness)", "io_uring", "io_uring", frozenset({"eventpoll"})),
+    "asyncio": Runtime("asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
+    # libuv keeps a ring beside its epoll, for files.
+    "uvloop": Runtime("uvloop", "uvloop.Loop", "eventpoll", frozenset()),
+    "rloop": Runtime("rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
+}
+TRIO = ("trio-epoll", "trio-uring")
+ASYNCIO = ("asyncio", "uvloop", "rloop")
+
+
+def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
+    import trio
+
+    if runtime == "trio-uring":
+        import trio_uring
+
+        trio_uring.install()
+    trio.run(main)
+
+
+def run_asyncio(runtime: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = _new_loop(runtime)
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(main())
+
+
+def _new_loop(runtime: str) -> asyncio.AbstractEventLoop:
+    if runtime == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    if runtime == "rloop":
+        import rloop
+
+        loop: asyncio.AbstractEventLoop = rloop.new_event_loop()
+        return loop
+    return asyncio.SelectorEventLoop()
+
+
+def trio_backend() -> str:
+    """To be called in the running loop, as `asyncio_backend`."""
+    import trio
+
+    return trio.lowlevel.current_statistics().io_statistics.backend
+
+
+def asyncio_backend() -> str:
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        return f"asyncio, {type(vars(loop)['_selector']).__name__}"
+    return f"{type(loop).__module__}.{type(loop).__qualname__}"
+
+
+def seen(runtime: str, backend: str, pid: int) -> str:
+    """What ``pid`` runs on, in words for the report.
+
+    Raises WrongBackendError if its loop answered another ``backend`` than ``runtime``
+    has, or if it has not open what that backend works with, or has open what it never
+    would.
+    """
+    expected = RUNTIMES[runtime]
+    opened = polled_with(pid)
+    text = (
+        f"its loop says {backend!r}; it has open: {', '.join(sorted(opened)) or 'neither epoll nor io_uring'}"
+    )
+    if backend != expected.backend or expected.opens not in opened or opened & expected.never_opens:
+        raise WrongBackendError(f"this was to be {expected.label}, but {text}")
+    return text
+
+
+def polled_with(pid: int) -> set[str]:
+    """Of "eventpoll" and "io_uring", what the process has open."""
+    kinds = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except FileNotFoundError:
+            continue
+        for kind in ("eventpoll", "io_uring"):
+            if target == f"anon_inode:[{kind}]":
+                kinds.add(kind)
+    return kinds
