@@ -63,6 +63,11 @@ has_services() {
     tests | trio_suite*) [ -e /etc/services ] && [ -e /etc/protocols ] ;;
     esac
 }
+# The benchmark suite tells which of its parts are left out without these. Debian and
+# Ubuntu have all of them.
+wants_tools() { [ "$session" = bench ] && command -v apt-get >/dev/null; }
+has_tool() { ! wants_tools || command -v "$1" >/dev/null; }
+has_openssl() { ! wants_tools || links '#include <openssl/ssl.h>' -lssl; }
 has_venv() { [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 
 # Prints the words that stand for what is missing.
@@ -77,6 +82,10 @@ missing() {
     has_python_headers || echo python-headers
     has_venv || echo venv
     has_services || echo services
+    has_openssl || echo openssl
+    for tool in wrk fio strace; do
+        has_tool "$tool" || echo "$tool"
+    done
 }
 
 # The package that brings it, in $manager's words; nothing where another package does.
@@ -97,6 +106,8 @@ package() {
     apt-get:services) echo netbase ;;
     dnf:services) echo setup ;;
     pacman:services) echo iana-etc ;;
+    apt-get:openssl) echo libssl-dev ;;
+    apt-get:wrk | apt-get:fio | apt-get:strace) echo "$1" ;;
     esac
 }
 

@@ -47,7 +47,7 @@ def tests(session: nox.Session) -> None:
         session.log("Trio's own suite is left out, since there are arguments for pytest")
     else:
         session.notify("trio_suite(newest)")
-    session.install("-e", ".[tests]")
+    session.install("-e", ".[tests,benchmarks]")
     session.run("pytest", *session.posargs)
 
 
@@ -73,7 +73,7 @@ def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, rules and types of the Python; warnings of two compilers and clang-tidy for the C."""
-    session.install("-e", ".[tests,demo,lint]")
+    session.install("-e", ".[tests,benchmarks,demo,lint]")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy", "--strict", *MYPY)
@@ -99,6 +99,13 @@ def demo(session: nox.Session) -> None:
     """A hypercorn server and its clients, unmodified Trio programs, on epoll and on io_uring."""
     session.install("-e", ".[demo]")
     session.run("python", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmark suite: all of it, --quick, --smoke, or the groups that are named."""
+    session.install("-e", ".[benchmarks]")
+    session.run("python", "benchmarks", *session.posargs)
 
 
 @nox.session

@@ -102,6 +102,8 @@ class Case:
     """By the side's key, in the order of the report."""
     parameters: dict[str, float] = attrs.field(factory=dict)
     """What a chart draws the case over: {"connections": 50, "size": 64}."""
+    note: str = ""
+    """What a reader has to know of it: a limit of the machine."""
 
     def ratios(self, side: str, metric: str | None = None) -> list[float]:
         """Of each round that both sides have: the side's value / the baseline's."""

@@ -44,7 +44,7 @@ class Child:
         self._command = [str(word) for word in command]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in end()
         self._unread = b""
-        with _on_cpu(cpu):
+        with on_cpu(cpu):
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -108,7 +108,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def _on_cpu(cpu: int | None) -> Iterator[None]:
+def on_cpu(cpu: int | None) -> Iterator[None]:
     """What is started in the block inherits the CPU."""
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
