@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
@@ -408,7 +408,7 @@ def idle(scale: Scale) -> list[Planned]:
     return [_planned(case, {side: Idle(Server(side, "streams"), seconds) for side in STREAMS})]
 
 
-def _planned(case: Case, jobs: dict[str, Load | Wrk | Crowd | Idle], missing: str = "") -> Planned:
+def _planned(case: Case, jobs: Mapping[str, Load | Wrk | Crowd | Idle], missing: str = "") -> Planned:
     """With a failed series for each side that cannot: because it does not support the kind
     of work, or because of what is ``missing`` here."""
     possible: dict[str, Job] = {}
