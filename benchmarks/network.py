@@ -331,9 +331,7 @@ def tls(scale: Scale) -> list[Planned]:
         case = Case("tls", f"TLS, {_bytes(size)}, 50 connections", BASELINE, "per_cpu_second", {})
         options = ("echo", "--tls", "--size", str(size), "--connections", "50")
         jobs = {side: Load(Server(side, "tls"), options, 50, scale.seconds, scale.warmup) for side in STREAMS}
-        without = (
-            "" if _programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
-        )
+        without = "" if _programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
         return _planned(case, jobs, without)
 
     return [planned(size) for size in (64, 1 << 16)[: scale.choose(2, 1, 1)]]

@@ -101,6 +101,24 @@ static void cancel_watches(tu_core *core)
 	}
 }
 
+/* The kernel may write to the memory of a caller's operation until that completes,
+ * and it cannot cancel what a worker of its has begun. */
+static void wait_for_pinned(tu_core *core)
+{
+	struct io_uring_cqe completion;
+	tu_event event;
+	bool flush;
+
+	while (core->operations.pinned) {
+		while (tu_ring_pop(&core->ring, &completion))
+			tu_operations_complete(&core->operations, &core->ring, &completion, &event, &flush);
+		if (core->operations.doomed)
+			tu_operations_retry_doomed(&core->operations, &core->ring);
+		if (core->operations.pinned && tu_ring_enter(&core->ring, 1, NANOSECONDS) == -EBADF)
+			return;
+	}
+}
+
 /* A forked child that lives on keeps the ring, and every file that it pins,
  * alive beyond our release of it. So nothing may be left in it. */
 void tu_cancel_all(tu_core *core)
@@ -111,6 +129,7 @@ void tu_cancel_all(tu_core *core)
 	if (core->interrupt_watched || core->signals_watched)
 		cancel_watches(core);
 	tu_ring_flush(&core->ring);
+	wait_for_pinned(core);
 }
 
 void tu_release(tu_core *core)
@@ -336,6 +355,23 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 	if (other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
 	return flush ? tu_ring_flush(&core->ring) : 0;
+}
+
+/* Callers' operations */
+
+int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
+	      int other_fd)
+{
+	struct tu_submission submission = { (uint8_t)opcode, fd, (uintptr_t)address, length, offset, flags, other_fd };
+
+	if (!core->ring.open)
+		return -EBADF;
+	return tu_operations_submit(&core->operations, &core->ring, &submission);
+}
+
+int tu_cancel(tu_core *core, int slot)
+{
+	return core->ring.open && tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
 /* What there is to see */

@@ -67,6 +67,10 @@ uint32_t tu_events_capacity(tu_core *core);
 int tu_poll_add(tu_core *core, int fd, int kind);
 int tu_poll_cancel(tu_core *core, int slot, int other_slot);
 
+int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
+	      int other_fd);
+int tu_cancel(tu_core *core, int slot);
+
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 
 int tu_probe_setup(uint32_t setup_flags, uint32_t *features);

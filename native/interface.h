@@ -15,11 +15,13 @@
 /* What a readiness operation waits for, and the kind of its event. */
 #define TU_READ ...
 #define TU_WRITE ...
+/* The kind of the event of a caller's operation. */
+#define TU_OPERATION ...
 
 typedef struct {
-	int32_t kind;   /* TU_READ or TU_WRITE */
-	int32_t key;    /* the descriptor */
-	int32_t result; /* poll(2) events, or -errno */
+	int32_t kind;
+	int32_t key;    /* the descriptor; a caller's operation's slot */
+	int32_t result; /* poll(2) events, or the operation's result; or -errno */
 } tu_event;
 
 typedef struct {
@@ -80,6 +82,17 @@ uint32_t tu_events_capacity(tu_core *core);
  * files. */
 int tu_poll_add(tu_core *core, int fd, int kind);
 int tu_poll_cancel(tu_core *core, int slot, int other_slot);
+
+/* An operation of the caller's, by the fields of its submission entry; `other_fd` is
+ * the one that a splice reads from. Returns a slot, > 0, the key of the event that
+ * will come, exactly one. Until then what `address` (or `offset`, where it is one)
+ * points to stays where it is.
+ *
+ * `tu_cancel` asks the kernel to stop it. 1: it is gone, and no event will come, since
+ * the kernel never knew of it. 0: the event will come, cancelled or not. */
+int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
+	      int other_fd);
+int tu_cancel(tu_core *core, int slot);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 

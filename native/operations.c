@@ -46,6 +46,7 @@ static void release(struct tu_operations *operations, uint32_t slot)
 	struct tu_operation *operation = &operations->slots[slot];
 
 	operations->doomed -= operation->state == TU_DOOMED;
+	operations->pinned -= operation->kind == TU_OPERATION;
 	operation->generation = (operation->generation + 1) & GENERATION_MASK;
 	operation->generation += !operation->generation;
 	operation->state = TU_FREE;
@@ -65,26 +66,56 @@ static void prepare_poll(struct io_uring_sqe *sqe, const struct tu_operation *op
 	io_uring_sqe_set_data64(sqe, user_data);
 }
 
-int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind)
+/* A slot and the submission entry to fill in for it, or -errno. */
+static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum tu_kind kind, int fd,
+		   struct io_uring_sqe **sqe)
 {
-	struct io_uring_sqe *sqe;
 	struct tu_operation *operation;
 	uint32_t slot;
 
 	if (!operations->first_free && grow(operations) < 0)
 		return -ENOMEM;
-	sqe = tu_ring_sqe(ring);
-	if (!sqe)
+	*sqe = tu_ring_sqe(ring);
+	if (!*sqe)
 		return -ENOMEM;
 	slot = operations->first_free;
 	operation = &operations->slots[slot];
 	operations->first_free = operation->next_free;
 	operations->in_flight++;
+	operations->pinned += kind == TU_OPERATION;
 	operation->kind = kind;
 	operation->state = TU_ARMED;
 	operation->fd = fd;
-	prepare_poll(sqe, operation, identity(operations, slot));
 	return (int)slot;
+}
+
+int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind)
+{
+	struct io_uring_sqe *sqe;
+	int slot = acquire(operations, ring, kind, fd, &sqe);
+
+	if (slot > 0)
+		prepare_poll(sqe, &operations->slots[slot], identity(operations, (uint32_t)slot));
+	return slot;
+}
+
+int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission)
+{
+	struct io_uring_sqe *sqe;
+	int slot = acquire(operations, ring, TU_OPERATION, submission->fd, &sqe);
+
+	if (slot < 0)
+		return slot;
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = submission->opcode;
+	sqe->fd = submission->fd;
+	sqe->addr = submission->address;
+	sqe->len = submission->length;
+	sqe->off = submission->offset;
+	sqe->rw_flags = (int)submission->flags;
+	sqe->splice_fd_in = submission->other_fd;
+	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	return slot;
 }
 
 static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
@@ -103,7 +134,7 @@ static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
 		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
 
-		if (sqe->user_data == user_data && sqe->opcode == IORING_OP_POLL_ADD) {
+		if (sqe->user_data == user_data) {
 			prepare_nothing(ring, sqe);
 			return true;
 		}
@@ -134,12 +165,19 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 		return 0;
 	}
 	if (submit_cancel(ring, identity(operations, slot))) {
-		release(operations, slot);
+		if (operation->kind != TU_OPERATION)
+			release(operations, slot);
 		return 1;
 	}
 	operations->doomed += operation->state != TU_DOOMED;
 	operation->state = TU_DOOMED;
 	return 0;
+}
+
+bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
+{
+	tu_operations_cancel(operations, ring, slot);
+	return operations->slots[slot].state == TU_FREE;
 }
 
 void tu_operations_cancel_all(struct tu_operations *operations, struct tu_ring *ring)
@@ -156,7 +194,10 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 			continue;
 		if (!submit_cancel(ring, identity(operations, slot)))
 			return;
-		release(operations, slot);
+		operations->doomed--;
+		operations->slots[slot].state = TU_ARMED;
+		if (operations->slots[slot].kind != TU_OPERATION)
+			release(operations, slot);
 	}
 }
 
@@ -176,6 +217,11 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	if (slot >= operations->capacity || identity(operations, slot) != completion->user_data)
 		return false;
 	operation = &operations->slots[slot];
+	if (operation->kind == TU_OPERATION) {
+		release(operations, slot);
+		*event = (tu_event){ TU_OPERATION, (int32_t)slot, completion->res };
+		return true;
+	}
 	if (operation->state == TU_DOOMED) {
 		release(operations, slot);
 		return false;

@@ -13,6 +13,10 @@
  *   DOOMED    a poll, and the queue was full      FREE, by its completion or at the next tick,
  *             when it was to be cancelled         which tries again to cancel it
  *
+ * A caller's operation, which may have memory with the kernel, is ARMED as well. Its
+ * completion alone makes it FREE, and is always an event. A cancel only asks: it
+ * leaves the operation as it is, or DOOMED until the next tick has asked.
+ *
  * EDGE exists because a poll always reports POLLRDHUP: once the peer has shut
  * down its sending side, a one-shot POLLOUT poll on a full socket completes at
  * once, over and over. A multishot poll is edge-triggered and completes on
@@ -29,7 +33,7 @@
 
 #include "ring.h"
 
-enum tu_kind { TU_READ = 1, TU_WRITE = 2 };
+enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3 };
 
 enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_DOOMED };
 
@@ -50,6 +54,18 @@ struct tu_operations {
 	uint32_t first_free;
 	uint32_t in_flight;
 	uint32_t doomed;
+	uint32_t pinned; /* callers' operations */
+};
+
+/* The fields of a submission entry that a caller's operation fills in. */
+struct tu_submission {
+	uint8_t opcode;
+	int fd;
+	uint64_t address;
+	uint32_t length;
+	uint64_t offset;
+	uint32_t flags;
+	int other_fd;
 };
 
 typedef struct {
@@ -64,7 +80,14 @@ void tu_operations_close(struct tu_operations *operations);
 /* The slot of a new readiness operation, or -errno. */
 int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind);
 
-/* Asks the kernel to let go of a slot's operation and releases the slot. 1 if
+/* The slot of a caller's operation, or -errno. */
+int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission);
+
+/* Whether a caller's operation is gone: the kernel never knew of it. Otherwise its
+ * completion will come, cancelled or not. */
+bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
+
+/* Asks the kernel to let go of a slot's operation and releases the slot of a poll. 1 if
  * the kernel has to be flushed for it, 0 if it never knew. */
 int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 

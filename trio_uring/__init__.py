@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import lowlevel
     from .capability import Capabilities, capabilities
     from .errors import UringFallbackWarning, UringUnavailableError
     from .manager import UringStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "capabilities",
     "install",
     "installed",
+    "lowlevel",
     "run",
     "start_guest_run",
     "uninstall",
@@ -49,6 +51,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "lowlevel":
+        return import_module(".lowlevel", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -2,7 +2,11 @@
 
 from typing import Any, NewType
 
+from typing_extensions import Buffer
+
 Core = NewType("Core", object)
+Pointer = NewType("Pointer", object)
+"""Keeps what it points to where it is, for as long as it lives."""
 
 class _Statistics:
     setup_flags: int
@@ -22,6 +26,7 @@ class _Lib:
     TU_REAP: int
     TU_READ: int
     TU_WRITE: int
+    TU_OPERATION: int
     TU_NOT_STARTED: int
     def tu_open(
         self, core: Core, entries: int, cq_entries: int, setup_flags: int, no_iowait: bool, /
@@ -42,6 +47,19 @@ class _Lib:
     def tu_events_capacity(self, core: Core, /) -> int: ...
     def tu_poll_add(self, core: Core, fd: int, kind: int, /) -> int: ...
     def tu_poll_cancel(self, core: Core, slot: int, other_slot: int, /) -> int: ...
+    def tu_submit(
+        self,
+        core: Core,
+        opcode: int,
+        fd: int,
+        address: Pointer,
+        length: int,
+        offset: int,
+        flags: int,
+        other_fd: int,
+        /,
+    ) -> int: ...
+    def tu_cancel(self, core: Core, slot: int, /) -> int: ...
     def tu_read_statistics(self, core: Core, statistics: _Statistics, /) -> None: ...
     def tu_probe_setup(self, setup_flags: int, features: Any, /) -> int: ...
     def tu_probe_operations(self, supported: Any, capacity: int, /) -> int: ...
@@ -49,8 +67,11 @@ class _Lib:
     def tu_liburing_loaded(self, path: Any, size: int, /) -> int: ...
 
 class _Ffi:
+    NULL: Pointer
     def new(self, kind: str, initial: object = ..., /) -> Any: ...
     def buffer(self, pointer: Any, size: int, /) -> Any: ...
+    def from_buffer(self, buffer: Buffer, /) -> Pointer: ...
+    def cast(self, kind: str, value: object, /) -> Any: ...
     def string(self, pointer: Any, /) -> bytes: ...
     def sizeof(self, kind: str, /) -> int: ...
 

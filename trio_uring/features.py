@@ -79,7 +79,7 @@ FEATURES = (
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
 
-# Those that a run makes, and then what sockets, files and processes are made of.
+# Those that a run makes, files and paths are made of, and then what sockets and processes are.
 OPERATIONS = (
     Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
     Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
@@ -92,19 +92,21 @@ OPERATIONS = (
     Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
     Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
     Operation("sendmsg_zc", 48, "6.1", "sockets: sending many buffers without a copy"),
-    Operation("splice", 30, "5.7", "files to sockets without a copy"),
-    Operation("openat", 18, "5.6", "files: opening"),
-    Operation("read", 22, "5.6", "files: reading"),
-    Operation("write", 23, "5.6", "files: writing"),
-    Operation("fsync", 3, "5.1", "files: reaching the disk"),
-    Operation("fallocate", 17, "5.6", "files: reserving space"),
-    Operation("ftruncate", 55, "6.9", "files: changing the length"),
-    Operation("statx", 21, "5.6", "paths: what is there"),
-    Operation("unlinkat", 36, "5.11", "paths: removing"),
-    Operation("renameat", 35, "5.11", "paths: renaming"),
-    Operation("mkdirat", 37, "5.15", "paths: making directories"),
-    Operation("symlinkat", 38, "5.15", "paths: making symbolic links"),
-    Operation("linkat", 39, "5.15", "paths: making hard links"),
+    Operation("splice", 30, "5.7", "files to sockets without a copy", used=True),
+    Operation("openat", 18, "5.6", "files: opening", used=True),
+    Operation("read", 22, "5.6", "files: reading", used=True),
+    Operation("write", 23, "5.6", "files: writing", used=True),
+    Operation("readv", 1, "5.1", "files: reading into several buffers", used=True),
+    Operation("writev", 2, "5.1", "files: writing from several buffers", used=True),
+    Operation("fsync", 3, "5.1", "files: reaching the disk", used=True),
+    Operation("fallocate", 17, "5.6", "files: reserving space", used=True),
+    Operation("ftruncate", 55, "6.9", "files: changing the length", used=True),
+    Operation("statx", 21, "5.6", "paths: what is there", used=True),
+    Operation("unlinkat", 36, "5.11", "paths: removing", used=True),
+    Operation("renameat", 35, "5.11", "paths: renaming", used=True),
+    Operation("mkdirat", 37, "5.15", "paths: making directories", used=True),
+    Operation("symlinkat", 38, "5.15", "paths: making symbolic links", used=True),
+    Operation("linkat", 39, "5.15", "paths: making hard links", used=True),
     Operation("waitid", 50, "6.7", "processes: waiting for their end"),
 )
 
@@ -157,6 +159,13 @@ def try_flag(flag: SetupFlag) -> int:
 def refused_flags() -> frozenset[str]:
     """The set-up flags that this kernel does not know, each tried with what it needs."""
     return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
+
+
+@functools.cache
+def has_operation(number: int) -> bool:
+    """Whether this kernel has an operation of OPERATIONS."""
+    supported = probe_operations()
+    return not isinstance(supported, int) and number in supported
 
 
 def probe_operations() -> frozenset[int] | int:

@@ -77,6 +77,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from ._native import ffi, lib
 
 if TYPE_CHECKING:
+    from .operation import Operation
     from .ring import Ring
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
@@ -89,6 +90,7 @@ _REAP: Final = lib.TU_REAP
 _NOT_STARTED: Final = lib.TU_NOT_STARTED
 _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
+_OPERATION: Final = lib.TU_OPERATION
 _EVENT: Final = Struct("=iii")
 _EVENT_SIZE: Final = _EVENT.size
 _iter_unpack = _EVENT.iter_unpack
@@ -149,13 +151,14 @@ class UringManager:
 
     def __init__(self, ring: Ring) -> None:
         core = ring.core
-        self._core = core
+        self.core = core
         self._flags = ring.flags
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
         self._readers: dict[int, Task] = {}
         self._writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self._readers)
         self._abort_write = partial(self._abort, self._writers)
+        self.operations: dict[int, Operation] = {}
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
         self._is_guest: Callable[[], bool] = _not_a_guest
@@ -171,9 +174,9 @@ class UringManager:
     def get_events(self, timeout: float) -> int:
         """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
         if timeout <= 0:
-            events = _poll(self._core)
+            events = _poll(self.core)
         elif get_ident() == self._owner:
-            events = _wait(self._core, int(timeout * 1e9))
+            events = _wait(self.core, int(timeout * 1e9))
         else:
             return self._get_events_elsewhere(timeout)
         return events if events >= 0 else self._get_first_events(timeout, events)
@@ -185,9 +188,14 @@ class UringManager:
             return
         assert isinstance(events, int)
         if events & _REAP:
-            events = self._checked(_reap(self._core)) | events & _SIGNALS
+            events = self._checked(_reap(self.core)) | events & _SIGNALS
         if count := events & _COUNT:
             for kind, fd, result in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+                if kind == _OPERATION:
+                    operation = self.operations.pop(fd)
+                    operation.result = result
+                    reschedule(operation.task, _READY)
+                    continue
                 task = (self._readers if kind == _READ else self._writers).pop(fd)
                 if result >= 0 or result == -errno.ECANCELED:
                     reschedule(task, _READY)
@@ -204,7 +212,7 @@ class UringManager:
         if error != _NOT_STARTED:
             self._checked(error)
         self._owner = get_ident()
-        self._checked(_start(self._core, self._is_guest()))
+        self._checked(_start(self.core, self._is_guest()))
         return self.get_events(timeout)
 
     def _get_events_elsewhere(self, timeout: float) -> int:
@@ -216,12 +224,12 @@ class UringManager:
                 return _REAP
             self._guest_waiting = True
         try:
-            return _guest_wait(self._core, int(timeout * 1e9))
+            return _guest_wait(self.core, int(timeout * 1e9))
         finally:
             with self._guest_lock:
                 self._guest_waiting = False
                 if self.closed:
-                    _release(self._core)
+                    _release(self.core)
 
     def _checked(self, result: int) -> int:
         if result >= 0:
@@ -243,7 +251,7 @@ class UringManager:
         if fd in self._readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
-        slot = _poll_add(self._core, fd, _READ)
+        slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
             self._refuse(fd, slot)
         self._readers[fd] = task
@@ -256,7 +264,7 @@ class UringManager:
         if fd in self._writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
-        slot = _poll_add(self._core, fd, _WRITE)
+        slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
             self._refuse(fd, slot)
         self._writers[fd] = task
@@ -285,13 +293,13 @@ class UringManager:
 
     def _cancel(self, slot: int, other_slot: int = 0) -> None:
         """Afterwards the ring holds no reference to the files of these waits."""
-        _poll_cancel(self._core, slot, other_slot)
+        _poll_cancel(self.core, slot, other_slot)
 
     # The interrupt
 
     def force_wakeup(self) -> None:
         """Ends a blocking `get_events`; wakes no task."""
-        _signal_forced(self._core)
+        _signal_forced(self.core)
 
     async def wait_woken(self) -> None:
         """Waits until `signaller`'s function was called; for the entry queue's task only."""
@@ -310,7 +318,7 @@ class UringManager:
         the GIL held, and the owner, once it has cleared the word, needs the GIL
         to look at the queue.
         """
-        core = self._core
+        core = self.core
         signalled = memoryview(ffi.buffer(lib.tu_signalled(core), 4)).cast("I")
 
         def signal() -> None:
@@ -321,12 +329,12 @@ class UringManager:
 
     def close_interrupt(self) -> None:
         """Signals are ignored from now on. The caller keeps signallers out meanwhile."""
-        _close_interrupt(self._core)
+        _close_interrupt(self.core)
 
     def watch_signals(self, fd: int, drain: Callable[[], None]) -> None:
         """Ends a blocking `get_events` when ``fd`` is readable, and then calls ``drain``."""
         self._drain_signals = drain
-        lib.tu_watch_signals(self._core, fd)
+        lib.tu_watch_signals(self.core, fd)
 
     # The run
 
@@ -336,7 +344,7 @@ class UringManager:
 
     def statistics(self) -> UringStatistics:
         statistics = ffi.new("tu_statistics *")
-        lib.tu_read_statistics(self._core, statistics)
+        lib.tu_read_statistics(self.core, statistics)
         return UringStatistics(
             tasks_waiting_read=len(self._readers) + (self._entry_task is not None),
             tasks_waiting_write=len(self._writers),
@@ -358,24 +366,27 @@ class UringManager:
         del self._abort_read, self._abort_write
         self._is_guest = _not_a_guest
         if self._owner == get_ident():
-            lib.tu_cancel_all(self._core)
+            lib.tu_cancel_all(self.core)
+            self.operations.clear()
+        elif self.operations:
+            _abandoned.append(self.operations)
         if waiting:
-            _signal_forced(self._core)
+            _signal_forced(self.core)
         else:
-            _release(self._core)
+            _release(self.core)
 
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
         self.close()
-        _close_interrupt(self._core)
+        _close_interrupt(self.core)
 
     def _lose_to_parent(self) -> None:
         """In a forked child: the ring is the parent's."""
         self._forked = self.closed = True
         self._guest_lock = threading.Lock()
-        _release(self._core)
-        _close_interrupt(self._core)
+        _release(self.core)
+        _close_interrupt(self.core)
 
 
 def _no_signals() -> None:
@@ -385,6 +396,10 @@ def _no_signals() -> None:
 def _not_a_guest() -> bool:
     return False
 
+
+_abandoned: list[dict[int, Operation]] = []
+"""Of runs that another thread than their owner had to finalise: the kernel may still
+write to the memory of these, and nobody is left to hear when it is done."""
 
 _managers: weakref.WeakSet[UringManager] = weakref.WeakSet()
 

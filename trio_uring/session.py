@@ -15,6 +15,7 @@ setup_runner                      makes a Runner; four parameters
 Runner.entry_queue.wakeup, .lock  the wake-up behind `run_sync_soon`
 Runner.io_manager                 to know which runs are ours
 Runner.is_guest                   whether ticks wait on a worker thread
+GLOBAL_RUN_CONTEXT.runner         the run that calls
 ================================  ==============================================
 
 The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it.
@@ -211,6 +212,19 @@ def resolve_options(ring: RingOptions | None) -> RingOptions:
     return with_environment(ring or _replacement.installed or _DEFAULT)
 
 
+def current_manager() -> UringManager | None:
+    """The manager of the run that calls; None if that is not on io_uring.
+
+    Raises:
+      RuntimeError: called outside of a Trio run.
+    """
+    try:
+        manager: object = trio_run.GLOBAL_RUN_CONTEXT.runner.io_manager
+    except AttributeError:
+        raise RuntimeError("must be called from async context") from None
+    return manager if isinstance(manager, UringManager) else None
+
+
 class IOManager(UringManager):
     """What ``TheIOManager`` is replaced by: a manager on io_uring for a run that is
     to have one, and an instance of Trio's own class for any other."""
@@ -377,7 +391,7 @@ def _missing_from_trio(trio_run: ModuleType) -> list[str]:
     missing = [
         f"{owner.__name__}.{name} is missing"
         for owner, names in (
-            (trio_run, ("TheIOManager", "setup_runner", "Runner", "EntryQueue")),
+            (trio_run, ("TheIOManager", "setup_runner", "Runner", "EntryQueue", "GLOBAL_RUN_CONTEXT")),
             (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
         )
         for name in names

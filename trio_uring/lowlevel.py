@@ -1,0 +1,379 @@
+"""Single kernel operations as async functions, for those who build on trio-uring.
+
+They need a run on io_uring; in any other they raise RuntimeError. Each makes one
+submission and returns the kernel's answer: an int >= 0, or it raises OSError with errno
+and, where it was given one, the file's name. An operation that the kernel is too old for
+raises OSError with EINVAL; ``python -m trio_uring doctor`` lists what it has.
+
+Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves.
+A buffer is whatever has the buffer protocol, contiguous, and writable if it is read into;
+it cannot be resized before the operation is over. A file is a descriptor, or has
+``fileno()``; it has to stay open that long. ``dir_fd`` is a directory's descriptor, from
+where a relative path starts; None is the working directory.
+
+Every function is a checkpoint. When its scope is cancelled, the kernel is asked to stop:
+it raises `trio.Cancelled` if the kernel did, and returns as usual if the operation was
+over by then or could not be stopped. Regular files usually cannot.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array as array_module
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ._native import ffi
+from .operation import HERE, NULL, failure, perform
+from .session import current_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
+
+    from ._native import Pointer
+    from .manager import HasFileno, UringManager
+
+_AT_FDCWD: Final = -100
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_REMOVEDIR: Final = 0x200
+_AT_SYMLINK_FOLLOW: Final = 0x400
+_AT_EMPTY_PATH: Final = 0x1000
+_STATX_BASIC_STATS: Final = 0x7FF
+_MOST: Final = 0x7FFFF000
+"""Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
+_MOST_BUFFERS: Final = 1024
+"""UIO_MAXIOV of readv(2)."""
+
+
+async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6."""
+    return await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags | os.O_CLOEXEC)
+
+
+async def close(fd: int) -> None:
+    """`os.close`; a checkpoint, and closed even if that is cancelled.
+
+    Not by way of the ring: a descriptor that the kernel closes later could still be open
+    for writing when the file is executed (ETXTBSY).
+    """
+    os.close(fd)
+    await trio.lowlevel.checkpoint()
+
+
+async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
+    """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
+    view = _bytes_of(buffer, writable=True)
+    return await _of_file(_READ, file, ffi.from_buffer(view), min(len(view), _MOST), offset)
+
+
+async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
+    """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
+    view = _bytes_of(data)
+    return await _of_file(_WRITE, file, ffi.from_buffer(view), min(len(view), _MOST), offset)
+
+
+async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
+    """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
+    vector, count, held = _vector([_bytes_of(buffer, writable=True) for buffer in buffers])
+    return await _of_file(_READV, file, vector, count, offset, held)
+
+
+async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
+    """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
+    vector, count, held = _vector([_bytes_of(buffer) for buffer in buffers])
+    return await _of_file(_WRITEV, file, vector, count, offset, held)
+
+
+async def fsync(file: int | HasFileno) -> None:
+    """`os.fsync`: data and metadata are on the device. Linux 5.1."""
+    await _of_file(_FSYNC, file, offset=0)
+
+
+async def fdatasync(file: int | HasFileno) -> None:
+    """`os.fdatasync`: data, and what is needed to find it, are on the device. Linux 5.1."""
+    await _of_file(_FSYNC, file, offset=0, flags=_FSYNC_DATASYNC)
+
+
+async def fallocate(file: int | HasFileno, mode: int, offset: int, length: int) -> None:
+    """fallocate(2): reserves space, or punches holes, by ``mode``. Linux 5.6."""
+    if offset < 0 or length <= 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    await _of_file(_FALLOCATE, file, ffi.cast("void *", length), mode, offset)
+
+
+async def ftruncate(file: int | HasFileno, length: int) -> None:
+    """`os.ftruncate`: cut off, or filled up with zeros. Linux 6.9."""
+    if length < 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    await _of_file(_FTRUNCATE, file, offset=length)
+
+
+async def statx(
+    path: StrOrBytesPath, *, dir_fd: int | None = None, follow_symlinks: bool = True
+) -> os.stat_result:
+    """`os.stat`. Linux 5.6."""
+    flags = 0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW
+    return await _statx(path, dir_fd, flags)
+
+
+async def fstat(file: int | HasFileno) -> os.stat_result:
+    """`os.fstat`. Linux 5.6."""
+    return await _statx(b"", _fileno(file), _AT_EMPTY_PATH)
+
+
+async def unlinkat(path: StrOrBytesPath, *, dir_fd: int | None = None, directory: bool = False) -> None:
+    """`os.unlink`, or `os.rmdir` of a ``directory``. Linux 5.11."""
+    await _of_path(_UNLINKAT, path, dir_fd, flags=_AT_REMOVEDIR if directory else 0)
+
+
+async def mkdirat(path: StrOrBytesPath, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    """`os.mkdir`. Linux 5.15."""
+    await _of_path(_MKDIRAT, path, dir_fd, length=mode)
+
+
+async def renameat(
+    source: StrOrBytesPath,
+    destination: StrOrBytesPath,
+    *,
+    source_dir_fd: int | None = None,
+    destination_dir_fd: int | None = None,
+    flags: int = 0,
+) -> None:
+    """`os.replace`; ``flags`` are those of renameat2(2). Linux 5.11."""
+    await _of_paths(_RENAMEAT, source, source_dir_fd, destination, destination_dir_fd, flags)
+
+
+async def linkat(
+    source: StrOrBytesPath,
+    destination: StrOrBytesPath,
+    *,
+    source_dir_fd: int | None = None,
+    destination_dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    """`os.link`: a hard link. Linux 5.15."""
+    flags = _AT_SYMLINK_FOLLOW if follow_symlinks else 0
+    await _of_paths(_LINKAT, source, source_dir_fd, destination, destination_dir_fd, flags)
+
+
+async def symlinkat(target: StrOrBytesPath, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    """`os.symlink`: ``path`` will point to ``target``. Linux 5.15."""
+    target_name, name = _name(target), _name(path)
+    result = await perform(
+        _manager(),
+        _SYMLINKAT,
+        _directory(dir_fd),
+        ffi.from_buffer(target_name),
+        offset=_address(name),
+        held=name,
+    )
+    if result < 0:
+        raise failure(result, os.fspath(target), os.fspath(path))
+
+
+async def splice(
+    source: int | HasFileno,
+    destination: int | HasFileno,
+    count: int,
+    *,
+    source_offset: int | None = None,
+    destination_offset: int | None = None,
+    flags: int = 0,
+) -> int:
+    """splice(2): moves up to ``count`` bytes, without copying them through the program; one
+    of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
+    result = await perform(
+        _manager(),
+        _SPLICE,
+        _fileno(destination),
+        ffi.cast("void *", HERE if source_offset is None else source_offset),
+        count,
+        HERE if destination_offset is None else destination_offset,
+        flags,
+        other_fd=_fileno(source),
+    )
+    return _checked(result)
+
+
+# The numbers of <linux/io_uring.h>.
+_READV: Final = 1
+_WRITEV: Final = 2
+_FSYNC: Final = 3
+_FALLOCATE: Final = 17
+_OPENAT: Final = 18
+_STATX: Final = 21
+_READ: Final = 22
+_WRITE: Final = 23
+_SPLICE: Final = 30
+_RENAMEAT: Final = 35
+_UNLINKAT: Final = 36
+_MKDIRAT: Final = 37
+_SYMLINKAT: Final = 38
+_LINKAT: Final = 39
+_FTRUNCATE: Final = 55
+_FSYNC_DATASYNC: Final = 1
+
+_STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
+_STATX_SIZE: Final = 256
+
+
+def _manager() -> UringManager:
+    manager = current_manager()
+    if manager is None:
+        raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
+    return manager
+
+
+def _fileno(file: int | HasFileno) -> int:
+    return file if isinstance(file, int) else file.fileno()
+
+
+def _directory(dir_fd: int | None) -> int:
+    return _AT_FDCWD if dir_fd is None else dir_fd
+
+
+def _name(path: StrOrBytesPath) -> bytes:
+    """As the kernel reads it: ended by a null byte."""
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    return name + b"\0"
+
+
+def _address(buffer: ReadableBuffer) -> int:
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
+
+
+def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
+    view = memoryview(buffer).cast("B")
+    if writable and view.readonly:
+        raise TypeError("the buffer is read-only, and is to be read into")
+    return view
+
+
+def _vector(views: list[memoryview]) -> tuple[Pointer, int, object]:
+    """An array of struct iovec, its length, and what it points to."""
+    if len(views) > _MOST_BUFFERS:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    array = array_module("L")
+    for view in views:
+        array.append(_address(view))
+        array.append(len(view))
+    return ffi.from_buffer(array), len(views), views
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise failure(result)
+    return result
+
+
+async def _of_file(
+    opcode: int,
+    file: int | HasFileno,
+    address: Pointer = NULL,
+    length: int = 0,
+    offset: int | None = None,
+    held: object = None,
+    *,
+    flags: int = 0,
+) -> int:
+    at = HERE if offset is None else offset
+    return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, flags, held=held))
+
+
+async def _of_path(
+    opcode: int, path: StrOrBytesPath, dir_fd: int | None, *, length: int = 0, flags: int = 0
+) -> int:
+    name = ffi.from_buffer(_name(path))
+    result = await perform(_manager(), opcode, _directory(dir_fd), name, length, flags=flags)
+    if result < 0:
+        raise failure(result, os.fspath(path))
+    return result
+
+
+async def _of_paths(
+    opcode: int,
+    source: StrOrBytesPath,
+    source_dir_fd: int | None,
+    destination: StrOrBytesPath,
+    destination_dir_fd: int | None,
+    flags: int,
+) -> None:
+    name = _name(destination)
+    result = await perform(
+        _manager(),
+        opcode,
+        _directory(source_dir_fd),
+        ffi.from_buffer(_name(source)),
+        # The kernel has this in a field of 32 bits that is the length elsewhere.
+        _directory(destination_dir_fd) & 0xFFFFFFFF,
+        _address(name),
+        flags,
+        held=name,
+    )
+    if result < 0:
+        raise failure(result, os.fspath(source), os.fspath(destination))
+
+
+async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.stat_result:
+    found = bytearray(_STATX_SIZE)
+    name = ffi.from_buffer(_name(path))
+    result = await perform(
+        _manager(),
+        _STATX,
+        _directory(dir_fd),
+        name,
+        _STATX_BASIC_STATS,
+        _address(found),
+        flags,
+        held=found,
+    )
+    if result < 0:
+        raise failure(result, None if flags & _AT_EMPTY_PATH else os.fspath(path))
+    return _stat_result(found)
+
+
+def _stat_result(found: bytearray) -> os.stat_result:
+    """From a struct statx."""
+    (
+        _,
+        block_size,
+        _,
+        links,
+        uid,
+        gid,
+        mode,
+        inode,
+        size,
+        blocks,
+        _,
+        atime,
+        atime_ns,
+        _,
+        _,
+        ctime,
+        ctime_ns,
+        mtime,
+        mtime_ns,
+        rdev_major,
+        rdev_minor,
+        dev_major,
+        dev_minor,
+    ) = _STATX_RESULT.unpack_from(found)
+    device = os.makedev(dev_major, dev_minor)
+    times = ((atime, atime_ns), (mtime, mtime_ns), (ctime, ctime_ns))
+    return os.stat_result(
+        (
+            *(mode, inode, device, links, uid, gid, size),
+            *(seconds for seconds, _ in times),
+            *(seconds + fraction * 1e-9 for seconds, fraction in times),
+            *(seconds * 1_000_000_000 + fraction for seconds, fraction in times),
+            *(block_size, blocks, os.makedev(rdev_major, rdev_minor)),
+        )
+    )

@@ -1,0 +1,97 @@
+"""One operation's life: submitted, slept on, completed or cancelled.
+
+- The kernel knows an operation by its slot. What the memory that it reads or writes
+  belongs to is held by the `Operation`, and that by its manager, until the completion
+  is in: a caller that is thrown away with its run does not free it.
+- A cancelled scope asks the kernel to stop, and the task sleeps on until the kernel
+  answers. Only the answer "cancelled" raises `trio.Cancelled`. Anything else is a
+  result, which the caller gets: what was read or written is never dropped.
+- An operation that the kernel has not seen yet is taken back, and raises at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, wait_task_rescheduled
+
+from ._native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.lowlevel import Task
+
+    from ._native import Pointer
+    from .manager import UringManager
+
+_submit = lib.tu_submit
+NULL: Final = ffi.NULL
+HERE: Final = (1 << 64) - 1
+"""As an offset: the file's own position, which moves."""
+
+
+class Operation:
+    """What a manager keeps of an operation until its completion is in."""
+
+    __slots__ = ("_raise_cancel", "held", "manager", "result", "slot", "task")
+
+    def __init__(self, manager: UringManager, task: Task, slot: int, held: object) -> None:
+        self.manager = manager
+        self.task = task
+        self.slot = slot
+        self.held = held
+        self.result = 0
+        self._raise_cancel: Callable[[], NoReturn] | None = None
+
+    def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if lib.tu_cancel(self.manager.core, self.slot):
+            del self.manager.operations[self.slot]
+            return Abort.SUCCEEDED
+        self._raise_cancel = raise_cancel
+        return Abort.FAILED
+
+    def outcome(self) -> int:
+        """The result; raises Cancelled if that is what the kernel says became of it."""
+        # A kernel worker that was stopped in the middle of a call says EINTR.
+        if self._raise_cancel is not None and self.result in (-errno.ECANCELED, -errno.EINTR):
+            self._raise_cancel()
+        return self.result
+
+
+async def perform(
+    manager: UringManager,
+    opcode: int,
+    fd: int,
+    address: Pointer = NULL,
+    length: int = 0,
+    offset: int = 0,
+    flags: int = 0,
+    *,
+    other_fd: int = 0,
+    held: object = None,
+) -> int:
+    """The result of one operation: >= 0, or -errno. A checkpoint.
+
+    ``address`` and ``held`` are kept until the kernel is done with them. Cancelled: the
+    operation has not happened, or a part of it that the kernel does not tell of.
+    """
+    await checkpoint_if_cancelled()
+    slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
+    if slot < 0:
+        return slot
+    operation = Operation(manager, current_task(), slot, (address, held))
+    manager.operations[slot] = operation
+    await wait_task_rescheduled(operation.abort)
+    return operation.outcome()
+
+
+def failure(result: int, path: object = None, other: object = None) -> OSError:
+    """The exception for -errno, as the standard library makes it."""
+    if other is not None:
+        return OSError(-result, os.strerror(-result), path, None, other)
+    if path is not None:
+        return OSError(-result, os.strerror(-result), path)
+    return OSError(-result, os.strerror(-result))
