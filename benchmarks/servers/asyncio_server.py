@@ -18,6 +18,7 @@ from functools import partial
 from typing import cast
 
 from runtimes import ASYNCIO, run_asyncio
+
 from servers.control import serve_on_asyncio
 from servers.http import Requests
 from servers.start import BACKLOG, RECEIVE_SIZE, arguments, bound_socket, port, raise_open_files

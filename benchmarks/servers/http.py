@@ -15,7 +15,7 @@ class Requests:
     def __init__(self) -> None:
         self._unread = b""
 
-    def answer(self, received: bytes) -> bytes:
+    def answer(self, received: bytes | bytearray) -> bytes:
         """The responses to the requests that are now complete, if any."""
         *complete, self._unread = (self._unread + received).split(b"\r\n\r\n")
         return RESPONSE * len(complete)

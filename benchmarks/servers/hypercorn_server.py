@@ -13,8 +13,9 @@ from functools import partial
 import hypercorn.asyncio
 import hypercorn.trio
 from hypercorn.config import Config
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, Scope
 from runtimes import TRIO, run_asyncio, run_trio
+
 from servers.control import serve_on_asyncio, serve_on_trio
 from servers.start import BACKLOG, bound_socket, port, raise_open_files
 
@@ -29,13 +30,13 @@ async def application(scope: Scope, receive: ASGIReceiveCallable, send: ASGISend
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))],
-        }
-    )
+    start: HTTPResponseStartEvent = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))],
+        "trailers": False,
+    }
+    await send(start)
     await send({"type": "http.response.body", "body": BODY, "more_body": False})
 
 

@@ -15,11 +15,12 @@ from functools import partial
 
 import trio
 from runtimes import TRIO, run_trio
+from trio.abc import Listener, Stream
+
 from servers.control import serve_on_trio
 from servers.http import Requests
 from servers.start import DATAGRAM_SIZE, RECEIVE_SIZE, arguments, bound_socket, port, raise_open_files
 from servers.tls import server_context
-from trio.abc import Listener, Stream
 
 
 async def echo(stream: Stream) -> None:
