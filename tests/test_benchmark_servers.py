@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import resource
@@ -12,9 +13,11 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -85,25 +88,40 @@ def started(module: str, *arguments: str) -> Iterator[Server]:
     assert (process.returncode, output, errors.decode()) == (0, b"", "")
 
 
+@attrs.frozen
+class Certificate:
+    authority: str
+    server: str
+
+
+MakeCertificate = Callable[[], Certificate]
+
+
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    folder: Path = tmp_path_factory.mktemp("certificate")
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    issued = authority.issue_cert(HOST)
-    issued.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-    return folder
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> MakeCertificate:
+    """Called by what needs it, so that only that is skipped where trustme is missing."""
+
+    @functools.cache
+    def make() -> Certificate:
+        trustme = pytest.importorskip("trustme")
+        folder = tmp_path_factory.mktemp("certificate")
+        made = Certificate(str(folder / "authority.pem"), str(folder / "server.pem"))
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(made.authority)
+        authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(made.server)
+        return made
+
+    return make
 
 
 @contextlib.contextmanager
-def server(runtime: str, kind: str, certificate: Path) -> Iterator[Server]:
+def server(runtime: str, kind: str, certificate: MakeCertificate) -> Iterator[Server]:
     if runtime in ASYNCIO[1:]:
         pytest.importorskip(runtime)
     if (runtime, kind) in UNSUPPORTED:
         pytest.skip(UNSUPPORTED[runtime, kind])
     module = "trio_server" if runtime in TRIO else "asyncio_server"
-    tls = ["--certificate", str(certificate / "server.pem")] if kind == "tls" else []
+    tls = ["--certificate", certificate().server] if kind == "tls" else []
     with started(module, "--runtime", runtime, "--kind", kind, *tls) as process:
         yield process
 
@@ -170,8 +188,8 @@ def check_udp(process: Server) -> None:
         client.close()
 
 
-def check_tls(process: Server, certificate: Path) -> None:
-    context = ssl.create_default_context(cafile=str(certificate / "authority.pem"))
+def check_tls(process: Server, certificate: MakeCertificate) -> None:
+    context = ssl.create_default_context(cafile=certificate().authority)
     with context.wrap_socket(process.connect(), server_hostname=HOST) as connection:
         assert connection.version() == "TLSv1.3"
         for message in (b"short", MEBIBYTE[:16384], b"again"):
@@ -179,7 +197,7 @@ def check_tls(process: Server, certificate: Path) -> None:
             assert receive(connection, len(message)) == message
 
 
-def check(process: Server, runtime: str, kind: str, certificate: Path) -> None:
+def check(process: Server, runtime: str, kind: str, certificate: MakeCertificate) -> None:
     if kind == "tls":
         check_tls(process, certificate)
     elif kind == "udp":
@@ -193,7 +211,9 @@ def check(process: Server, runtime: str, kind: str, certificate: Path) -> None:
 
 
 @pytest.mark.parametrize(("runtime", "kind"), SERVERS)
-def test_server_works_on_the_runtime_of_its_label(runtime: str, kind: str, certificate: Path) -> None:
+def test_server_works_on_the_runtime_of_its_label(
+    runtime: str, kind: str, certificate: MakeCertificate
+) -> None:
     with server(runtime, kind, certificate) as process:
         check(process, runtime, kind, certificate)
         assert process.ready["backend"] == RUNTIMES[runtime].backend
@@ -203,7 +223,7 @@ def test_server_works_on_the_runtime_of_its_label(runtime: str, kind: str, certi
 
 @pytest.mark.parametrize(("runtime", "kind"), [case for case in SERVERS if case[1] != "udp"])
 def test_clients_may_vanish_and_the_end_drops_those_that_stay(
-    runtime: str, kind: str, certificate: Path
+    runtime: str, kind: str, certificate: MakeCertificate
 ) -> None:
     with server(runtime, kind, certificate) as process, process.connect() as idle, process.connect() as busy:
         if kind != "tls":
@@ -238,8 +258,8 @@ def test_hypercorn_answers(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS["trio-uring"])
-def test_server_on_another_backend_than_its_label_is_refused(kind: str, certificate: Path) -> None:
-    tls = ["--certificate", str(certificate / "server.pem")] if kind == "tls" else []
+def test_server_on_another_backend_than_its_label_is_refused(kind: str, certificate: MakeCertificate) -> None:
+    tls = ["--certificate", certificate().server] if kind == "tls" else []
     refused = [sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--"]
     command = [sys.executable, "-m", "servers.trio_server", "--runtime", "trio-uring", "--kind", kind, *tls]
     with Child([*refused, *command], environment={"TRIO_URING_FALLBACK": "epoll"}) as child:
@@ -256,7 +276,7 @@ def test_unsupported_server_says_so(runtime: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["trio-uring", "asyncio"])
-def test_server_raises_its_limit_of_open_files(runtime: str, certificate: Path) -> None:
+def test_server_raises_its_limit_of_open_files(runtime: str, certificate: MakeCertificate) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
@@ -279,13 +299,12 @@ run_asyncio("rloop", partial(serve_on_asyncio, port(bound), partial(serve, kind,
 """
 
 
-def test_rloop_still_does_not_support_tls(certificate: Path) -> None:
+def test_rloop_still_does_not_support_tls(certificate: MakeCertificate) -> None:
     pytest.importorskip("rloop")
-    command = [sys.executable, "-c", RLOOP_REGARDLESS, "tls", str(certificate / "server.pem")]
+    command = [sys.executable, "-c", RLOOP_REGARDLESS, "tls", certificate().server]
     with Child(command) as child, pytest.raises(ChildError, match="NotImplementedError"):
         # It is ready as soon as its socket listens.
-        for _ in range(1000):
-            child.ask()
+        [child.ask() for _ in range(1000)]
 
 
 def test_rloop_still_does_not_close_the_sockets_of_its_transports() -> None:
