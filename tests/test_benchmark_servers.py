@@ -275,6 +275,25 @@ def test_unsupported_server_says_so(runtime: str, kind: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, "", UNSUPPORTED[runtime, kind] + "\n")
 
 
+@pytest.mark.parametrize("arguments", [["asyncio_server", "--kind", "streams"], ["hypercorn_server"]])
+def test_memory_of_asyncio_servers_holds_no_trio(arguments: list[str]) -> None:
+    module, *kind = arguments
+    if module == "hypercorn_server":
+        pytest.importorskip("hypercorn")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"servers.{module}", "--runtime", "asyncio", *kind],
+        cwd=FOLDER,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "asyncio" in imported
+    assert "trio" not in imported
+
+
 @pytest.mark.parametrize("runtime", ["trio-uring", "asyncio"])
 def test_server_raises_its_limit_of_open_files(runtime: str, certificate: MakeCertificate) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

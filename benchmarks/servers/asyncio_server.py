@@ -19,7 +19,7 @@ from typing import cast
 
 from runtimes import ASYNCIO, run_asyncio
 
-from servers.control import serve_on_asyncio
+from servers.asyncio_control import serve_on_asyncio
 from servers.http import Requests
 from servers.start import BACKLOG, RECEIVE_SIZE, arguments, bound_socket, port, raise_open_files
 from servers.tls import server_context

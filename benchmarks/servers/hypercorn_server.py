@@ -2,7 +2,8 @@
 
     python -m servers.hypercorn_server --runtime trio-epoll|trio-uring|asyncio|uvloop
 
-Its settings are its own but for the backlog, and it writes only warnings.
+Its settings are its own but for the backlog, and it writes only warnings. What only the
+other side needs is not imported, since a server's memory is measured.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-import hypercorn.asyncio
-import hypercorn.trio
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseStartEvent, Scope
 from runtimes import TRIO, run_asyncio, run_trio
 
-from servers.control import serve_on_asyncio, serve_on_trio
 from servers.start import BACKLOG, bound_socket, port, raise_open_files
 
 RUNTIMES = (*TRIO, "asyncio", "uvloop")
@@ -52,10 +50,18 @@ def main() -> None:
     config.backlog = BACKLOG
     config.loglevel = "WARNING"
     if runtime in TRIO:
-        on_trio = partial(hypercorn.trio.serve, application, config, mode="asgi")
+        from hypercorn.trio import serve as serve_trio
+
+        from servers.trio_control import serve_on_trio
+
+        on_trio = partial(serve_trio, application, config, mode="asgi")
         run_trio(runtime, partial(serve_on_trio, number, on_trio))
     else:
-        on_asyncio = partial(hypercorn.asyncio.serve, application, config, mode="asgi")
+        from hypercorn.asyncio import serve as serve_asyncio
+
+        from servers.asyncio_control import serve_on_asyncio
+
+        on_asyncio = partial(serve_asyncio, application, config, mode="asgi")
         run_asyncio(runtime, partial(serve_on_asyncio, number, on_asyncio))
 
 

@@ -17,10 +17,10 @@ import trio
 from runtimes import TRIO, run_trio
 from trio.abc import Listener, Stream
 
-from servers.control import serve_on_trio
 from servers.http import Requests
 from servers.start import DATAGRAM_SIZE, RECEIVE_SIZE, arguments, bound_socket, port, raise_open_files
 from servers.tls import server_context
+from servers.trio_control import serve_on_trio
 
 
 async def echo(stream: Stream) -> None:
