@@ -283,7 +283,7 @@ def test_memory_of_asyncio_servers_holds_no_trio(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"servers.{module}", "--runtime", "asyncio", *kind],
         cwd=FOLDER,
-        stdin=subprocess.DEVNULL,
+        input="",
         capture_output=True,
         text=True,
         timeout=PATIENCE,
