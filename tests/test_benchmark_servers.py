@@ -278,13 +278,22 @@ def test_unsupported_server_says_so(runtime: str, kind: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3, "", UNSUPPORTED[runtime, kind] + "\n")
 
 
-@pytest.mark.parametrize("arguments", [["asyncio_server", "--kind", "streams"], ["hypercorn_server"]])
-def test_memory_of_asyncio_servers_holds_no_trio(arguments: list[str]) -> None:
-    module, *kind = arguments
+@pytest.mark.parametrize(
+    ("module", "arguments", "needed", "other"),
+    [
+        ("asyncio_server", ["--runtime", "asyncio", "--kind", "streams"], "asyncio", "trio"),
+        ("hypercorn_server", ["--runtime", "asyncio"], "asyncio", "trio"),
+        ("trio_server", ["--runtime", "trio-epoll", "--kind", "streams"], "trio", "asyncio"),
+        ("trio_server", ["--runtime", "trio-uring", "--kind", "streams"], "trio", "asyncio"),
+    ],
+)
+def test_memory_of_a_server_holds_no_other_runtime(
+    module: str, arguments: list[str], needed: str, other: str
+) -> None:
     if module == "hypercorn_server":
         pytest.importorskip("hypercorn")
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", f"servers.{module}", "--runtime", "asyncio", *kind],
+        [sys.executable, "-X", "importtime", "-m", f"servers.{module}", *arguments],
         cwd=FOLDER,
         input="",
         capture_output=True,
@@ -293,8 +302,8 @@ def test_memory_of_asyncio_servers_holds_no_trio(arguments: list[str]) -> None:
         check=True,
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "asyncio" in imported
-    assert "trio" not in imported
+    assert needed in imported
+    assert other not in imported
 
 
 @pytest.mark.parametrize("runtime", ["trio-uring", "asyncio"])
