@@ -333,7 +333,7 @@ run_asyncio("rloop", partial(serve_on_asyncio, port(bound), partial(serve, kind,
 def test_rloop_still_does_not_support_tls(certificate: MakeCertificate) -> None:
     pytest.importorskip("rloop")
     command = [sys.executable, "-c", RLOOP_REGARDLESS, "tls", certificate().server]
-    with Child(command) as child, pytest.raises(ChildError, match="NotImplementedError"):
+    with pytest.raises(ChildError, match="NotImplementedError"), Child(command) as child:
         # It is ready as soon as its socket listens.
         [child.ask() for _ in range(1000)]
 
