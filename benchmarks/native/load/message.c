@@ -1,11 +1,13 @@
-/* What the messages say: a stretch of one random text, and another for every request
- * and client. So a byte that is wrong, lost or in the wrong place, and a reply that
- * belongs to somebody else, are seen, and no message has to be made or kept. */
+/* What the messages say: a stretch of one random text. Each request of a client begins a
+ * byte later than the one before, each client STRIDE bytes after its neighbour. So a byte
+ * that is wrong, lost or in the wrong place is seen, and so is a reply to another request
+ * or client; and no message has to be made or kept. */
 #include "load.h"
 
 #include <stdlib.h>
 
-#define STARTS 8191 /* a prime, so that the starts of no two neighbours keep step */
+#define STARTS 65521 /* a prime, so that all of them are used */
+#define STRIDE 10007
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -29,5 +31,5 @@ const char *new_pattern(size_t size)
 
 const char *message_of(const struct load *load, uint64_t client, uint64_t request)
 {
-	return load->pattern + (client * 37 + request) % STARTS;
+	return load->pattern + (client * STRIDE + request) % STARTS;
 }
