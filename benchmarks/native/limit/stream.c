@@ -7,10 +7,14 @@
  *
  * Buffers are small, so that thousands of short messages cost little memory, and come
  * from one pool. A connection that fills one sends long messages: its receive is
- * cancelled and armed again on the pool of large ones. That one fits into a cache, and is
- * not enough for all: a receive that finds no buffer ends with ENOBUFS, and its connection
- * waits in a line until one is given back. If some are free when the completion is read,
- * they were given back before: then it is armed at once, for nothing would end the wait. */
+ * cancelled and armed again on the pool of large ones. Of these there are few, so that
+ * what is sent is still in the cache from its receipt.
+ *
+ * A receive that finds no buffer ends with ENOBUFS. Its connection waits in a line until
+ * a buffer is free that is not promised to one before it; then it receives once, without
+ * waiting: it might have no data after all, and would keep the promise for ever. Without
+ * promises all would receive when one buffer is free, and all but one in vain. Armed
+ * receives wait for data before they look for a buffer. */
 #include "limit.h"
 
 #include <errno.h>
@@ -32,6 +36,7 @@ struct connection {
 	int next_in_line;
 	bool receiving; /* armed, or in line */
 	bool sending;
+	bool promised;         /* left the line, for a buffer */
 	bool large;            /* receives into the large buffers */
 	bool outgrown;         /* will, when it is armed again */
 	unsigned char matched; /* HTTP: how much of the empty line was seen */
@@ -42,15 +47,23 @@ struct connection {
 struct line {
 	int first;
 	int last;
+	unsigned promised;
 };
 
 static struct connection *connections; /* by descriptor */
 static struct pool pools[2];           /* by connection.large */
-static struct line lines[2] = { { -1, -1 }, { -1, -1 } };
+static struct line lines[2] = { { -1, -1, 0 }, { -1, -1, 0 } };
 static bool multishot;
 static char responses[RESPONSES * RESPONSE];
 
 /* Receiving */
+
+static void select_buffer(struct io_uring_sqe *sqe, int fd)
+{
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = pools[connections[fd].large].group;
+	identify(sqe, RECEIVE, fd);
+}
 
 static void arm(int fd)
 {
@@ -64,9 +77,16 @@ static void arm(int fd)
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
 	else
 		io_uring_prep_recv(sqe, fd, NULL, 0, 0);
-	sqe->flags |= IOSQE_BUFFER_SELECT;
-	sqe->buf_group = pools[connection->large].group;
-	identify(sqe, RECEIVE, fd);
+	sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+	select_buffer(sqe, fd);
+}
+
+static void receive_at_once(int fd)
+{
+	struct io_uring_sqe *sqe = submission();
+
+	io_uring_prep_recv(sqe, fd, NULL, 0, MSG_DONTWAIT);
+	select_buffer(sqe, fd);
 }
 
 static void cancel_receive(int fd)
@@ -78,8 +98,26 @@ static void cancel_receive(int fd)
 	identify(sqe, QUIET, fd);
 }
 
-static void line_up(struct line *line, int fd)
+/* As many as there are free buffers leave the line. */
+static void admit(bool large)
 {
+	const struct pool *pool = &pools[large];
+	struct line *line = &lines[large];
+
+	while (line->first >= 0 && pool->taken + line->promised < pool->count) {
+		int fd = line->first;
+
+		line->first = connections[fd].next_in_line;
+		line->promised++;
+		connections[fd].promised = true;
+		receive_at_once(fd);
+	}
+}
+
+static void line_up(int fd)
+{
+	struct line *line = &lines[connections[fd].large];
+
 	connections[fd].next_in_line = -1;
 	if (line->first < 0)
 		line->first = fd;
@@ -90,14 +128,19 @@ static void line_up(struct line *line, int fd)
 
 static void give(struct piece *piece)
 {
-	struct line *line = &lines[piece->pool - pools];
-	int fd = line->first;
+	bool large = piece->pool == &pools[true];
 
 	pool_give(piece);
-	if (fd < 0)
+	admit(large);
+}
+
+/* A buffer was taken, or is not needed. */
+static void redeem(struct connection *connection)
+{
+	if (!connection->promised)
 		return;
-	line->first = connections[fd].next_in_line;
-	arm(fd);
+	connection->promised = false;
+	lines[connection->large].promised--;
 }
 
 static struct piece *take(int fd, const struct io_uring_cqe *completion)
@@ -131,19 +174,23 @@ static void close_if_done(int fd)
 static void go_on(int fd, const struct io_uring_cqe *completion)
 {
 	struct connection *connection = &connections[fd];
-	const struct pool *pool = &pools[connection->large];
+	bool large = connection->large;
 
-	if (completion->flags & IORING_CQE_F_MORE)
+	redeem(connection);
+	if (completion->flags & IORING_CQE_F_MORE) {
+		admit(large);
 		return;
-	if (completion->res == -ENOBUFS && !connection->outgrown && pool->taken == pool->count) {
-		line_up(&lines[connection->large], fd);
-	} else if (completion->res == -ENOBUFS || connection->outgrown ||
+	}
+	if (completion->res == -ENOBUFS && !connection->outgrown) {
+		line_up(fd);
+	} else if (completion->res == -ENOBUFS || completion->res == -EAGAIN || connection->outgrown ||
 		   (multishot && completion->res > 0)) {
 		arm(fd);
 	} else {
 		connection->receiving = false;
 		close_if_done(fd);
 	}
+	admit(large);
 }
 
 /* The peer is gone: what is still armed ends. */
@@ -293,7 +340,7 @@ static void start(void)
 	if (!connections)
 		fail("calloc", -ENOMEM);
 	pool_open(&pools[false], 0, 8192, 2048);
-	pool_open(&pools[true], 1, 128, 64 << 10);
+	pool_open(&pools[true], 1, 8, 256 << 10);
 }
 
 static void start_multishot(int fd)
