@@ -302,6 +302,21 @@ def test_lost_and_late_datagrams_are_counted(programs: Programs) -> None:
     assert result["max"] < 0.29
 
 
+def test_a_late_reply_does_not_count(programs: Programs) -> None:
+    def serve(server: socket.socket) -> None:
+        waiting = []
+        while True:
+            waiting.append((time.monotonic() + 0.35, *server.recvfrom(65536)))
+            while waiting[0][0] < time.monotonic():
+                server.sendto(*waiting.pop(0)[1:])
+
+    with thread_server(serve, socket.SOCK_DGRAM) as port:
+        result = measure(programs, "udp", port, seconds=1)
+    assert result["requests"] == 0
+    assert result["max"] is None
+    assert result["lost"] > 0
+
+
 # What is wrong
 
 
