@@ -25,9 +25,12 @@ class CacheError(ChildError):
 
 
 def warm(path: Path, size: int) -> None:
-    """Puts the first ``size`` bytes into the cache."""
+    """Puts the first ``size`` bytes into the cache. A machine that takes memory back from
+    the cache meanwhile is given a second chance, and a third."""
     pages = -(-size // mmap.PAGESIZE)
-    if resident(path, size) < pages:
+    for _ in range(3):
+        if resident(path, size) == pages:
+            return
         with open(path, "rb", buffering=0) as file:
             left = size
             while left > 0 and (data := file.read(min(left, 1 << 20))):

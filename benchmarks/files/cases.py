@@ -68,7 +68,7 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     children = Children(shared=scale.name == "smoke")
     atexit.register(children.end)
     case = partial(_case, children)
-    brief, long = scale.seconds / 2, scale.seconds * 1.5
+    brief, long = scale.seconds * 0.4, scale.seconds * 0.75
     cases = [
         case(
             f"random 4 KiB reads, {tasks} task{'s' * (tasks > 1)}, {state} cache",
@@ -124,16 +124,17 @@ class Children:
     starts would take longer than all else, one for each side."""
 
     def __init__(self, *, shared: bool) -> None:
-        self._shared: dict[str, Child] | None = {} if shared else None
+        self._shared: dict[str, Child] = {}
+        self._is_shared = shared
 
     @contextmanager
     def child(self, side: str) -> Iterator[Child]:
         command = [sys.executable, "-m", "files.program", side]
-        if self._shared is None:
+        if not self._is_shared:
             with Child(command) as child:
                 yield child
             return
-        child = self._shared.pop(side, None) or Child(command)
+        child = self._shared.pop(side) if side in self._shared else Child(command)
         try:
             yield child
         except BaseException:
