@@ -39,7 +39,7 @@ from trio.lowlevel import checkpoint, current_trio_token, notify_closing, wait_r
 
 BASELINE = "trio-epoll"
 WRONG_BACKEND = "wrong backend"
-"""What the script's last words begin with if that is why it failed."""
+"""What the script's last line begins with if that is why it failed."""
 MASS = 1000
 """Tasks that are cancelled at once."""
 
@@ -354,8 +354,9 @@ class Processes:
                 check=False,
             )
             words = done.stderr.strip()[-2000:]
-            if done.returncode and WRONG_BACKEND in words:
-                raise WrongBackendError(words)
+            last = words.rpartition("\n")[2]
+            if done.returncode and last.startswith(WRONG_BACKEND):
+                raise WrongBackendError(last.removeprefix(f"{WRONG_BACKEND}: "))
             if done.returncode:
                 raise ChildError(f"{' '.join(command)}\nended with status {done.returncode}: {words}")
             suite = pyperf.BenchmarkSuite.load(str(output))

@@ -48,7 +48,9 @@ SIDES = {
 }
 LIBRARIES = tuple(side for side in SIDES if side != "fio")
 BASELINE = "trio-epoll"
-STRACE_SECONDS = 0.3
+STRACE_SECONDS = 0.15
+_STATES: tuple[Cache, ...] = ("warm", "cold")
+_SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
 
 
@@ -65,9 +67,10 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     for number in range(files):
         write(small / f"{number:06}", [block(number)])
 
-    children = Children(shared=scale.name == "smoke")
-    atexit.register(children.end)
-    case = partial(_case, children)
+    counted = Children(shared=True)
+    children = counted if scale.name == "smoke" else Children(shared=False)
+    atexit.register(counted.end)
+    case = partial(_case, children, counted)
     brief, long = scale.seconds * 0.4, scale.seconds * 0.75
     cases = [
         case(
@@ -76,7 +79,7 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
             {"tasks": tasks},
             state,
         )
-        for state in _states()
+        for state in _STATES
         for tasks in (1, 64)
     ]
     for kind, doing in _SMALL.items():
@@ -86,7 +89,7 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     chunks = data_bytes // CHUNK
     reads = Work("sequential-read", str(data), chunks, 1, long)
     cases += [
-        case(f"sequential read, {state} cache", reads, {"bytes": data_bytes}, state) for state in _states()
+        case(f"sequential read, {state} cache", reads, {"bytes": data_bytes}, state) for state in _STATES
     ]
     writes = Work("sequential-write", str(folder / "written"), chunks, 1, long)
     cases.append(case("sequential write", writes, {"bytes": data_bytes}, "warm"))
@@ -95,14 +98,14 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     return cases
 
 
-_SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
-
-
-def _states() -> tuple[Cache, Cache]:
-    return "warm", "cold"
-
-
-def _case(children: Children, name: str, work: Work, parameters: dict[str, float], state: Cache) -> Planned:
+def _case(
+    children: Children,
+    counted: Children,
+    name: str,
+    work: Work,
+    parameters: dict[str, float],
+    state: Cache,
+) -> Planned:
     metric = "bytes_per_second" if work.kind.startswith("sequential") else "rate"
     case = Case("files", name, BASELINE, metric, {}, parameters)
     jobs: dict[str, Job] = {}
@@ -110,7 +113,7 @@ def _case(children: Children, name: str, work: Work, parameters: dict[str, float
         if reason := _CANNOT.get((side, work.kind)):
             case.series[side] = Series(failure=reason)
         else:
-            jobs[side] = LibraryJob(side, work, state, children)
+            jobs[side] = LibraryJob(side, work, state, children, counted)
     if work.kind in fio.MODES:
         if reason := fio.missing():
             case.series["fio"] = Series(failure=reason)
@@ -120,8 +123,8 @@ def _case(children: Children, name: str, work: Work, parameters: dict[str, float
 
 
 class Children:
-    """The children that do the works: a fresh one each time, or, in a smoke run, where the
-    starts would take longer than all else, one for each side."""
+    """The children that do the works: a fresh one each time, or one for each side, where
+    the starts would take longer than all else: in a smoke run, and for counting calls."""
 
     def __init__(self, *, shared: bool) -> None:
         self._shared: dict[str, Child] = {}
@@ -153,6 +156,7 @@ class LibraryJob:
     work: Work
     cache: Cache
     children: Children
+    counted: Children
 
     def measure(self) -> tuple[Measurement, str]:
         with self.children.child(self.side) as child:
@@ -163,7 +167,7 @@ class LibraryJob:
 
     def count_system_calls(self) -> dict[str, float]:
         work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds))
-        with self.children.child(self.side) as child, self._prepared(child, work):
+        with self.counted.child(self.side) as child, self._prepared(child, work):
             with counted_system_calls(child.pid) as calls:
                 answer = self._done(child, work)
             observed(self.side, child.ready["backend"], child.pid)

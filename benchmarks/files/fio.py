@@ -3,9 +3,8 @@
 It reads and writes through the page cache as the others do (direct=0), one process with
 as many operations under way as the others have tasks, submitted and completed in
 batches. With one at a time a ring has nothing to batch, and a plain system call can be
-faster. Its work is checked by itself; what it
-costs is what it says about its own process. Its engine is believed only if a ring was
-open in it while it ran.
+faster. What its work costs is what it says about its own process. Its engine is believed
+only if a ring was open in that process right after the work.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 Threads, queues and kernel interfaces are as each library sets them up by itself: no
 pool is made larger or smaller. Trio and anyio allow 40 worker threads, asyncio's
-executor, which aiofiles uses, has 4 more than CPUs. aiofile chooses a kernel interface
-through caio, opens and closes files in the executor, and synchronises a file with the
-disk (fdatasync) when it closes one that it wrote.
+executor, which aiofiles uses, has 4 more than CPUs.
+
+aiofile reads and writes through caio, which chooses a kernel interface; it opens and
+closes files in the executor, and synchronises a file with the disk (fdatasync) when it
+closes one that it wrote. Where caio chooses io_uring with a kernel thread that polls for
+submissions, that thread's CPU time counts, but few system calls are left to be counted.
 """
 
 from __future__ import annotations
