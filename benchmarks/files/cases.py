@@ -27,7 +27,7 @@ from typing import Literal
 import attrs
 from model import Case, Measurement, Series, Side
 from plan import Job, Planned, Scale
-from processes import Child, ChildError, counted_system_calls, memory
+from processes import Child, ChildError, counted_system_calls
 from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 
 from files import cache, fio
@@ -70,8 +70,8 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     counted = Children(shared=True)
     children = counted if scale.name == "smoke" else Children(shared=False)
     atexit.register(counted.end)
-    case = partial(_case, children, counted)
-    brief, long = scale.seconds * 0.4, scale.seconds * 0.75
+    case = partial(_case, children=children, counted=counted)
+    brief, long = scale.seconds * 0.4, scale.seconds * 0.5
     cases = [
         case(
             f"random 4 KiB reads, {tasks} task{'s' * (tasks > 1)}, {state} cache",
@@ -99,12 +99,13 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
 
 
 def _case(
-    children: Children,
-    counted: Children,
     name: str,
     work: Work,
     parameters: dict[str, float],
     state: Cache,
+    *,
+    children: Children,
+    counted: Children,
 ) -> Planned:
     metric = "bytes_per_second" if work.kind.startswith("sequential") else "rate"
     case = Case("files", name, BASELINE, metric, {}, parameters)
@@ -163,7 +164,7 @@ class LibraryJob:
             with self._prepared(child, self.work):
                 answer = self._done(child, self.work)
                 text = observed(self.side, child.ready["backend"], child.pid)
-            return _measurement(answer, self.work, memory(child.pid, "VmHWM")), text
+        return _measurement(answer, self.work), text
 
     def count_system_calls(self) -> dict[str, float]:
         work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds))
@@ -291,12 +292,12 @@ def _check(answer: dict[str, float], work: Work) -> None:
         raise ChildError(f"the work is not done as told: {work}, {answer}")
 
 
-def _measurement(answer: dict[str, float], work: Work, peak: int) -> Measurement:
+def _measurement(answer: dict[str, float], work: Work) -> Measurement:
     operations, seconds, cpu = answer["operations"], answer["seconds"], answer["cpu_seconds"]
     measurement = {
         "rate": operations / seconds,
         "per_cpu_second": operations / cpu,
-        "peak_rss": float(peak),
+        "peak_rss": answer["peak_rss"],
         **{name: answer[name] for name in PERCENTILES if name in answer},
     }
     if work.kind.startswith("sequential"):

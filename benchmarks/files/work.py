@@ -23,7 +23,7 @@ from array import array
 from typing import Literal
 
 import attrs
-from processes import cpu_seconds
+from processes import cpu_seconds, memory
 
 from files.contents import BLOCK, CHUNK
 
@@ -54,6 +54,8 @@ class Work:
 
 
 class Record:
+    """Works keep latencies where an operation is long, and else a count of operations."""
+
     def __init__(self, work: Work) -> None:
         self.operations = 0
         self.characters = 0
@@ -67,12 +69,13 @@ class Record:
         self.deadline = self._start + self._seconds
 
     def end(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._start
+        """What was done, and at what cost: looked at in this order, so that to tell it is not part of it."""
         return {
+            "seconds": time.perf_counter() - self._start,
+            "cpu_seconds": cpu_seconds(os.getpid()) - self._cpu,
+            "peak_rss": memory(os.getpid(), "VmHWM"),
             "operations": self.operations or len(self.latencies),
             "characters": self.characters,
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds(os.getpid()) - self._cpu,
             **self._percentiles(),
         }
 
