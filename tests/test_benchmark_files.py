@@ -17,8 +17,8 @@ TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 from files import cache, cases, fio  # noqa: E402
-from files.contents import BLOCK, write  # noqa: E402
-from files.work import Work, enough  # noqa: E402
+from files.contents import BLOCK, block, write  # noqa: E402
+from files.work import Record, Work, enough  # noqa: E402
 from plan import SCALES, Planned  # noqa: E402
 from processes import Child, ChildError  # noqa: E402
 from runtimes import WrongBackendError  # noqa: E402
@@ -124,6 +124,29 @@ def test_work_that_is_not_done_is_noticed(kind: str, operations: int, seconds: f
         cases._check(answer, work)
 
 
+def test_what_is_not_written_is_noticed(tmp_path: Path) -> None:
+    answer = {"operations": 2, "seconds": 0.1}
+    folder = tmp_path / "new"
+    folder.mkdir()
+    files = Work("small-write", str(folder), 2, 1, seconds=1)
+    for number in (0, 1):
+        with pytest.raises(ChildError, match="not done as told"):
+            cases._check(answer, files)
+        write(folder / f"{number:06}", [block(number)])
+    cases._check(answer, files)
+    write(folder / "000001", [block(0)])
+    with pytest.raises(ChildError, match="not done as told"):
+        cases._check(answer, files)
+
+    path = tmp_path / "written"
+    chunks = Work("sequential-write", str(path), 2, 1, seconds=1)
+    path.write_bytes(bytes(2 * cases.CHUNK - 1))
+    with pytest.raises(ChildError, match="not done as told"):
+        cases._check(answer, chunks)
+    path.write_bytes(bytes(2 * cases.CHUNK))
+    cases._check(answer, chunks)
+
+
 @pytest.mark.parametrize("side", cases.LIBRARIES)
 @pytest.mark.parametrize("kind", ["random", "sequential-read", "small-read"])
 def test_wrong_bytes_are_noticed(data: Path, children: cases.Children, side: str, kind: str) -> None:
@@ -184,10 +207,19 @@ def test_cache_of_tmpfs_cannot_be_cold() -> None:
 
 
 def test_percentile_needs_samples_beyond_it() -> None:
-    assert not enough(1000, 0.99)
-    assert enough(1100, 0.99)
-    assert not enough(9000, 0.999)
-    assert enough(11_000, 0.999)
+    assert not enough(999, 0.99)
+    assert enough(1000, 0.99)
+    assert not enough(9999, 0.999)
+    assert enough(10_000, 0.999)
+
+
+def test_percentiles() -> None:
+    record = Record(Work("random", "nowhere", 1, 1, seconds=1))
+    record.latencies.extend(range(1000, 0, -1))
+    record.begin()
+    told = record.end()
+    assert (told["p50"], told["p99"], told["operations"]) == (500, 990, 1000)
+    assert "p99.9" not in told
 
 
 PROGRAM = """

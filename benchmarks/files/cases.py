@@ -160,10 +160,9 @@ class LibraryJob:
     counted: Children
 
     def measure(self) -> tuple[Measurement, str]:
-        with self.children.child(self.side) as child:
-            with self._prepared(child, self.work):
-                answer = self._done(child, self.work)
-                text = observed(self.side, child.ready["backend"], child.pid)
+        with self.children.child(self.side) as child, self._prepared(child, self.work):
+            answer = self._done(child, self.work)
+            text = observed(self.side, child.ready["backend"], child.pid)
         return _measurement(answer, self.work), text
 
     def count_system_calls(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ worked on, and are closed after it has stopped.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from array import array
@@ -82,11 +83,15 @@ class Record:
     def _percentiles(self) -> dict[str, float]:
         ordered = sorted(self.latencies)
         return {
-            name: ordered[int(len(ordered) * share)]
+            name: ordered[_rank(len(ordered), share) - 1]
             for name, share in PERCENTILES.items()
             if enough(len(ordered), share)
         }
 
 
 def enough(samples: int, share: float) -> bool:
-    return samples - int(samples * share) - 1 >= SAMPLES_BEYOND
+    return samples - _rank(samples, share) >= SAMPLES_BEYOND
+
+
+def _rank(samples: int, share: float) -> int:
+    return math.ceil(samples * share)
