@@ -70,6 +70,12 @@ def test_cases(planned: dict[str, Planned]) -> None:
         assert sides <= set(cases.SIDES)
 
 
+def test_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = cases.plan(SCALES["smoke"], Path())[0]
+    assert one.jobs["open"].measure()[0]["rate"] > 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("side", cases.SIDES)
 def test_measure(planned: dict[str, Planned], side: str, name: str) -> None:

@@ -19,7 +19,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -56,6 +56,7 @@ _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
 
 def plan(scale: Scale, folder: Path) -> list[Planned]:
     """Writes the files to be read into ``folder``, which is the caller's to remove."""
+    folder = folder.resolve()  # children have another current directory
     data, text, small = folder / "data", folder / "text", folder / "small"
     data_bytes = scale.choose(1 << 30, 256 << 20, 1 << 20)
     random_blocks = scale.choose(256 << 20, 64 << 20, 1 << 20) // BLOCK
@@ -138,17 +139,17 @@ class Children:
             with Child(command) as child:
                 yield child
             return
-        child = self._shared.pop(side) if side in self._shared else Child(command)
-        try:
+        with ExitStack() as ended:
+            child = self._shared.pop(side) if side in self._shared else Child(command)
+            ended.push(child)
             yield child
-        except BaseException:
-            child.end()
-            raise
+            ended.pop_all()
         self._shared[side] = child
 
     def end(self) -> None:
         while self._shared:
-            self._shared.popitem()[1].end()
+            with self._shared.popitem()[1]:
+                pass
 
 
 @attrs.frozen
