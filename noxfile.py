@@ -18,8 +18,20 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.c"))
-C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", '-DTU_LIBURING_VERSION="lint"', "-Wall", "-Wextra", "-Werror"]
+SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("native/*.c", "benchmarks/native/*/*.c")
+    for path in ROOT.glob(pattern)
+)
+C_FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    '-DTU_LIBURING_VERSION="lint"',
+    "-DWITH_TLS",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",

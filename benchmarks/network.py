@@ -35,10 +35,9 @@ from processes import (
     memory,
     on_cpu,
 )
+from programs import Programs, build, default_folder
 from runtimes import ASYNCIO, TRIO, WrongBackendError, polled_with, seen
 from servers.unsupported import UNSUPPORTED
-
-from native.build import Programs, build
 
 STREAMS = (*TRIO, *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)
@@ -89,7 +88,7 @@ class Server:
 
 @cache
 def _programs() -> Programs:
-    return build()
+    return build(default_folder())
 
 
 @cache

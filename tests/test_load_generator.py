@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "native"))
-from build import NativeBuildError, Programs, build
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from programs import NativeBuildError, Programs, build  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
-"""Compiles the native programs: ``load``, the load generator, and ``limit``, the limit on io_uring.
+"""The native programs, compiled: ``load``, the load generator, and ``limit``, the limit on io_uring.
 
 What was compiled is kept in a folder under a key of the sources, the compiler and its flags,
 so it is compiled again only if one of them changes. TLS is in if libssl is found; until
-it is found it is looked for again. ``python benchmarks/native/build.py`` prints the paths.
+it is found it is looked for again. ``python benchmarks/programs.py`` prints the paths.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-SOURCES = Path(__file__).resolve().parent
+SOURCES = Path(__file__).resolve().parent / "native"
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2"]
 TLS = ["-DWITH_TLS", "-lssl", "-lcrypto"]
 
