@@ -9,7 +9,8 @@ What is written is not synchronised with the disk, except by aiofile (see librar
 which for one large file does so after the clock has stopped. It is removed right after
 the measurement, so that nothing is left to be written while the next side is measured.
 
-The peak of the memory includes the interpreter and what it imported.
+The peak of the memory includes the interpreter and what it imported; it is told only of
+a child that did nothing else before.
 """
 
 from __future__ import annotations
@@ -130,12 +131,12 @@ class Children:
 
     def __init__(self, *, shared: bool) -> None:
         self._shared: dict[str, Child] = {}
-        self._is_shared = shared
+        self.are_fresh = not shared
 
     @contextmanager
     def child(self, side: str) -> Iterator[Child]:
         command = [sys.executable, "-m", "files.program", side]
-        if not self._is_shared:
+        if self.are_fresh:
             with Child(command) as child:
                 yield child
             return
@@ -164,7 +165,10 @@ class LibraryJob:
         with self.children.child(self.side) as child, self._prepared(child, self.work):
             answer = self._done(child, self.work)
             text = observed(self.side, child.ready["backend"], child.pid)
-        return _measurement(answer, self.work), text
+        measurement = _measurement(answer, self.work)
+        if not self.children.are_fresh:
+            del measurement["peak_rss"]
+        return measurement, text
 
     def count_system_calls(self) -> dict[str, float]:
         work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds))
