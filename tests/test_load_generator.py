@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from programs import NativeBuildError, Programs, build  # noqa: E402
+from programs import NativeBuildError, Programs, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
