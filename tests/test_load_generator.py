@@ -106,9 +106,9 @@ def thread_server(serve: Serve, kind: socket.SocketKind = socket.SOCK_STREAM) ->
         thread = threading.Thread(target=guarded, args=(target, server), daemon=True)
         thread.start()
         yield server.getsockname()[1]
-        with contextlib.suppress(OSError):
+        if kind == socket.SOCK_STREAM:
             server.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+        thread.join(10)
 
 
 def command(programs: Programs, mode: str, port: int, **options: object) -> list[object]:
