@@ -307,7 +307,7 @@ def test_a_late_reply_does_not_count(programs: Programs) -> None:
         waiting = []
         while True:
             waiting.append((time.monotonic() + 0.35, *server.recvfrom(65536)))
-            while waiting[0][0] < time.monotonic():
+            while waiting and waiting[0][0] < time.monotonic():
                 server.sendto(*waiting.pop(0)[1:])
 
     with thread_server(serve, socket.SOCK_DGRAM) as port:

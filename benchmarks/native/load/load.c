@@ -80,6 +80,7 @@ static void dispatch(struct load *load)
 	for (int index = 0; index < ready; index++)
 		load->mode->handle(load, events[index].data.ptr, events[index].events);
 	ready = 0;
+	load->patience = load->mode->expire ? load->mode->expire(load) : INT64_MAX;
 }
 
 static int milliseconds(int64_t time)
@@ -91,11 +92,8 @@ static int milliseconds(int64_t time)
 
 static void wait_until(struct load *load, int64_t until)
 {
-	if (load->mode->expire) {
-		int64_t next = load->mode->expire(load);
-
-		until = next < until ? next : until;
-	}
+	if (load->patience < until)
+		until = load->patience;
 	if (load->answered + SILENCE < until)
 		until = load->answered + SILENCE;
 	ready = epoll_wait(load->epoll, events, BATCH, milliseconds(until - monotonic()));
@@ -313,6 +311,7 @@ int main(int count, char **arguments)
 	if (load.epoll < 0)
 		fail("epoll_create1: %s", strerror(errno));
 	load.now = load.answered = monotonic();
+	load.patience = INT64_MAX;
 	load.mode->open(&load);
 	printf("{\"ready\": true, \"connections\": %u}\n", load.options.connections + load.options.idle);
 	fflush(stdout);

@@ -54,6 +54,7 @@ struct load {
 	const char *pattern;
 	int epoll;
 	int64_t now;          /* when the last epoll_wait returned */
+	int64_t patience;     /* when something is next to be given up */
 	int64_t answered;     /* when the last reply came */
 	unsigned outstanding; /* what a reply is awaited for */
 	bool stopping;        /* send no further request */
