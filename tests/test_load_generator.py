@@ -476,7 +476,7 @@ def test_the_limit_keeps_the_order_and_loses_nothing(programs: Programs, clients
 
 def test_the_limit_has_fewer_buffers_than_connections(programs: Programs) -> None:
     with limit(programs, "echo") as port:
-        assert_consistent(measure(programs, "echo", port, size=65536, connections=900), 65536)
+        assert_consistent(measure(programs, "echo", port, size=65536, connections=900, seconds=2), 65536)
 
 
 def test_the_limit_survives_clients_that_vanish(programs: Programs) -> None:
