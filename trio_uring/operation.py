@@ -55,10 +55,14 @@ class Operation:
 
     def outcome(self) -> int:
         """The result; raises Cancelled if that is what the kernel says became of it."""
-        # A kernel worker that was stopped in the middle of a call says EINTR.
-        if self._raise_cancel is not None and self.result in (-errno.ECANCELED, -errno.EINTR):
+        if self._raise_cancel is not None and self.result in _STOPPED:
             self._raise_cancel()
         return self.result
+
+
+_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512)
+"""A kernel worker that was stopped in the middle of a call says EINTR, or, when it waited
+to open a FIFO, the kernel's own ERESTARTSYS."""
 
 
 async def perform(
