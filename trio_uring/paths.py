@@ -172,8 +172,9 @@ class Path(trio.Path, pathlib.PurePosixPath):
             if error.errno not in _NOTHING_THERE:
                 raise
             return False
-        except ValueError:
-            return False  # no path can have this name
+        except ValueError:  # no path can have this name
+            await trio.lowlevel.checkpoint()
+            return False
 
     # Names
 
@@ -287,6 +288,9 @@ async def _read(fd: int, path: Path) -> bytes:
     found = os.fstat(fd)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if stat.S_ISFIFO(found.st_mode):
+        # The kernel opened it without waiting for a writer, before whom it has an end.
+        await trio.lowlevel.wait_readable(fd)
     # One more than the file has, so that the end shows: a short read is not one in /proc.
     buffer = bytearray(found.st_size + 1 if found.st_size else _CHUNK)
     length = await lowlevel.read(fd, buffer)
