@@ -68,13 +68,13 @@ async def close(fd: int) -> None:
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
     view = _bytes_of(buffer, writable=True)
-    return await _of_file(_READ, file, ffi.from_buffer(view), min(len(view), _MOST), offset)
+    return await _of_file(_READ, file, _pointer(view), min(len(view), _MOST), offset, view)
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
     view = _bytes_of(data)
-    return await _of_file(_WRITE, file, ffi.from_buffer(view), min(len(view), _MOST), offset)
+    return await _of_file(_WRITE, file, _pointer(view), min(len(view), _MOST), offset, view)
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
@@ -247,6 +247,13 @@ def _name(path: StrOrBytesPath) -> bytes:
 
 def _address(buffer: ReadableBuffer) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
+
+
+def _pointer(view: memoryview) -> Pointer:
+    """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
+    ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
+    after an error that somebody keeps."""
+    return ffi.cast("void *", ffi.from_buffer(view))
 
 
 def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
