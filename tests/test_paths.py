@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
 import inspect
 import os
 import pathlib
@@ -17,6 +18,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ import trio_uring
 from trio_uring import features
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from equivalence import Backend
 
@@ -58,7 +60,9 @@ class Call:
             for argument in self.args
         ]
         result = getattr(root / self.path, method)(*arguments, **self.keywords)
-        return await result if inspect.isawaitable(result) else result
+        if inspect.isawaitable(result):
+            result = await result
+        return list(result) if isinstance(result, Iterator) else result
 
 
 def call(path: str, methods: str, *args: object, **keywords: object) -> Call:
@@ -438,6 +442,27 @@ def test_a_missing_encoding_is_warned_of_where_the_caller_is(tmp_path: pathlib.P
     subprocess.run(
         [sys.executable, "-X", "warn_default_encoding", program, tmp_path / "file"], check=True, timeout=60
     )
+
+
+def test_an_error_that_is_kept_with_its_frame_is_collected() -> None:
+    """CPython up to 3.12 crashes if a memoryview is collected whose buffer is exported."""
+
+    async def keep_the_error() -> None:
+        try:
+            await trio_uring.Path("/dev/full").write_bytes(memoryview(b"too much"))
+        except OSError as error:
+            kept = error
+        assert kept.errno == errno.ENOSPC
+
+    async def main() -> None:
+        await keep_the_error()
+        gc.collect()
+
+    gc.disable()
+    try:
+        URING.run(main)
+    finally:
+        gc.enable()
 
 
 class TestPure:

@@ -111,7 +111,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
             text = io.TextIOWrapper(encoded, encoding, errors, newline)
             text.write(data)
             text.flush()
-            await _write(fd, encoded.getbuffer())
+            await _write(fd, memoryview(encoded.getvalue()))
         finally:
             os.close(fd)
         return len(data)
