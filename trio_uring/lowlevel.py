@@ -253,7 +253,8 @@ def _pointer(view: memoryview) -> Pointer:
     """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
     ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
     after an error that somebody keeps."""
-    return ffi.cast("void *", ffi.from_buffer(view))
+    pointer: Pointer = ffi.cast("void *", ffi.from_buffer(view))
+    return pointer
 
 
 def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
