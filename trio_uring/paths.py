@@ -1,7 +1,7 @@
 """`Path`: `trio.Path`, with the kernel doing what it has operations for.
 
 - What is not defined here is inherited, and goes through Trio's threads: absolute,
-  chmod, cwd, expanduser, glob, group, home, is_junction, is_mount, iterdir, lchmod,
+  chmod, cwd, expanduser, full_match, glob, group, home, is_junction, is_mount, iterdir, lchmod,
   owner, readlink, resolve, rglob.
 - In a run on epoll everything does. So does a method whose operation the kernel is
   too old for; each docstring names the version that brought it.
@@ -12,7 +12,7 @@
   several steps, in part. A descriptor is closed in any case, by the caller's thread:
   closed by the kernel, it could still be open for writing when the file is executed.
 - The size of a file that was opened is asked for in the caller's thread, as by
-  builtin open. It is a hint: a file is read until the kernel says that it ends.
+  builtin open. A file that does not give exactly that much is read until it ends.
 """
 
 from __future__ import annotations
