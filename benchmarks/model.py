@@ -15,6 +15,7 @@ between rounds (another load, another clock speed) cancels out.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -30,8 +31,14 @@ FORMAT = 1
 class Metric:
     title: str
     unit: str
-    """"/s" and "" are plain numbers; "s" and "B" are written with a prefix."""
+    """"/s" is a plain number, "" a share; "s", "B" and "B/s" are written with a prefix."""
     more_is_better: bool
+
+    def advantage(self, ratio: float) -> float:
+        """The ratio turned so that more than 1 is better, whatever is measured."""
+        if self.more_is_better:
+            return ratio
+        return 1 / ratio if ratio else math.inf
 
 
 METRICS = {
@@ -64,6 +71,8 @@ class Side:
 @attrs.define
 class Series:
     rounds: list[Measurement] = attrs.field(factory=list)
+    """In the order in which they were run. One that failed is empty, so that those after it
+    still stand beside the same round of the other sides."""
     seen: str = ""
     """The backend that was at work, as observed: see backend.py."""
     system_calls: dict[str, float] = attrs.field(factory=dict)
@@ -105,11 +114,18 @@ class Case:
     note: str = ""
     """What a reader has to know of it: a limit of the machine."""
 
-    def ratios(self, side: str, metric: str | None = None) -> list[float]:
-        """Of each round that both sides have: the side's value / the baseline's."""
+    def ratios(self, side: str, metric: str | None = None, against: str | None = None) -> list[float]:
+        """Of each round that both sides have: the side's value / the other's, which is the
+        baseline unless it is named."""
         metric = metric or self.metric
-        pairs = zip(self.series[side].rounds, self.series[self.baseline].rounds, strict=False)
+        others = self.series[against or self.baseline].rounds
+        pairs = zip(self.series[side].rounds, others, strict=False)
         return [ours[metric] / base[metric] for ours, base in pairs if base.get(metric) and metric in ours]
+
+    def advantages(self, side: str, metric: str | None = None, against: str | None = None) -> list[float]:
+        """The ratios, turned so that more than 1 is better for the side."""
+        metric = metric or self.metric
+        return [METRICS[metric].advantage(ratio) for ratio in self.ratios(side, metric, against)]
 
 
 @attrs.define
