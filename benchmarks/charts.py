@@ -18,13 +18,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import matplotlib as mpl
 import readable
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 from model import METRICS, Case, Report, Side
 from summary import OURS, THEIRS, sides_of
 
@@ -41,7 +43,7 @@ HATCHES = ("", "////", "....", "xxxx", "++++")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v")
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "benchmarks",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -101,6 +103,8 @@ class Chart:
     """The parameter that lines are drawn over."""
     over_axis: str = ""
     over_unit: str = "/s"
+    from_zero: bool = False
+    """Lines on a linear scale from 0, instead of a logarithmic one."""
 
     def of(self, case: Case) -> str:
         return self.metric or case.metric
@@ -130,6 +134,8 @@ def _belongs(chart: Chart, report: Report, case: Case) -> bool:
         return False
     if chart.figure is _our_advantages:
         return any(_advantages(case, side, THEIRS) for side in sides_of(report, OURS))
+    if chart.figure is _relative_bars:
+        return any(_advantages(case, side, case.baseline) for side in case.series if side != case.baseline)
     return bool(_values(chart, report, case))
 
 
@@ -140,10 +146,9 @@ def _values(chart: Chart, report: Report, case: Case) -> dict[str, list[float]]:
 
 
 def _advantages(case: Case, side: str, against: str) -> list[float]:
-    """Those that a logarithmic scale can show: neither side is 0."""
     if side not in case.series or against not in case.series:
         return []
-    return [one for one in case.advantages(side, against=against) if 0 < one < math.inf]
+    return case.advantages(side, against=against)
 
 
 # --- bars: a panel for each case, a bar for each side ---------------------------------
@@ -173,8 +178,9 @@ def _relative_bars(chart: Chart, report: Report, cases: list[Case]) -> Figure:
         for case in cases
     ]
     figure, panels = _panels([len(one) for one in values])
+    everything = [one for sides in values for several in sides.values() for one in several]
     for axes, case, sides in zip(panels, cases, values, strict=True):
-        _scale_of_times(axes, list(itertools.chain(*sides.values())))
+        _scale_of_times(axes, everything)
         _sides_as_bars(axes, report, sides, 1, readable.digits)
         axes.axvline(1, color="black", linewidth=1)
         axes.set_title(case.name, loc="left")
@@ -192,8 +198,7 @@ def _sides_as_bars(
             row, median - start, left=start, height=0.7, color=style[side].colour, hatch=style[side].hatch
         )
         _range_of_rounds(axes, row, values, "black")
-        beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        axes.annotate(text(median), (max(start, *values), row), **beside)
+        _note(axes, text(median), (max(start, *values), row), "data", offset=5)
     axes.set_yticks(range(len(sides)), [report.sides[side].label for side in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -226,8 +231,7 @@ def _our_advantages(chart: Chart, report: Report, cases: list[Case]) -> Figure:
         median = statistics.median(values)
         _range_of_rounds(axes, row, values, style[side].colour)
         axes.plot(median, row, style[side].marker, color=style[side].colour, markersize=5)
-        at = {"xycoords": ("axes fraction", "data"), "va": "center", "ha": "right", "fontsize": 8}
-        axes.annotate(f"{median:.2f}", (1.07, row), **at)
+        _note(axes, f"{median:.2f}", (1, row), ("axes fraction", "data"), offset=8)
     shaded = True
     for _, members in itertools.groupby(enumerate(rows), key=lambda item: item[1][0].group):
         numbers = [row for row, _ in members]
@@ -251,11 +255,10 @@ def _row(chart: Chart, report: Report, case: Case, side: str, ours: list[str]) -
 
 
 def _lines(chart: Chart, report: Report, cases: list[Case]) -> Figure:
-    """On logarithmic scales; the name of a side stands at the end of its line."""
+    """The name of a side stands at the end of its line."""
     figure = Figure(figsize=(WIDTH, 4.6))
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    axes.set_yscale("log")
     style = styles(report.sides)
     ends = {}
     for side in report.sides:
@@ -285,7 +288,11 @@ def _lines(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(partial(_tick, unit=chart.over_unit)))
     unit = METRICS[chart.of(cases[0])].unit
-    _ticks_of_1_2_5(axes, partial(_tick, unit=unit))
+    if chart.from_zero:
+        _from_zero(axes, unit)
+    else:
+        axes.set_yscale("log")
+        _ticks(axes.yaxis, axes.get_ylim(), partial(_tick, unit=unit))
     axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
     axes.set_xlabel(chart.over_axis)
     axes.set_ylabel(_axis(chart, cases[0]))
@@ -297,9 +304,9 @@ def _names_at_the_ends(
     axes: Axes, report: Report, ends: dict[str, tuple[float, float]], style: dict[str, Style]
 ) -> None:
     """Right of the picture, apart from each other, with a thin line from the end of the drawn one."""
-    low, high = (math.log(end) for end in axes.get_ylim())
     order = sorted(ends, key=lambda side: ends[side][1])
-    heights = apart([(math.log(ends[side][1]) - low) / (high - low) for side in order], 0.052)
+    to_fractions = axes.transScale + axes.transLimits
+    heights = apart([float(to_fractions.transform(ends[side])[1]) for side in order], 0.052)
     for side, height in zip(order, heights, strict=True):
         axes.annotate(
             report.sides[side].label,
@@ -314,22 +321,23 @@ def _names_at_the_ends(
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending numbers, moved until they are ``gap`` apart, around where they were."""
+    """Ascending fractions of a height, moved as little as puts them ``gap`` apart within it."""
     clusters: list[list[float]] = []
     for height in heights:
         clusters.append([height])
-        while len(clusters) > 1 and _bottom(clusters[-1], gap) - _top(clusters[-2], gap) < gap:
+        while len(clusters) > 1 and _from(clusters[-1], gap) - _to(clusters[-2], gap) < gap:
             last = clusters.pop()
             clusters[-1] += last
-    return [_bottom(cluster, gap) + gap * number for cluster in clusters for number in range(len(cluster))]
+    return [_from(cluster, gap) + gap * number for cluster in clusters for number in range(len(cluster))]
 
 
-def _bottom(cluster: list[float], gap: float) -> float:
-    return statistics.mean(cluster) - gap * (len(cluster) - 1) / 2
+def _from(cluster: list[float], gap: float) -> float:
+    length = gap * (len(cluster) - 1)
+    return max(0.0, min(1 - length, statistics.mean(cluster) - length / 2))
 
 
-def _top(cluster: list[float], gap: float) -> float:
-    return statistics.mean(cluster) + gap * (len(cluster) - 1) / 2
+def _to(cluster: list[float], gap: float) -> float:
+    return _from(cluster, gap) + gap * (len(cluster) - 1)
 
 
 # --- percentiles: a row for each side, a marker for each percentile -------------------
@@ -354,20 +362,27 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
             _range_of_rounds(axes, row, values, style[side].colour)
             axes.plot(median, row, PERCENTILES[name], color=style[side].colour, markersize=6)
         text = " / ".join(readable.number(median, "s") for median in medians)
-        axes.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        _note(axes, text, (1, row), ("axes fraction", "data"), offset=8)
     for name, marker in PERCENTILES.items():
         axes.plot([], [], marker, color="#555555", label=name)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(PERCENTILES), frameon=False)
     axes.set_yticks(range(len(sides)), [report.sides[side].label for side in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    _ticks_of_1_2_5(axes, partial(_tick, unit="s"), vertical=False)
+    _ticks(axes.xaxis, axes.get_xlim(), partial(_tick, unit="s"))
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     axes.set_xlabel(_axis(chart, case))
     return figure
 
 
 # --- what they share ------------------------------------------------------------------
+
+
+def _note(
+    axes: Axes, text: str, at: tuple[float, float], coordinates: str | tuple[str, str], offset: float
+) -> None:
+    """Right of a point."""
+    axes.annotate(text, at, (offset, 0), coordinates, textcoords="offset points", va="center", fontsize=8)
 
 
 def _range_of_rounds(axes: Axes, row: float, values: Sequence[float], colour: str) -> None:
@@ -387,41 +402,47 @@ def _tick(value: float, _: int | None = None, *, unit: str) -> str:
     return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", readable.number(value, unit)).replace(". ", " ").rstrip(".")
 
 
+def _from_zero(axes: Axes, unit: str) -> None:
+    axes.set_ylim(bottom=0)
+    high = axes.get_ylim()[1]
+    if unit == "B":
+        axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(high / MOST_TICKS))))
+    axes.yaxis.set_major_formatter(FuncFormatter(partial(_tick, unit=unit)))
+
+
 def _scale_of_times(axes: Axes, ratios: Sequence[float]) -> None:
-    """Logarithmic, with 1 in it, and ticks as fine as there is room for."""
+    """Logarithmic, with 1 in it."""
     low, high = min(0.9, *ratios), max(1.1, *ratios)
     room = (high / low) ** 0.06
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
-    _ticks(axes, low / room, high * room, lambda value, _: f"{value:,g}")
+    _ticks(axes.xaxis, axes.get_xlim(), lambda value, _: f"{value:,g}")
 
 
-def _ticks_of_1_2_5(axes: Axes, formatter: Callable[[float, int], str], *, vertical: bool = True) -> None:
-    _ticks(axes, *(axes.get_ylim() if vertical else axes.get_xlim()), formatter, vertical=vertical)
+MOST_TICKS = 9
+STEPS = (
+    (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 
 
-FINEST = (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-STEPS = (FINEST, (1, 1.2, 1.5, 2, 3, 4, 5, 7), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
-
-
-def _ticks(
-    axes: Axes, low: float, high: float, formatter: Callable[[float, int], str], *, vertical: bool = False
-) -> None:
-    """The finest of STEPS that gives at most MOST_TICKS between the ends of a logarithmic scale."""
+def _ticks(axis: Axis, ends: tuple[float, float], formatter: Callable[[float, int], str]) -> None:
+    """Of a logarithmic scale: the finest of STEPS that gives at most MOST_TICKS, or else the coarsest."""
+    low, high = ends
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in STEPS:
-        ticks = [
-            step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high
-        ]
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= MOST_TICKS:
             break
-    axis = axes.yaxis if vertical else axes.xaxis
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(formatter))
 
-
-MOST_TICKS = 8
 
 CHARTS = {
     "overview": Chart(
@@ -441,41 +462,38 @@ CHARTS = {
         "Echo of 64 B over 50 connections",
         _bars,
         "messages per CPU second of the server",
-        "streams, 64 B, 50 connections",
-        "per_cpu_second",
+        cases="streams, 64 B, 50 connections",
     ),
     "echo-connections": Chart(
         "echo",
         "Echo of 64 B over more and more connections",
         _lines,
         "messages per CPU second of the server",
-        r"streams, 64 B, [\d,]+ connections?",
-        "per_cpu_second",
-        "connections",
-        "connections",
+        cases=r"streams, 64 B, [\d,]+ connections?",
+        over="connections",
+        over_axis="connections",
     ),
     "echo-sizes": Chart(
         "echo",
         "Echo of larger and larger messages over 50 connections",
         _lines,
         "messages per CPU second of the server",
-        r"streams, \d+ \w+, 50 connections",
-        "per_cpu_second",
-        "size",
-        "size of a message",
-        "B",
+        cases=r"streams, \d+ \w+, 50 connections",
+        over="size",
+        over_axis="size of a message",
+        over_unit="B",
     ),
     "echo-latency": Chart(
         "echo",
         "Echo of 64 B over 50 connections: time from a message to its reply",
         _percentiles,
-        "time, the load generator sends as fast as it is answered",
-        "streams, 64 B, 50 connections",
-        "p50",
+        "time, each connection sends again as soon as it is answered",
+        cases="streams, 64 B, 50 connections",
+        metric="p50",
     ),
     "http": Chart("http", "HTTP: small keep-alive requests, by wrk", _bars, "requests per CPU second"),
     "connections": Chart(
-        "connections", "Connections accepted, served once and closed", _bars, "per CPU second"
+        "connections", "Connections accepted, served once and closed", _bars, "connections per CPU second"
     ),
     "udp": Chart("udp", "UDP queries answered", _bars, "queries per CPU second"),
     "tls": Chart("tls", "Echo over TLS", _bars, "messages per CPU second"),
@@ -489,6 +507,7 @@ CHARTS = {
         metric="bytes_each",
         over="connections",
         over_axis="idle connections",
+        from_zero=True,
     ),
     "scale-cpu": Chart(
         "scale",
@@ -498,6 +517,7 @@ CHARTS = {
         metric="cpu",
         over="connections",
         over_axis="idle connections",
+        from_zero=True,
     ),
     "idle": Chart(
         "idle", "CPU that a server takes while nothing comes", _bars, "of one CPU", metric="cpu_share"

@@ -15,7 +15,6 @@ between rounds (another load, another clock speed) cancels out.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from pathlib import Path
 
@@ -33,12 +32,6 @@ class Metric:
     unit: str
     """"/s" is a plain number, "" a share; "s", "B" and "B/s" are written with a prefix."""
     more_is_better: bool
-
-    def advantage(self, ratio: float) -> float:
-        """The ratio turned so that more than 1 is better, whatever is measured."""
-        if self.more_is_better:
-            return ratio
-        return 1 / ratio if ratio else math.inf
 
 
 METRICS = {
@@ -123,9 +116,10 @@ class Case:
         return [ours[metric] / base[metric] for ours, base in pairs if base.get(metric) and metric in ours]
 
     def advantages(self, side: str, metric: str | None = None, against: str | None = None) -> list[float]:
-        """The ratios, turned so that more than 1 is better for the side."""
-        metric = metric or self.metric
-        return [METRICS[metric].advantage(ratio) for ratio in self.ratios(side, metric, against)]
+        """The ratios, turned so that more than 1 is better for the side. Of nothing there is none."""
+        more_is_better = METRICS[metric or self.metric].more_is_better
+        ratios = [ratio for ratio in self.ratios(side, metric, against) if ratio]
+        return ratios if more_is_better else [1 / ratio for ratio in ratios]
 
 
 @attrs.define

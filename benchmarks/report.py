@@ -12,6 +12,7 @@ import argparse
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import charts
 import readable
@@ -40,8 +41,8 @@ in brackets are the smallest and the largest.
 If its range includes 1, the rounds do not agree on which side is better.
 - ↑: more is better. ↓: less is better. "≥": the load generator was the limit in some of the rounds.
 - "-": not measured. For a percentile that means that fewer than 10 samples lay beyond it.
-- System calls are those of one operation (a message, a request, a read), counted under strace in a pass of its \
-own, which slows a server down and so changes how much it handles at a time.
+- System calls are those of one operation (a message, a request, a read), counted under strace in a pass of \
+its own, which slows a server down and so changes how much it handles at a time.
 """
 
 SYSTEM_CALLS_NAMED = 3
@@ -122,7 +123,7 @@ def _one_table(report: Report, cases: Sequence[Case]) -> Iterator[str]:
     header = [
         "",
         *(_label(report, side) for side in sides),
-        *(_ratio_header(report, side) for side in compared),
+        *(f"{_label(report, side)}, ratio" for side in compared),
     ]
     rows = []
     for case in cases:
@@ -137,10 +138,6 @@ def _one_table(report: Report, cases: Sequence[Case]) -> Iterator[str]:
             ]
         )
     yield from _table(header, rows)
-
-
-def _ratio_header(report: Report, side: str) -> str:
-    return f"{_label(report, side)}, ratio"
 
 
 def _case_table(report: Report, case: Case) -> Iterator[str]:
@@ -168,7 +165,8 @@ def _case_table(report: Report, case: Case) -> Iterator[str]:
         row += _system_calls(series) if _counted(case) else []
         rows.append(row)
     if rows:
-        yield from _table(header, rows)
+        aligned = "l" + "r" * (len(header) - 2) + ("l" if _counted(case) else "r")
+        yield from _table(header, rows, aligned)
 
 
 def _measured(case: Case) -> list[str]:
@@ -276,8 +274,9 @@ def _agreement(first: Report, second: Report) -> Iterator[str]:
     apart = sorted((one for one in both if not one.agrees), key=lambda one: -one.deviation)
     yield from ("## Do two runs agree?", "")
     yield (
-        f"The whole suite was run a second time; the numbers above are those of the first run. Of {len(both)} "
-        f"ratios to a baseline, {len(both) - len(apart)} agree within {AGREEMENT:.0%}, {len(apart)} do not."
+        "The whole suite was run a second time; the numbers above are those of the first run. "
+        f"Of {len(both)} ratios to a baseline, {len(both) - len(apart)} agree within {AGREEMENT:.0%}, "
+        f"{len(apart)} do not."
     )
     yield ""
     changed = [
@@ -295,29 +294,23 @@ def _agreement(first: Report, second: Report) -> Iterator[str]:
     if groups:
         yield from _table(("group", "ratios", "median deviation", "largest", "apart"), _deviations(groups))
     if apart:
-        yield from _table(
-            ("apart", "side", "ratio of", "first run", "second run", "deviation"), _apart(first, apart)
-        )
+        header = ("apart", "side", "ratio of", "first run", "second run", "deviation")
+        yield from _table(header, _apart(first, apart), "lllrrr")
     if alone:
         yield f"In one of the runs only, and so not compared: {len(alone)} ratios."
         yield ""
+        labels = {key: side.label for key, side in {**second.sides, **first.sides}.items()}
         yield from (
-            f"- {group}: {case}: {first.sides[side].label if side in first.sides else side}, {METRICS[metric].title}"
+            f"- {group}: {case}: {labels[side]}, {METRICS[metric].title}"
             for group, case, side, metric in alone
         )
 
 
 def _deviations(groups: dict[str, list[Comparison]]) -> Iterator[Sequence[str]]:
     for group, ratios in groups.items():
-        deviations = sorted(one.deviation for one in ratios)
+        deviations = [one.deviation for one in ratios]
         apart = sum(not one.agrees for one in ratios)
-        yield (
-            group,
-            str(len(ratios)),
-            f"{deviations[len(deviations) // 2]:.1%}",
-            f"{deviations[-1]:.1%}",
-            str(apart),
-        )
+        yield group, str(len(ratios)), f"{median(deviations):.1%}", f"{max(deviations):.1%}", str(apart)
 
 
 def _apart(report: Report, comparisons: Iterable[Comparison]) -> Iterator[Sequence[str]]:

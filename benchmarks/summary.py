@@ -67,13 +67,15 @@ def in_brief(report: Report) -> Iterator[str]:
         found = {other: one for other in others if (one := standings(report, side, other))}
         if found:
             yield from _against(report, side, found)
-    for sentence in itertools.chain(_limits(report), _generator(report), _failures(report)):
+    for sentence in itertools.chain(
+        *(find(report) for find in (_without_ratio, _limits, _generator, _failures))
+    ):
         yield f"- {sentence}"
 
 
 def _against(report: Report, side: str, found: dict[str, list[Standing]]) -> Iterator[str]:
     label = report.sides[side].label
-    yield f"**{label}** against the others, in the measure of each case; more than 1 is better for {label}:"
+    yield f"**{label}** against each other side, by the first number of each case; above 1, it is better:"
     yield ""
     yield "| against | cases | better in | worse in | undecided | best | worst |"
     yield "| --- | ---: | ---: | ---: | ---: | --- | --- |"
@@ -84,21 +86,36 @@ def _against(report: Report, side: str, found: dict[str, list[Standing]]) -> Ite
         yield f"| {' | '.join(map(str, (report.sides[other].label, *counts, *ends)))} |"
     yield ""
     for other, cases in found.items():
-        if report.sides[other].family == "limit":
-            continue
-        slower = sorted((one for one in cases if one.median < 1), key=lambda one: one.case.group)
-        if slower:
-            yield f"- Worse than {report.sides[other].label} by the median: {_grouped(slower)}."
+        if report.sides[other].family != "limit" and any(one.median < 1 for one in cases):
+            yield f"- Below {report.sides[other].label} by the median: {'; '.join(_below(cases))}."
     yield ""
 
 
-def _grouped(cases: list[Standing]) -> str:
-    """ "echo (0.80 in 64 B, 0.75 in 1 KiB), udp (0.90 in 64 B)"."""
-    groups = itertools.groupby(cases, key=lambda one: one.case.group)
-    return ", ".join(
-        f"{group} ({'; '.join(f'{one.median:.2f} in {one.case.name}' for one in of_group)})"
-        for group, of_group in groups
-    )
+def _below(cases: list[Standing]) -> Iterator[str]:
+    """For each group: "echo, all 9 (0.52-0.61)", "micro, 2 of 13 (0.85 in cancelled wait, ...)"."""
+    for group in dict.fromkeys(one.case.group for one in cases):
+        members = [one for one in cases if one.case.group == group]
+        below = [one for one in members if one.median < 1]
+        if len(below) == len(members) > 1:
+            medians = [one.median for one in below]
+            yield f"{group}, all {len(below)} ({min(medians):.2f}-{max(medians):.2f})"
+        elif below:
+            names = " | ".join(f"{one.median:.2f} in {one.case.name}" for one in below)
+            yield f"{group}, {len(below)} of {len(members)} ({names})"
+
+
+def _without_ratio(report: Report) -> Iterator[str]:
+    for case in report.cases:
+        zero = [
+            report.sides[side].label
+            for side, one in case.series.items()
+            if one.values(case.metric) and not any(one.values(case.metric))
+        ]
+        if zero:
+            yield (
+                f"{case.group}: {case.name}: {METRICS[case.metric].title} is 0 for {', '.join(zero)}, "
+                "and counts in no ratio above."
+            )
 
 
 def _limits(report: Report) -> Iterator[str]:
@@ -115,8 +132,8 @@ def _limits(report: Report) -> Iterator[str]:
                 ]
                 if above:
                     yield (
-                        f"{case.group}: {case.name}: **the limit is not one here**. Above {report.sides[limit].label}"
-                        f" in {METRICS[metric].title}: {', '.join(above)}."
+                        f"{case.group}: {case.name}: **the limit is not one here**. Above "
+                        f"{report.sides[limit].label} ({METRICS[metric].title}): {', '.join(above)}."
                     )
 
 
@@ -124,8 +141,8 @@ def _generator(report: Report) -> Iterator[str]:
     limited = sum(one.limited_by_generator() > 0 for case in report.cases for one in case.series.values())
     if limited:
         yield (
-            f"In {limited} series the load generator had no CPU to spare in some of the rounds: they are marked, "
-            "and their throughput is a lower bound."
+            f"In {limited} series the load generator had no CPU to spare in some of the rounds: they are "
+            "marked, and their throughput is a lower bound."
         )
 
 
