@@ -316,7 +316,13 @@ def _names_at_the_ends(
             va="center",
             fontsize=8,
             color=style[side].colour,
-            arrowprops={"arrowstyle": "-", "color": style[side].colour, "linewidth": 0.5, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style[side].colour,
+                "linewidth": 0.5,
+                "relpos": (0, 0.5),
+                "shrinkB": 4,
+            },
         )
 
 
@@ -369,6 +375,8 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     axes.set_yticks(range(len(sides)), [report.sides[side].label for side in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    times = [time for side in sides for name in PERCENTILES for time in case.series[side].values(name)]
+    axes.set_xlim(0.8 * min(times), 1.25 * max(times))
     _ticks(axes.xaxis, axes.get_xlim(), partial(_tick, unit="s"))
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     axes.set_xlabel(_axis(chart, case))
@@ -398,8 +406,10 @@ def _axis(chart: Chart, case: Case) -> str:
 
 
 def _tick(value: float, _: int | None = None, *, unit: str) -> str:
-    """The number without digits that say nothing: 0.5 ms, 20,000."""
-    return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", readable.number(value, unit)).replace(". ", " ").rstrip(".")
+    """The number without digits that say nothing: 0, 0.5 ms, 20,000."""
+    if value == 0:
+        return "0"
+    return re.sub(r"\.0+(?!\d)|(\.\d*?)0+(?!\d)", r"\1", readable.number(value, unit))
 
 
 def _from_zero(axes: Axes, unit: str) -> None:

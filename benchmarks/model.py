@@ -36,7 +36,7 @@ class Metric:
 
 METRICS = {
     "rate": Metric("throughput", "/s", True),
-    "per_cpu_second": Metric("per server CPU second", "/s", True),
+    "per_cpu_second": Metric("per CPU second", "/s", True),
     "bytes_per_second": Metric("throughput", "B/s", True),
     "seconds": Metric("time", "s", False),
     "p50": Metric("p50", "s", False),

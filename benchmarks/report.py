@@ -39,6 +39,7 @@ HOW_TO_READ = """\
 in brackets are the smallest and the largest.
 - A ratio is computed within each round, against the baseline of the case; then median and range are taken. \
 If its range includes 1, the rounds do not agree on which side is better.
+- A CPU second is one of the server, or of the program that works on files, not of what loads it.
 - ↑: more is better. ↓: less is better. "≥": the load generator was the limit in some of the rounds.
 - "-": not measured. For a percentile that means that fewer than 10 samples lay beyond it.
 - System calls are those of one operation (a message, a request, a read), counted under strace in a pass of \
