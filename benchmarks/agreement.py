@@ -35,7 +35,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        # Ratios of floats: 0.36 / 0.3 is above 1.2 by a rounding error.
+        # Ratios of floats: 2.7 / 2.25 is above 1.2 by a rounding error.
         return self.deviation <= AGREEMENT or math.isclose(self.deviation, AGREEMENT, rel_tol=1e-9)
 
 

@@ -181,7 +181,7 @@ def _relative_bars(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     everything = [one for sides in values for several in sides.values() for one in several]
     for axes, case, sides in zip(panels, cases, values, strict=True):
         _scale_of_times(axes, everything)
-        _sides_as_bars(axes, report, sides, 1, readable.digits)
+        _sides_as_bars(axes, report, sides, 1, readable.times)
         axes.axvline(1, color="black", linewidth=1)
         axes.set_title(case.name, loc="left")
         axes.set_xlabel(f"times {report.sides[case.baseline].label} ({chart.axis})")
@@ -231,7 +231,7 @@ def _our_advantages(chart: Chart, report: Report, cases: list[Case]) -> Figure:
         median = statistics.median(values)
         _range_of_rounds(axes, row, values, style[side].colour)
         axes.plot(median, row, style[side].marker, color=style[side].colour, markersize=5)
-        _note(axes, f"{median:.2f}", (1, row), ("axes fraction", "data"), offset=8)
+        _note(axes, readable.times(median), (1, row), ("axes fraction", "data"), offset=8)
     shaded = True
     for _, members in itertools.groupby(enumerate(rows), key=lambda item: item[1][0].group):
         numbers = [row for row, _ in members]
@@ -358,6 +358,8 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.5 + ROW * len(sides)))
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    times = [time for side in sides for name in PERCENTILES for time in case.series[side].values(name)]
+    axes.set_xlim(0.8 * min(times), 1.25 * max(times))
     style = styles(report.sides)
     for row, side in enumerate(sides):
         series = case.series[side]
@@ -375,8 +377,6 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     axes.set_yticks(range(len(sides)), [report.sides[side].label for side in sides])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    times = [time for side in sides for name in PERCENTILES for time in case.series[side].values(name)]
-    axes.set_xlim(0.8 * min(times), 1.25 * max(times))
     _ticks(axes.xaxis, axes.get_xlim(), partial(_tick, unit="s"))
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     axes.set_xlabel(_axis(chart, case))

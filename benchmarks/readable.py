@@ -40,11 +40,16 @@ def spread(values: Sequence[float], unit: str) -> str:
     return f"{digits(median / size)}{name} [{digits(min(values) / size)}-{digits(max(values) / size)}]"
 
 
+def times(ratio: float) -> str:
+    """12.34, 0.56; of less than a tenth the first two digits: 0.012."""
+    return f"{ratio:.2f}" if ratio >= 0.1 or ratio == 0 else f"{ratio:.2g}"
+
+
 def ratio(values: Sequence[float]) -> str:
-    """The same of ratios, which have no unit: "1.23 [1.10-1.40]"."""
+    """The median, with the range of several: "1.23 [1.10-1.40]"."""
     if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.median(values):.2f} [{min(values):.2f}-{max(values):.2f}]"
+        return times(values[0])
+    return f"{times(statistics.median(values))} [{times(min(values))}-{times(max(values))}]"
 
 
 def _prefix(value: float, unit: str) -> tuple[float, str]:

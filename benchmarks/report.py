@@ -320,8 +320,8 @@ def _apart(report: Report, comparisons: Iterable[Comparison]) -> Iterator[Sequen
             f"{one.group}: {one.case}",
             _label(report, one.side),
             METRICS[one.metric].title,
-            f"{one.first:.2f}",
-            f"{one.second:.2f}",
+            readable.times(one.first),
+            readable.times(one.second),
             f"{one.deviation:.0%}",
         )
 

@@ -98,9 +98,9 @@ def _below(cases: list[Standing]) -> Iterator[str]:
         below = [one for one in members if one.median < 1]
         if len(below) == len(members) > 1:
             medians = [one.median for one in below]
-            yield f"{group}, all {len(below)} ({min(medians):.2f}-{max(medians):.2f})"
+            yield f"{group}, all {len(below)} ({readable.times(min(medians))}-{readable.times(max(medians))})"
         elif below:
-            names = " | ".join(f"{one.median:.2f} in {one.case.name}" for one in below)
+            names = " | ".join(f"{readable.times(one.median)} in {one.case.name}" for one in below)
             yield f"{group}, {len(below)} of {len(members)} ({names})"
 
 
@@ -113,7 +113,7 @@ def _without_ratio(report: Report) -> Iterator[str]:
         ]
         if zero:
             yield (
-                f"{case.group}: {case.name}: {METRICS[case.metric].title} is 0 for {', '.join(zero)}, "
+                f"{case.group}: {case.name}: {METRICS[case.metric].title} is 0 for {'; '.join(zero)}, "
                 "and counts in no ratio above."
             )
 
@@ -133,7 +133,7 @@ def _limits(report: Report) -> Iterator[str]:
                 if above:
                     yield (
                         f"{case.group}: {case.name}: **the limit is not one here**. Above "
-                        f"{report.sides[limit].label} ({METRICS[metric].title}): {', '.join(above)}."
+                        f"{report.sides[limit].label} ({METRICS[metric].title}): {'; '.join(above)}."
                     )
 
 
@@ -149,5 +149,5 @@ def _generator(report: Report) -> Iterator[str]:
 def _failures(report: Report) -> Iterator[str]:
     failed = [side for case in report.cases for side, one in case.series.items() if one.failure]
     if failed:
-        labels = ", ".join(report.sides[side].label for side in dict.fromkeys(failed))
+        labels = "; ".join(report.sides[side].label for side in dict.fromkeys(failed))
         yield f"Failed, or not measured, in some case: {labels}. The sections say where and why."
