@@ -67,7 +67,7 @@ class Series:
     """In the order in which they were run. One that failed is empty, so that those after it
     still stand beside the same round of the other sides."""
     seen: str = ""
-    """The backend that was at work, as observed: see backend.py."""
+    """The backend that was at work, as observed: see runtimes.py; the last round's, since each is checked."""
     system_calls: dict[str, float] = attrs.field(factory=dict)
     """For each operation, by name; from a pass of its own, in which the server is slowed down."""
     failure: str = ""
