@@ -589,3 +589,46 @@ def test_functions_say_that_they_need_a_run_on_io_uring() -> None:
             await lowlevel.statx("/")
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY], ids=["reader", "writer"])
+def test_a_fifo_is_not_open_before_its_other_end(tree: Path, flags: int) -> None:
+    os.stat("fifo")  # a name that the kernel knows is opened without a worker
+
+    async def main() -> None:
+        opened: list[int] = []
+
+        async def open_fifo() -> None:
+            opened.append(await lowlevel.openat("fifo", flags))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_fifo)
+            await trio.testing.wait_all_tasks_blocked()
+            assert opened == []
+            with Descriptor(os.open("fifo", os.O_RDWR)) as other:
+                if flags == os.O_RDONLY:
+                    os.write(other, b"data")
+                while not opened:
+                    await trio.lowlevel.checkpoint()
+                with Descriptor(*opened) as fd:
+                    if flags == os.O_WRONLY:
+                        await lowlevel.write(fd, b"data")
+                        fd = other
+                    buffer = bytearray(9)
+                    assert await lowlevel.read(fd, buffer) == 4
+                    assert buffer[:4] == b"data"
+
+    URING.run(main)
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY], ids=["reader", "writer"])
+def test_opening_a_fifo_is_cancelled_and_leaves_no_descriptor(tree: Path, flags: int) -> None:
+    before = os.listdir("/proc/self/fd")
+
+    async def main() -> None:
+        with trio.move_on_after(0.01) as scope:
+            await lowlevel.openat("fifo", flags)
+        assert scope.cancelled_caught
+
+    URING.run(main)
+    assert os.listdir("/proc/self/fd") == before

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from array import array as array_module
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ._native import ffi
-from .operation import HERE, NULL, failure, perform
+from .operation import ASYNC, HERE, NULL, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ._native import Pointer
     from .manager import HasFileno, UringManager
 
+_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR | os.O_PATH
 _AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
@@ -54,8 +56,23 @@ _MOST_BUFFERS: Final = 1024
 
 
 async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-    """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6."""
-    return await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags | os.O_CLOEXEC)
+    """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6.
+
+    A FIFO that is opened only to read is open once there is something to read or its
+    writer has gone, where `os.open` waits for no more than the writer.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        fd = await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags)
+    except OSError as error:
+        if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
+            raise
+    else:
+        if flags & _OPENED_AT_ONCE or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return fd
+        return await _with_writer(fd)
+    # The kernel tried with O_NONBLOCK first: that is its answer for a FIFO without a reader.
+    return await _of_path(_OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
 
 
 async def close(fd: int) -> None:
@@ -224,6 +241,16 @@ _FSYNC_DATASYNC: Final = 1
 
 _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
+
+
+async def _with_writer(fd: int) -> int:
+    """A FIFO, which the kernel may have opened without waiting for a writer."""
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _manager() -> UringManager:
