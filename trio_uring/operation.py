@@ -37,6 +37,9 @@ _submit = lib.tu_submit
 NULL: Final = ffi.NULL
 ASYNC: Final = 1 << 4 << 8
 """With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
+# A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
+# what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
+_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 HERE: Final = (1 << 64) - 1
 """As an offset: the file's own position, which moves."""
 
@@ -63,8 +66,7 @@ class Operation:
 
     def outcome(self) -> int:
         """The result; raises Cancelled if that is what the kernel says became of it."""
-        # A kernel worker that was stopped in the middle of a call says EINTR.
-        if self._raise_cancel is not None and self.result in (-errno.ECANCELED, -errno.EINTR):
+        if self._raise_cancel is not None and self.result in _STOPPED:
             self._raise_cancel()
         return self.result
 
