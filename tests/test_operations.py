@@ -384,7 +384,9 @@ def test_signals_disturb_no_operation(backend: Backend, tmp_path: Path) -> None:
                 assert await lowlevel.read(file, buffer, 8 * number) == 8
                 assert buffer == data
                 assert await lowlevel.write(pipe.writer, data) == 8
-                assert await lowlevel.readv(pipe.reader, [memoryview(buffer)[:3], memoryview(buffer)[3:]]) == 8
+                assert (
+                    await lowlevel.readv(pipe.reader, [memoryview(buffer)[:3], memoryview(buffer)[3:]]) == 8
+                )
                 if number % 50 == 0:
                     await lowlevel.fsync(file)
                 number += 1
@@ -574,9 +576,8 @@ def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptor
     with pytest.raises(trio.TrioInternalError):
         trio_uring.run(main, ring=RingOptions(entries=1, cq_entries=64), clock=clock)
 
-def test_a_system_task_may_have_an_operation_in_flight_at_the_end(
-    pipe: Pipe, same_descriptors: None
-) -> None:
+
+def test_a_system_task_may_have_an_operation_in_flight_at_the_end(pipe: Pipe, same_descriptors: None) -> None:
     buffer = bytearray(8)
 
     async def read() -> None:

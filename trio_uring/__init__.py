@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .errors import UringFallbackWarning, UringUnavailableError
     from .manager import UringStatistics
     from .options import RingOptions
+    from .send_file import send_file
     from .session import install, installed, run, start_guest_run, uninstall
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "installed",
     "lowlevel",
     "run",
+    "send_file",
     "start_guest_run",
     "uninstall",
 ]
@@ -45,6 +47,7 @@ _HOMES = {
     "install": "session",
     "installed": "session",
     "run": "session",
+    "send_file": "send_file",
     "start_guest_run": "session",
     "uninstall": "session",
 }
