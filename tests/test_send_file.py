@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from equivalence import EPOLL, URING, Backend, every_backend, every_ring
+from equivalence import URING, Backend, every_backend, every_ring
 from trio._core import _thread_cache
 
 import trio_uring
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 CONTENT = bytes(range(251)) * 20_000  # 5 MB: more than the pipe and the socket's buffers hold
+
+
+@pytest.fixture(autouse=True)
+def _same_descriptors() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.fixture
@@ -98,8 +105,6 @@ def test_a_socket_gets_what_is_asked_for_and_the_position_stays(
 
 @every_ring
 def test_no_thread_is_started(backend: Backend, path: Path, no_threads: None) -> None:
-    test_a_socket_gets_what_is_asked_for_and_the_position_stays.__wrapped__ if False else None
-
     async def main() -> None:
         before = threading.active_count()
         with open(path, "rb") as file:
@@ -346,11 +351,3 @@ def test_a_sparse_gibibyte_arrives(path: Path, no_threads: None) -> None:
         assert received == size
 
     URING.run(main)
-
-
-def test_descriptors_are_closed_whatever_happens(path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
-    for backend in (EPOLL, URING):
-        test_a_stream_that_cannot_be_sent_to_says_why_as_send_all_does.__call__(backend, path)
-        test_after_a_cancellation_what_was_accepted_is_known.__call__(backend, path)
-    assert os.listdir("/proc/self/fd") == before
