@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trio
+
 import trio_uring
 
 PACKAGES = ("trio", "uvloop", "rloop", "hypercorn", "anyio", "aiofiles", "aiofile", "cffi", "pyperf")

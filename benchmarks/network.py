@@ -24,7 +24,6 @@ from typing import Any
 import attrs
 import trustme
 from model import Case, Measurement, Series
-from native.build import Programs, build
 from plan import Job, Planned, Scale
 from processes import (
     GENERATOR_CPU,
@@ -38,6 +37,8 @@ from processes import (
 )
 from runtimes import ASYNCIO, TRIO, WrongBackendError, polled_with, seen
 from servers.unsupported import UNSUPPORTED
+
+from native.build import Programs, build
 
 STREAMS = (*TRIO, *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)

@@ -4,7 +4,6 @@ read or written is never dropped, and memory stays where it is until the kernel 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import math
 import os
@@ -14,7 +13,6 @@ import sys
 import time
 import tracemalloc
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -316,9 +314,8 @@ def test_ctrl_c_ends_a_read_that_consumed_nothing(pipe: Pipe) -> None:
                 assert io_statistics().operations_in_flight == 0
                 raise
 
-    with pytest.raises(BaseExceptionGroup) as raised:
-        trio_uring.run(main)
-    assert raised.value.subgroup(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trio_uring.run(main, strict_exception_groups=False)
     os.write(pipe.writer, b"later")
     assert os.read(pipe.reader, 9) == b"later"
 
@@ -691,7 +688,7 @@ def test_after_a_fork_the_parents_operation_completes_and_the_child_does_not_han
 try:
     status = trio_uring.run(main)
 except BaseException as error:
-    while isinstance(error, BaseExceptionGroup):
+    while hasattr(error, "exceptions"):
         error, = error.exceptions
     status = error.code
 if child == 0:

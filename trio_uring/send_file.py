@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from .manager import HasFileno
 
+# fcntl names it from Python 3.11 on.
+_F_SETPIPE_SZ: Final = 1031
 _PIPE: Final = 1 << 20
 """Bytes. What an unprivileged user may have (/proc/sys/fs/pipe-max-size)."""
 _PIECE: Final = 1 << 16
@@ -168,10 +170,8 @@ async def _splice_to(stream: trio.SocketStream, pipe: int, count: int) -> int:
 def _pipe() -> Iterator[tuple[int, int]]:
     reader, writer = os.pipe()
     try:
-        try:
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE)
-        except OSError:
-            pass  # the user has many pipes: a small one does as well, more slowly
+        with suppress(OSError):  # a user who has many pipes keeps a small one, which is slower
+            fcntl.fcntl(writer, _F_SETPIPE_SZ, _PIPE)
         yield reader, writer
     finally:
         os.close(reader)
@@ -205,8 +205,6 @@ async def _read(sending: _Sending, buffer: bytearray) -> int:
         return await lowlevel.read(sending.fd, buffer, sending.offset)
     if sending.offset is not None:
         return await trio.to_thread.run_sync(os.preadv, sending.fd, [buffer], sending.offset)
-    try:
+    with suppress(PermissionError):  # epoll's, for a device that never blocks
         await trio.lowlevel.wait_readable(sending.fd)
-    except PermissionError:
-        pass  # epoll has no readiness of devices that never block
     return await trio.to_thread.run_sync(os.readv, sending.fd, [buffer])
