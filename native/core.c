@@ -106,12 +106,10 @@ static void cancel_watches(tu_core *core)
 static void wait_for_pinned(tu_core *core)
 {
 	struct io_uring_cqe completion;
-	tu_event event;
-	bool flush;
 
 	while (core->operations.pinned) {
 		while (tu_ring_pop(&core->ring, &completion))
-			tu_operations_complete(&core->operations, &core->ring, &completion, &event, &flush);
+			tu_operations_discard(&core->operations, &completion);
 		if (core->operations.doomed)
 			tu_operations_retry_doomed(&core->operations, &core->ring);
 		if (core->operations.pinned && tu_ring_enter(&core->ring, 1, NANOSECONDS) == -EBADF)
@@ -362,7 +360,16 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd)
 {
-	struct tu_submission submission = { (uint8_t)opcode, fd, (uintptr_t)address, length, offset, flags, other_fd };
+	struct tu_submission submission = {
+		.opcode = (uint8_t)opcode,
+		.entry_flags = (uint8_t)(opcode >> 8),
+		.fd = fd,
+		.address = (uintptr_t)address,
+		.length = length,
+		.offset = offset,
+		.flags = flags,
+		.other_fd = other_fd,
+	};
 
 	if (!core->ring.open)
 		return -EBADF;
@@ -371,7 +378,7 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 
 int tu_cancel(tu_core *core, int slot)
 {
-	return core->ring.open && tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
+	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
 /* What there is to see */

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FIRST_CAPACITY 64
 #define GENERATION_MASK 0x7fffffffU
@@ -107,7 +108,9 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	if (slot < 0)
 		return slot;
 	memset(sqe, 0, sizeof(*sqe));
+	operations->slots[slot].opcode = submission->opcode;
 	sqe->opcode = submission->opcode;
+	sqe->flags = submission->entry_flags;
 	sqe->fd = submission->fd;
 	sqe->addr = submission->address;
 	sqe->len = submission->length;
@@ -176,6 +179,8 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
 {
+	if (operations->slots[slot].state == TU_FREE)
+		return false;
 	tu_operations_cancel(operations, ring, slot);
 	return operations->slots[slot].state == TU_FREE;
 }
@@ -206,6 +211,13 @@ static bool says_writable(int32_t result)
 	return result & (POLLOUT | POLLERR | POLLHUP | POLLNVAL);
 }
 
+static bool is_current(const struct tu_operations *operations, uint64_t user_data)
+{
+	uint32_t slot = (uint32_t)user_data;
+
+	return slot < operations->capacity && identity(operations, slot) == user_data;
+}
+
 bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
 			    tu_event *event, bool *flush)
 {
@@ -214,7 +226,7 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	struct tu_operation *operation;
 	struct io_uring_sqe *sqe;
 
-	if (slot >= operations->capacity || identity(operations, slot) != completion->user_data)
+	if (!is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
 	if (operation->kind == TU_OPERATION) {
@@ -245,4 +257,15 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 		release(operations, slot);
 	}
 	return true;
+}
+
+void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion)
+{
+	uint32_t slot = (uint32_t)completion->user_data;
+
+	if (!is_current(operations, completion->user_data) || operations->slots[slot].kind != TU_OPERATION)
+		return;
+	if (operations->slots[slot].opcode == IORING_OP_OPENAT && completion->res >= 0)
+		close(completion->res);
+	release(operations, slot);
 }

@@ -44,6 +44,7 @@ struct tu_operation {
 	uint32_t generation; /* > 0 */
 	uint8_t kind;        /* enum tu_kind */
 	uint8_t state;       /* enum tu_state */
+	uint8_t opcode;      /* of a caller's operation */
 	int32_t fd;
 	uint32_t next_free; /* 0: none */
 };
@@ -60,6 +61,7 @@ struct tu_operations {
 /* The fields of a submission entry that a caller's operation fills in. */
 struct tu_submission {
 	uint8_t opcode;
+	uint8_t entry_flags;
 	int fd;
 	uint64_t address;
 	uint32_t length;
@@ -84,7 +86,7 @@ int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, i
 int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission);
 
 /* Whether a caller's operation is gone: the kernel never knew of it. Otherwise its
- * completion will come, cancelled or not. */
+ * completion will come, cancelled or not, or its event has come already. */
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
 /* Asks the kernel to let go of a slot's operation and releases the slot of a poll. 1 if
@@ -98,5 +100,9 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
  * if a cancel was left pending that has to be acted on before Python goes on. */
 bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
 			    tu_event *event, bool *flush);
+
+/* Takes in the completion of a caller's operation when nobody will hear of it: what it
+ * has opened is closed. */
+void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion);
 
 #endif

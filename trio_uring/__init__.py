@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .manager import UringStatistics
     from .options import RingOptions
     from .paths import Path
+    from .send_file import send_file
     from .session import install, installed, run, start_guest_run, uninstall
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "installed",
     "lowlevel",
     "run",
+    "send_file",
     "start_guest_run",
     "uninstall",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "install": "session",
     "installed": "session",
     "run": "session",
+    "send_file": "send_file",
     "start_guest_run": "session",
     "uninstall": "session",
 }

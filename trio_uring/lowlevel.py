@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from array import array as array_module
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ._native import ffi
-from .operation import HERE, NULL, failure, perform
+from .operation import ASYNC, HERE, NULL, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -38,21 +39,40 @@ if TYPE_CHECKING:
     from ._native import Pointer
     from .manager import HasFileno, UringManager
 
+_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR | os.O_PATH
 _AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
+_AT_NO_AUTOMOUNT: Final = 0x800
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BASIC_STATS: Final = 0x7FF
 _MOST: Final = 0x7FFFF000
 """Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
+_FURTHEST: Final = (1 << 63) - 1
+"""The largest off_t."""
 _MOST_BUFFERS: Final = 1024
 """UIO_MAXIOV of readv(2)."""
 
 
 async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-    """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6."""
-    return await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags | os.O_CLOEXEC)
+    """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6.
+
+    A FIFO that is opened only to read is open once there is something to read or its
+    writer has gone, where `os.open` waits for no more than the writer.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        fd = await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags)
+    except OSError as error:
+        if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
+            raise
+    else:
+        if flags & _OPENED_AT_ONCE or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return fd
+        return await _with_writer(fd)
+    # The kernel tried with O_NONBLOCK first: that is its answer for a FIFO without a reader.
+    return await _of_path(_OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
 
 
 async def close(fd: int) -> None:
@@ -67,50 +87,46 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
-    view = _bytes_of(buffer, writable=True)
-    return await _of_file(_READ, file, _pointer(view), min(len(view), _MOST), offset, view)
+    pinned = _pinned(buffer, writable=True)
+    return await _transfer(_READ, file, _pointer(pinned), min(len(pinned), _MOST), offset, (pinned,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
-    view = _bytes_of(data)
-    return await _of_file(_WRITE, file, _pointer(view), min(len(view), _MOST), offset, view)
+    pinned = _pinned(data)
+    return await _transfer(_WRITE, file, _pointer(pinned), min(len(pinned), _MOST), offset, (pinned,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
     """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    vector, count, held = _vector([_bytes_of(buffer, writable=True) for buffer in buffers])
-    return await _of_file(_READV, file, vector, count, offset, held)
+    pinned = [_pinned(buffer, writable=True) for buffer in buffers]
+    return await _transfer(_READV, file, _vector(pinned), len(pinned), offset, pinned)
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
     """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    vector, count, held = _vector([_bytes_of(buffer) for buffer in buffers])
-    return await _of_file(_WRITEV, file, vector, count, offset, held)
+    pinned = [_pinned(buffer) for buffer in buffers]
+    return await _transfer(_WRITEV, file, _vector(pinned), len(pinned), offset, pinned)
 
 
 async def fsync(file: int | HasFileno) -> None:
     """`os.fsync`: data and metadata are on the device. Linux 5.1."""
-    await _of_file(_FSYNC, file, offset=0)
+    await _of_file(_FSYNC, file)
 
 
 async def fdatasync(file: int | HasFileno) -> None:
     """`os.fdatasync`: data, and what is needed to find it, are on the device. Linux 5.1."""
-    await _of_file(_FSYNC, file, offset=0, flags=_FSYNC_DATASYNC)
+    await _of_file(_FSYNC, file, flags=_FSYNC_DATASYNC)
 
 
 async def fallocate(file: int | HasFileno, mode: int, offset: int, length: int) -> None:
     """fallocate(2): reserves space, or punches holes, by ``mode``. Linux 5.6."""
-    if offset < 0 or length <= 0:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    await _of_file(_FALLOCATE, file, ffi.cast("void *", length), mode, offset)
+    await _of_file(_FALLOCATE, file, ffi.cast("void *", _size(length)), mode, _size(offset))
 
 
 async def ftruncate(file: int | HasFileno, length: int) -> None:
     """`os.ftruncate`: cut off, or filled up with zeros. Linux 6.9."""
-    if length < 0:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    await _of_file(_FTRUNCATE, file, offset=length)
+    await _of_file(_FTRUNCATE, file, offset=_size(length))
 
 
 async def statx(
@@ -118,12 +134,15 @@ async def statx(
 ) -> os.stat_result:
     """`os.stat`. Linux 5.6."""
     flags = 0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW
-    return await _statx(path, dir_fd, flags)
+    return await _statx(path, dir_fd, flags | _AT_NO_AUTOMOUNT)
 
 
 async def fstat(file: int | HasFileno) -> os.stat_result:
     """`os.fstat`. Linux 5.6."""
-    return await _statx(b"", _fileno(file), _AT_EMPTY_PATH)
+    fd = _fileno(file)
+    if fd == _AT_FDCWD:  # else this would be the working directory
+        raise failure(-errno.EBADF)
+    return await _statx(b"", fd, _AT_EMPTY_PATH)
 
 
 async def unlinkat(path: StrOrBytesPath, *, dir_fd: int | None = None, directory: bool = False) -> None:
@@ -187,13 +206,15 @@ async def splice(
 ) -> int:
     """splice(2): moves up to ``count`` bytes, without copying them through the program; one
     of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
+    if -_FURTHEST <= count < 0:
+        raise ValueError("count must not be negative")
     result = await perform(
         _manager(),
         _SPLICE,
         _fileno(destination),
-        ffi.cast("void *", HERE if source_offset is None else source_offset),
-        count,
-        HERE if destination_offset is None else destination_offset,
+        ffi.cast("void *", _offset(source_offset)),
+        min(_size(count), _MOST),
+        _offset(destination_offset),
         flags,
         other_fd=_fileno(source),
     )
@@ -222,6 +243,16 @@ _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
 
 
+async def _with_writer(fd: int) -> int:
+    """A FIFO, which the kernel may have opened without waiting for a writer."""
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _manager() -> UringManager:
     manager = current_manager()
     if manager is None:
@@ -230,11 +261,29 @@ def _manager() -> UringManager:
 
 
 def _fileno(file: int | HasFileno) -> int:
-    return file if isinstance(file, int) else file.fileno()
+    if isinstance(file, int):
+        return file
+    try:
+        return file.fileno()
+    except AttributeError:
+        raise TypeError(f"a file has to be a descriptor, or to have fileno(), not {file!r}") from None
 
 
 def _directory(dir_fd: int | None) -> int:
     return _AT_FDCWD if dir_fd is None else dir_fd
+
+
+def _size(number: int) -> int:
+    """A number of bytes that the kernel takes: an off_t, and not negative."""
+    if not -_FURTHEST <= number <= _FURTHEST:
+        raise OverflowError(f"{number} is more than any file has bytes")
+    if number < 0:
+        raise failure(-errno.EINVAL)
+    return number
+
+
+def _offset(offset: int | None) -> int:
+    return HERE if offset is None else _size(offset)
 
 
 def _name(path: StrOrBytesPath) -> bytes:
@@ -249,6 +298,15 @@ def _address(buffer: ReadableBuffer) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
 
 
+def _pinned(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
+    view = memoryview(buffer)
+    if writable and view.readonly:
+        raise TypeError("the buffer is read-only, and is to be read into")
+    if not view.c_contiguous:
+        raise BufferError("the buffer is not contiguous")
+    return view.cast("B")
+
+
 def _pointer(view: memoryview) -> Pointer:
     """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
     ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
@@ -257,22 +315,15 @@ def _pointer(view: memoryview) -> Pointer:
     return pointer
 
 
-def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
-    view = memoryview(buffer).cast("B")
-    if writable and view.readonly:
-        raise TypeError("the buffer is read-only, and is to be read into")
-    return view
-
-
-def _vector(views: list[memoryview]) -> tuple[Pointer, int, object]:
-    """An array of struct iovec, its length, and what it points to."""
-    if len(views) > _MOST_BUFFERS:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+def _vector(pinned: Sequence[memoryview]) -> Pointer:
+    """An array of struct iovec."""
+    if len(pinned) > _MOST_BUFFERS:
+        raise failure(-errno.EINVAL)
     array = array_module("L")
-    for view in views:
+    for view in pinned:
         array.append(_address(view))
         array.append(len(view))
-    return ffi.from_buffer(array), len(views), views
+    return ffi.from_buffer(array)
 
 
 def _checked(result: int) -> int:
@@ -281,18 +332,34 @@ def _checked(result: int) -> int:
     return result
 
 
+async def _transfer(
+    opcode: int,
+    file: int | HasFileno,
+    address: Pointer,
+    length: int,
+    offset: int | None,
+    pinned: Sequence[memoryview],
+) -> int:
+    at = _offset(offset)
+    try:
+        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=pinned))
+    except (OSError, trio.Cancelled, KeyboardInterrupt):
+        # The traceback keeps our frames: the buffers are not to wait for its end.
+        for view in pinned:
+            view.release()
+        raise
+
+
 async def _of_file(
     opcode: int,
     file: int | HasFileno,
     address: Pointer = NULL,
     length: int = 0,
-    offset: int | None = None,
-    held: object = None,
+    offset: int = 0,
     *,
     flags: int = 0,
 ) -> int:
-    at = HERE if offset is None else offset
-    return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, flags, held=held))
+    return _checked(await perform(_manager(), opcode, _fileno(file), address, length, offset, flags))
 
 
 async def _of_path(
@@ -319,14 +386,20 @@ async def _of_paths(
         opcode,
         _directory(source_dir_fd),
         ffi.from_buffer(_name(source)),
-        # The kernel has this in a field of 32 bits that is the length elsewhere.
-        _directory(destination_dir_fd) & 0xFFFFFFFF,
+        # The kernel has this in the field that is the length elsewhere.
+        _as_unsigned(_directory(destination_dir_fd)),
         _address(name),
         flags,
         held=name,
     )
     if result < 0:
         raise failure(result, os.fspath(source), os.fspath(destination))
+
+
+def _as_unsigned(fd: int) -> int:
+    if not -1 << 31 <= fd < 1 << 31:
+        raise OverflowError(f"{fd} is no file descriptor")
+    return fd & 0xFFFFFFFF
 
 
 async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.stat_result:

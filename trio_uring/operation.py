@@ -15,7 +15,13 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint_if_cancelled,
+    current_task,
+    enable_ki_protection,
+    wait_task_rescheduled,
+)
 
 from ._native import ffi, lib
 
@@ -29,6 +35,11 @@ if TYPE_CHECKING:
 
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
+ASYNC: Final = 1 << 4 << 8
+"""With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
+# A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
+# what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
+_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 HERE: Final = (1 << 64) - 1
 """As an offset: the file's own position, which moves."""
 
@@ -48,7 +59,7 @@ class Operation:
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if lib.tu_cancel(self.manager.core, self.slot):
-            del self.manager.operations[self.slot]
+            self.manager.operations.pop(self.slot, None)
             return Abort.SUCCEEDED
         self._raise_cancel = raise_cancel
         return Abort.FAILED
@@ -60,11 +71,8 @@ class Operation:
         return self.result
 
 
-_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512)
-"""A kernel worker that was stopped in the middle of a call says EINTR, or, when it waited
-to open a FIFO, the kernel's own ERESTARTSYS."""
-
-
+# Ctrl-C between the submission and its entry would leave the kernel memory that nobody holds.
+@enable_ki_protection
 async def perform(
     manager: UringManager,
     opcode: int,
@@ -79,7 +87,8 @@ async def perform(
 ) -> int:
     """The result of one operation: >= 0, or -errno. A checkpoint.
 
-    ``address`` and ``held`` are kept until the kernel is done with them. Cancelled: the
+    ``opcode`` may have ASYNC in it. ``address`` and ``held`` are kept until the kernel is
+    done with them. Cancelled: the
     operation has not happened, or a part of it that the kernel does not tell of.
     """
     await checkpoint_if_cancelled()

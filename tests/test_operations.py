@@ -1,0 +1,722 @@
+"""Operations of callers: cancelled, interrupted, abandoned, crashed, forked; what was
+read or written is never dropped, and memory stays where it is until the kernel is done."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import tracemalloc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from child_process import output_of
+from equivalence import Backend, every_ring, io_statistics
+from trio._core import _thread_cache
+
+import trio_uring
+from trio_uring import RingOptions, lowlevel
+from trio_uring.operation import perform
+from trio_uring.session import current_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(_thread_cache.ThreadCache, "start_thread_soon", refuse)
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
+
+    def is_empty(self) -> bool:
+        os.set_blocking(self.reader, False)
+        try:
+            return not os.read(self.reader, 1)
+        except BlockingIOError:
+            return True
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    with Pipe() as pipe:
+        yield pipe
+
+
+async def in_flight(count: int) -> None:
+    """Returns when every task sleeps and the kernel has ``count`` operations."""
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(0)
+    assert io_statistics().operations_in_flight >= count
+
+
+def is_pinned(buffer: bytearray) -> bool:
+    try:
+        buffer.append(0)
+    except BufferError:
+        return True
+    buffer.pop()
+    return False
+
+
+# Cancellation
+
+
+@every_ring
+def test_a_cancelled_read_has_consumed_nothing(backend: Backend, pipe: Pipe) -> None:
+    async def main() -> None:
+        buffer = bytearray(8)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lowlevel.read, pipe.reader, buffer)
+                await in_flight(1)
+                scope.cancel()
+        assert scope.cancelled_caught
+        os.write(pipe.writer, b"later")
+        assert bytes(buffer) == bytes(8)
+        assert os.read(pipe.reader, 100) == b"later"
+
+    backend.run(main)
+
+
+@every_ring
+def test_a_cancelled_write_has_written_nothing(backend: Backend, pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(pipe.writer, bytes(4096))
+    os.set_blocking(pipe.writer, True)
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lowlevel.write, pipe.writer, b"never")
+                await in_flight(1)
+                scope.cancel()
+        assert scope.cancelled_caught
+        os.set_blocking(pipe.reader, False)
+        assert os.read(pipe.reader, filled + 100) == bytes(filled)
+
+    backend.run(main)
+
+
+@every_ring
+def test_a_result_that_arrived_before_the_cancel_is_returned(backend: Backend, pipe: Pipe) -> None:
+    async def main() -> None:
+        buffer = bytearray(8)
+        results: list[int] = []
+
+        async def read(scope: trio.CancelScope) -> None:
+            with scope:
+                results.append(await lowlevel.read(pipe.reader, buffer))
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, scope)
+            await in_flight(1)
+            os.write(pipe.writer, b"data")
+            scope.cancel()
+        if results:
+            assert results == [4]
+            assert bytes(buffer[:4]) == b"data"
+            assert pipe.is_empty()
+        else:
+            assert os.read(pipe.reader, 9) == b"data"
+
+    backend.run(main)
+
+
+@every_ring
+def test_an_operation_that_is_cancelled_before_it_was_submitted_is_no_system_call(
+    backend: Backend, pipe: Pipe
+) -> None:
+    os.write(pipe.writer, b"stays")
+
+    async def main() -> None:
+        buffer = bytearray(8)
+        for deadline in (math.inf, -math.inf):
+            before = io_statistics().entered
+            with trio.CancelScope(deadline=deadline) as scope:
+                if deadline > 0:
+                    scope.cancel()
+                await lowlevel.read(pipe.reader, buffer)
+            assert scope.cancelled_caught
+            assert io_statistics().entered - before == 0
+            assert io_statistics().operations_in_flight == 0
+            assert not is_pinned(buffer)
+        assert os.read(pipe.reader, 9) == b"stays"
+
+    backend.run(main)
+
+
+@every_ring
+def test_an_operation_that_the_kernel_has_not_seen_is_taken_back(backend: Backend, pipe: Pipe) -> None:
+    """A ring of one entry has to submit the first to take the second."""
+    os.write(pipe.writer, b"stays")
+
+    async def main() -> None:
+        buffer = bytearray(8)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                await lowlevel.read(pipe.reader, buffer)
+
+            async def cancel() -> None:
+                nursery.cancel_scope.cancel()
+
+            # Both run in one tick, in either order: the read is withdrawn or never begun.
+            nursery.start_soon(read)
+            nursery.start_soon(cancel)
+        assert not is_pinned(buffer)
+        assert io_statistics().operations_in_flight == 0
+        assert bytes(buffer) == bytes(8)
+        assert os.read(pipe.reader, 9) == b"stays"
+
+    for _ in range(20):
+        backend.run(main)
+        os.write(pipe.writer, b"stays")
+
+
+@every_ring
+def test_a_shielded_operation_goes_on(backend: Backend, pipe: Pipe) -> None:
+    async def main() -> int:
+        result = 0
+
+        async def read() -> None:
+            nonlocal result
+            with trio.CancelScope(shield=True):
+                result = await lowlevel.read(pipe.reader, bytearray(8))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await in_flight(1)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await in_flight(1)
+            os.write(pipe.writer, b"abc")
+        return result
+
+    assert backend.run(main) == 3
+
+
+@pytest.mark.parametrize("entries", [1, 4])
+def test_more_operations_than_the_queues_hold_complete_or_are_cancelled(entries: int) -> None:
+    """Both queues overflow, on submission, on cancellation and on completion."""
+    ring = RingOptions(entries=entries, cq_entries=entries)
+    count = 200
+
+    async def main() -> None:
+        with contextlib.ExitStack() as stack:
+            pipes = [stack.enter_context(Pipe()) for _ in range(count)]
+            buffers = [bytearray(4) for _ in pipes]
+            async with trio.open_nursery() as nursery:
+                for pipe, buffer in zip(pipes, buffers, strict=True):
+                    nursery.start_soon(lowlevel.read, pipe.reader, buffer)
+                await in_flight(count)
+                for number, pipe in enumerate(pipes):
+                    os.write(pipe.writer, number.to_bytes(4, "little"))
+            assert [int.from_bytes(buffer, "little") for buffer in buffers] == list(range(count))
+
+            async with trio.open_nursery() as nursery:
+                for pipe, buffer in zip(pipes, buffers, strict=True):
+                    nursery.start_soon(lowlevel.read, pipe.reader, buffer)
+                await in_flight(count)
+                nursery.cancel_scope.cancel()
+            for number, pipe in enumerate(pipes):
+                os.write(pipe.writer, b"left")
+                assert int.from_bytes(buffers[number], "little") == number
+                assert os.read(pipe.reader, 9) == b"left"
+            assert io_statistics().operations_in_flight == 0
+
+    Backend("", ring).run(main)
+
+
+@every_ring
+def test_an_instrument_cancels_what_has_completed_and_the_result_is_kept(backend: Backend) -> None:
+    """Both results came with one tick; the first task to be woken has the other cancelled."""
+    scopes = {0: trio.CancelScope(), 1: trio.CancelScope()}
+    reads: dict[int, bytes] = {}
+
+    class Canceller(trio.abc.Instrument):
+        armed = False
+
+        def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+            if self.armed and task.name in ("0", "1"):
+                self.armed = False
+                scopes[1 - int(task.name)].cancel()
+
+    canceller = Canceller()
+
+    async def read(number: int, pipe: Pipe) -> None:
+        buffer = bytearray(4)
+        with scopes[number]:
+            assert await lowlevel.read(pipe.reader, buffer) == 4
+            reads[number] = bytes(buffer)
+
+    async def main() -> None:
+        with Pipe() as first, Pipe() as second:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, 0, first, name="0")
+                nursery.start_soon(read, 1, second, name="1")
+                await in_flight(2)
+                os.write(first.writer, b"0000")
+                os.write(second.writer, b"1111")
+                canceller.armed = True
+            for number, pipe in enumerate((first, second)):
+                if number not in reads:
+                    reads[number] = os.read(pipe.reader, 9)
+
+    backend.run(main, instruments=[canceller])
+    assert reads == {0: b"0000", 1: b"1111"}
+
+
+# Signals
+
+
+def test_ctrl_c_ends_a_read_that_consumed_nothing(pipe: Pipe) -> None:
+    async def main() -> None:
+        buffer = bytearray(8)
+        async with trio.open_nursery() as nursery:
+
+            async def interrupt() -> None:
+                await in_flight(1)
+                signal.raise_signal(signal.SIGINT)
+
+            nursery.start_soon(interrupt)
+            try:
+                await lowlevel.read(pipe.reader, buffer)
+            except KeyboardInterrupt:
+                assert not is_pinned(buffer)
+                assert io_statistics().operations_in_flight == 0
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        trio_uring.run(main, strict_exception_groups=False)
+    os.write(pipe.writer, b"later")
+    assert os.read(pipe.reader, 9) == b"later"
+
+
+def test_ctrl_c_at_any_line_leaves_no_operation_that_nobody_knows(pipe: Pipe) -> None:
+    """An operation that the kernel has and the manager does not would write into freed memory."""
+    code = perform.__code__
+    line = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal line
+        if frame.f_code is code or (
+            frame.f_back and frame.f_back.f_code is code and "operation" in frame.f_code.co_filename
+        ):
+            line += 1
+            if line == wanted:
+                signal.raise_signal(signal.SIGINT)
+            return trace
+        return None
+
+    async def main() -> None:
+        await trio.sleep(0)
+        manager = current_manager()
+        assert manager is not None
+        sys.settrace(trace)
+        try:
+            await lowlevel.read(pipe.reader, bytearray(5))
+        finally:
+            sys.settrace(None)
+            assert len(manager.operations) == io_statistics().operations_in_flight == 0
+
+    interrupted = 0
+    for wanted in range(1, 40):
+        line = 0
+        os.write(pipe.writer, b"abcde")
+        try:
+            trio_uring.run(main)
+        except KeyboardInterrupt:
+            interrupted += 1
+        pipe.is_empty() or os.read(pipe.reader, 4)
+        os.set_blocking(pipe.reader, True)
+        if line < wanted:
+            break
+    assert interrupted > 5
+    assert line < wanted
+
+
+@every_ring
+def test_signals_disturb_no_operation(backend: Backend, tmp_path: Path) -> None:
+    alarms = 0
+
+    def count(*_: object) -> None:
+        nonlocal alarms
+        alarms += 1
+
+    async def main() -> None:
+        with open(tmp_path / "file", "w+b", buffering=0) as file, Pipe() as pipe:
+            number = 0
+            while number < 500 or alarms < 20:
+                data = number.to_bytes(8, "little")
+                buffer = bytearray(8)
+                assert await lowlevel.write(file, data, 8 * number) == 8
+                assert await lowlevel.read(file, buffer, 8 * number) == 8
+                assert buffer == data
+                assert await lowlevel.write(pipe.writer, data) == 8
+                assert (
+                    await lowlevel.readv(pipe.reader, [memoryview(buffer)[:3], memoryview(buffer)[3:]]) == 8
+                )
+                if number % 50 == 0:
+                    await lowlevel.fsync(file)
+                number += 1
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        backend.run(main)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Memory
+
+
+@every_ring
+def test_a_buffer_is_pinned_while_the_kernel_has_it_and_not_after(backend: Backend, pipe: Pipe) -> None:
+    async def main() -> None:
+        first, second, unread = bytearray(4), bytearray(4), bytearray(4)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                await lowlevel.readv(pipe.reader, [first, second])
+                assert not is_pinned(first)
+                assert not is_pinned(second)
+                try:
+                    await lowlevel.read(pipe.writer, unread)
+                except OSError:
+                    assert not is_pinned(unread)
+                try:
+                    await lowlevel.readv(pipe.reader, [first, second])
+                except trio.Cancelled:
+                    assert not is_pinned(first)
+                    assert not is_pinned(second)
+                    raise
+
+            nursery.start_soon(read)
+            await in_flight(1)
+            assert is_pinned(first)
+            assert is_pinned(second)
+            os.write(pipe.writer, b"12345678")
+            await in_flight(1)
+            assert is_pinned(first)
+            assert is_pinned(second)
+            nursery.cancel_scope.cancel()
+        assert first + second == b"12345678"
+
+    backend.run(main)
+
+
+class Array(bytearray):
+    """Can be referred to weakly."""
+
+
+def test_what_is_in_flight_is_not_freed(pipe: Pipe) -> None:
+    freed: list[str] = []
+
+    async def read() -> None:
+        buffer = Array(8)
+        weakref.finalize(buffer, freed.append, "freed")
+        await lowlevel.read(pipe.reader, memoryview(buffer)[2:6])
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await in_flight(1)
+            gc.collect()
+            assert freed == []
+            os.write(pipe.writer, b"data")
+        gc.collect()
+        assert freed == ["freed"]
+
+    trio_uring.run(main)
+
+
+def test_memory_does_not_grow_with_the_number_of_operations(tmp_path: Path, pipe: Pipe) -> None:
+    async def some(file: Any, count: int) -> None:
+        buffer = bytearray(16)
+        for _ in range(count):
+            await lowlevel.write(file, buffer, 0)
+            await lowlevel.read(file, buffer, 0)
+            with contextlib.suppress(OSError):
+                await lowlevel.read(-1, buffer)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await lowlevel.read(pipe.reader, buffer)
+            with trio.move_on_after(0):
+                await lowlevel.readv(pipe.reader, [buffer])
+
+    async def main() -> int:
+        with open(tmp_path / "file", "w+b", buffering=0) as file:
+            await some(file, 200)
+            tracemalloc.start()
+            try:
+                await some(file, 50)
+                gc.collect()
+                before, _ = tracemalloc.get_traced_memory()
+                resident = resident_kib()
+                await some(file, 1_500)
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert resident_kib() - resident < 2_000
+            return after - before
+
+    assert trio_uring.run(main) < 20_000
+
+
+def resident_kib() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
+# Ends of runs
+
+
+@pytest.fixture
+def same_descriptors() -> Iterator[None]:
+    gc.collect()
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    gc.collect()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+class CrashingClock(trio.abc.Clock):
+    """Ends a run at once: no task is cancelled, none runs again."""
+
+    crashes = False
+
+    def start_clock(self) -> None: ...
+
+    def current_time(self) -> float:
+        return time.monotonic()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        if self.crashes:
+            raise KeyError("crash")
+        return deadline - time.monotonic()
+
+
+@every_ring
+def test_a_crashed_run_waits_for_the_kernel_and_leaves_nothing(
+    backend: Backend, pipe: Pipe, same_descriptors: None
+) -> None:
+    buffer = bytearray(8)
+    clock = CrashingClock()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(lowlevel.read, pipe.reader, buffer)
+            await in_flight(10)
+            clock.crashes = True
+
+    with pytest.raises(trio.TrioInternalError):
+        trio_uring.run(main, ring=backend.ring, clock=clock)
+    os.write(pipe.writer, b"12345678")
+    assert bytes(buffer) == bytes(8)
+    assert os.read(pipe.reader, 9) == b"12345678"
+
+
+def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptors: None) -> None:
+    """Nobody is left to hear of the descriptors."""
+    clock = CrashingClock()
+    started = 0
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def open_file(number: int) -> None:
+        nonlocal started
+        started += 1
+        if started == 50:
+            while len(os.listdir("/proc/self/fd")) < before + 48:
+                pass
+            clock.crashes = True
+        # Creating is left to a worker of the kernel's.
+        await lowlevel.openat(tmp_path / f"{number}", os.O_RDWR | os.O_CREAT)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(open_file, number)
+
+    # With one entry, each submission sends the one before it on its way.
+    with pytest.raises(trio.TrioInternalError):
+        trio_uring.run(main, ring=RingOptions(entries=1, cq_entries=64), clock=clock)
+
+
+def test_a_system_task_may_have_an_operation_in_flight_at_the_end(pipe: Pipe, same_descriptors: None) -> None:
+    buffer = bytearray(8)
+
+    async def read() -> None:
+        await lowlevel.read(pipe.reader, buffer)
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(read)
+        await in_flight(1)
+
+    trio_uring.run(main)
+    assert not is_pinned(buffer)
+    os.write(pipe.writer, b"later")
+    assert os.read(pipe.reader, 9) == b"later"
+
+
+ABANDON = """
+import gc, os, queue, threading, warnings, trio, trio.testing, trio_uring
+from trio_uring import lowlevel
+warnings.simplefilter("ignore")
+todo = queue.SimpleQueue()
+reader, writer = os.pipe()
+buffer = bytearray(8)
+blocked = []
+before = sorted(os.listdir("/proc/self/fd"))
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lowlevel.read, reader, buffer)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(0)
+        blocked.append(True)
+        await trio.sleep_forever()
+
+def start():
+    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=todo.put, done_callback=print)
+    while not blocked:
+        todo.get(timeout=30)()
+
+def abandon():
+    while not todo.empty():
+        todo.get()
+
+def collect():
+    for _ in range(5):
+        gc.collect()
+"""
+
+
+@pytest.mark.parametrize("where", ["owner", "other thread"])
+def test_an_abandoned_guest_run_writes_into_no_freed_memory(where: str) -> None:
+    said = output_of(
+        ABANDON
+        + f"""
+start()
+abandon()
+if {where!r} == "owner":
+    collect()
+else:
+    thread = threading.Thread(target=collect)
+    thread.start()
+    thread.join()
+try:
+    buffer.append(0)
+except BufferError:
+    print("pinned")
+else:
+    buffer.pop()
+    print("free")
+    os.write(writer, b"12345678")
+    assert bytes(buffer) == bytes(8)
+    assert os.read(reader, 9) == b"12345678"
+""",
+    )
+    assert said in ("pinned\n", "free\n")
+    print(where, said)
+
+
+# Fork
+
+FORK = """
+import os, sys, warnings, trio, trio.testing, trio_uring
+from trio_uring import lowlevel
+warnings.simplefilter("ignore")
+reader, writer = os.pipe()
+buffer = bytearray(4)
+child = None
+
+async def main():
+    global child
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lowlevel.read, reader, buffer)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(0)
+        child = os.fork()
+        if child == 0:
+            {leave}
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(writer, b"data")
+    return status
+"""
+
+
+@pytest.mark.parametrize(
+    "leave",
+    ["os._exit(7)", "nursery.cancel_scope.cancel(); return 7", "raise SystemExit(7)"],
+)
+def test_after_a_fork_the_parents_operation_completes_and_the_child_does_not_hang(leave: str) -> None:
+    said = output_of(
+        FORK.format(leave=leave)
+        + """
+try:
+    status = trio_uring.run(main)
+except BaseException as error:
+    while hasattr(error, "exceptions"):
+        error, = error.exceptions
+    status = error.code
+if child == 0:
+    os._exit(status)
+print(status, bytes(buffer))
+""",
+        timeout=20,
+    )
+    assert said == "7 b'data'\n"
+
+
+# Closing
+
+
+def test_a_pipe_that_is_closed_while_it_is_read_stays_open_for_that(pipe: Pipe) -> None:
+    """The kernel holds the file, not its number."""
+
+    async def main() -> None:
+        buffer = bytearray(4)
+        reader = os.dup(pipe.reader)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lowlevel.read, reader, buffer)
+            await in_flight(1)
+            os.close(reader)
+            await in_flight(1)
+            os.write(pipe.writer, b"data")
+        assert buffer == b"data"
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await lowlevel.read(reader, buffer)
+
+    trio_uring.run(main)
