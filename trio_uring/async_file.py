@@ -22,7 +22,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Concatenate
 
     from _typeshed import StrOrBytesPath
@@ -166,8 +166,8 @@ class Turns:
 
 class _Method(Protocol):
     def __call__(
-        self, method: Callable[Concatenate[FileT, P], Awaitable[R]], /
-    ) -> Callable[Concatenate[FileT, P], Awaitable[R]]: ...
+        self, method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]]: ...
 
 
 def _in_turn(allowed: str) -> _Method:
@@ -175,9 +175,9 @@ def _in_turn(allowed: str) -> _Method:
     is closed, or not open for what ``allowed`` is the name of."""
 
     def decorate(
-        method: Callable[Concatenate[FileT, P], Awaitable[R]],
-    ) -> Callable[Concatenate[FileT, P], Awaitable[R]]:
-        name = method.__name__
+        method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]],
+    ) -> Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]]:
+        name = "__next__" if method.__name__ == "__anext__" else method.__name__
 
         @functools.wraps(method)
         @enable_ki_protection
@@ -189,7 +189,7 @@ def _in_turn(allowed: str) -> _Method:
                 turns.taken = True
             try:
                 wrapped = self._wrapped
-                if wrapped.closed or not getattr(self, allowed):
+                if not getattr(self, allowed) or wrapped.closed:
                     answer: R = getattr(wrapped, name)(*args, **kwargs)
                     await checkpoint()
                     return answer

@@ -59,11 +59,17 @@ class BufferedFile(AsyncFile[bytes]):
         self._write_end = -1
 
     def __del__(self) -> None:
-        if not self.__dict__.get("_write_end", -1) > self._write_pos or self._raw.closed:
+        if "_write_end" in self.__dict__:
+            self.write_abandoned()
+
+    def write_abandoned(self) -> None:
+        """Writes what is buffered, for a file that is thrown away without being closed.
+        This blocks, as with the standard library."""
+        if self._raw.closed or not self._unwritten():
             return
-        # As with the standard library, what was written is not lost. This blocks.
         self._rewind()
         data = self._view[self._write_pos : self._write_end]
+        self._write_end = -1
         while data:
             data = data[os.write(self._raw.fileno(), data) :]
 
@@ -399,10 +405,13 @@ class BufferedFile(AsyncFile[bytes]):
                 if got is None:
                     raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", done)
                 done += got
-        except (trio.Cancelled, KeyboardInterrupt):
-            if done:  # then all of it has happened
+        except (trio.Cancelled, KeyboardInterrupt) as stop:
+            # What has happened in part happens: the buffer takes the rest.
+            if done:
                 self._keep(memory, done)
-            raise
+            if not done or isinstance(stop, KeyboardInterrupt):
+                raise
+            return length
         self._keep(memory, done)
         return length
 

@@ -116,7 +116,7 @@ async def open_file(
     arguments = (encoding, errors, newline)
     if isinstance(file, int) or opener is not None:
         await checkpoint()
-        return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering)
+        return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
     try:
         open(file, mode, buffering, *arguments, closefd, _opens_nothing)
     except _Trial as trial:
@@ -124,8 +124,8 @@ async def open_file(
     if "b" in mode and buffering == 1:
         buffering = -1  # the same, and it has warned of it by now
     fd = await _open(path, flags)
-    wrapped = open(file, mode, buffering, *arguments, closefd, lambda *_: fd)
-    return _over(wrapped, buffering)
+    wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)
+    return _over(wrapped, buffering, newline)
 
 
 def wrap_file(file: Any) -> Any:
@@ -155,11 +155,11 @@ async def _open(path: StrOrBytesPath, flags: int) -> int:
     return await lowlevel.openat(path, flags, _CREATED)
 
 
-def _over(wrapped: Any, buffering: int) -> AsyncFile[Any]:
+def _over(wrapped: Any, buffering: int, newline: str | None) -> AsyncFile[Any]:
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped)
     if isinstance(wrapped, io.TextIOWrapper):
-        return TextFile(wrapped, _buffered(wrapped.buffer, buffering))
+        return TextFile(wrapped, _buffered(wrapped.buffer, buffering), newline)
     return _buffered(wrapped, buffering)
 
 
