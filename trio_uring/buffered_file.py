@@ -20,7 +20,6 @@ One buffer serves reading and writing. Seen from the file:
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from operator import index
@@ -34,6 +33,7 @@ from .async_file import AsyncFile, Turns, either, gather_lines, reading, write_l
 from .raw_file import RawFile, read_all, read_into, readable_memory, truncate, writable_memory, write_from
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterable
 
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -321,6 +321,7 @@ class BufferedFile(AsyncFile[bytes]):
         if done == length and ahead:
             return done
         await self._leave_buffer(done)
+        got: int | None = 0
         try:
             while done < length:
                 if length - done > self._size:

@@ -17,7 +17,6 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from . import lowlevel
-from .async_file import AsyncFile
 from .buffered_file import BufferedFile, BufferedReaderFile
 from .raw_file import RawFile
 from .session import current_manager
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
         OpenTextMode,
         StrOrBytesPath,
     )
+
+    from .async_file import AsyncFile
 
     _Opener = Callable[[str, int], int]
 
@@ -118,13 +119,13 @@ async def open_file(
         await checkpoint()
         return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
     try:
-        open(file, mode, buffering, *arguments, closefd, _opens_nothing)
+        open(file, mode, buffering, *arguments, closefd, _opens_nothing)  # noqa: SIM115
     except _Trial as trial:
         path, flags = trial.args
     if "b" in mode and buffering == 1:
         buffering = -1  # the same, and it has warned of it by now
     fd = await _open(path, flags)
-    wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)
+    wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline)
 
 

@@ -74,8 +74,8 @@ class TextFile(AsyncFile[str]):
     @property
     def newlines(self) -> str | tuple[str, ...] | None:
         """The kinds of line ends that were read, if they are translated or told apart."""
-        nothing: None = self._wrapped.newlines
-        kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", nothing)
+        none: Any = self._wrapped.newlines  # or raises, as we are detached
+        kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", none)
         return kinds
 
     @either
