@@ -30,7 +30,7 @@ from trio.lowlevel import checkpoint
 
 from ._native import ffi
 from .async_file import AsyncFile, Turns, either, gather_lines, reading, write_lines, writing
-from .raw_file import RawFile, read_all, read_into, readable_memory, truncate, writable_memory, write_from
+from .raw_file import Memory, RawFile, new_bytes, pinned, read_all, read_into, truncate, write_from
 
 if TYPE_CHECKING:
     import io
@@ -128,8 +128,8 @@ class BufferedFile(AsyncFile[bytes]):
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; its length in bytes."""
-        memory = readable_memory(self._wrapped, "write", data)
-        if self._fits(len(memory)):
+        memory = pinned(self._wrapped, "write", data)
+        if self._fits(memory.length) or (memory.length < self._large and not self._unwritten()):
             await checkpoint()
         return await self._write(memory)
 
@@ -254,8 +254,7 @@ class BufferedFile(AsyncFile[bytes]):
         if length <= ahead:
             await checkpoint()
             return self._take(length)
-        # Nobody else has seen these bytes yet, so they may still be filled.
-        data = bytes(length)
+        data = new_bytes(length)
         memory = _from_buffer(data)
         if ahead:
             _memmove(memory, self._memory + self._pos, ahead)
@@ -305,13 +304,12 @@ class BufferedFile(AsyncFile[bytes]):
             await checkpoint()
             return self._take(min(ahead, length))
         await self._leave_buffer(0)
-        data = bytes(length)
+        data = new_bytes(length)
         got = await read_into(self._raw.fileno(), _from_buffer(data), length, data) or 0
         return data if got == length else data[:got]
 
     async def _read_to(self, name: str, buffer: WriteableBuffer, *, once: bool) -> int | None:
-        memory = writable_memory(self._wrapped, name, buffer)
-        length = len(memory)
+        memory, length, held = pinned(self._wrapped, name, buffer, writable=True)
         ahead = self._ahead()
         done = min(ahead, length)
         if done == length or (once and done and length - done <= self._size):
@@ -325,7 +323,7 @@ class BufferedFile(AsyncFile[bytes]):
         try:
             while done < length:
                 if length - done > self._size:
-                    got = await read_into(self._raw.fileno(), memory + done, length - done, memory)
+                    got = await read_into(self._raw.fileno(), memory + done, length - done, held)
                     done += got or 0
                 elif once and done:
                     break
@@ -387,12 +385,12 @@ class BufferedFile(AsyncFile[bytes]):
     # Writing
 
     async def _write_data(self, data: ReadableBuffer) -> int:
-        return await self._write(readable_memory(self._wrapped, "write", data))
+        return await self._write(pinned(self._wrapped, "write", data))
 
-    async def _write(self, memory: Any) -> int:
-        length = len(memory)
+    async def _write(self, memory: Memory) -> int:
+        address, length, held = memory
         if self._fits(length):
-            self._put(memory, length)
+            self._put(address, length)
             return length
         await self._write_out()
         if offset := self._raw_offset():
@@ -402,23 +400,23 @@ class BufferedFile(AsyncFile[bytes]):
         done = 0
         try:
             while length - done >= self._large:
-                got = await write_from(self._raw.fileno(), memory + done, length - done, memory)
+                got = await write_from(self._raw.fileno(), address + done, length - done, held)
                 if got is None:
                     raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", done)
                 done += got
         except (trio.Cancelled, KeyboardInterrupt) as stop:
             # What has happened in part happens: the buffer takes the rest.
             if done:
-                self._keep(memory, done)
+                self._keep(address + done, length - done)
             if not done or isinstance(stop, KeyboardInterrupt):
                 raise
             return length
-        self._keep(memory, done)
+        self._keep(address + done, length - done)
         return length
 
-    def _put(self, memory: Any, length: int) -> None:
+    def _put(self, address: Any, length: int) -> None:
         start = self._pos
-        _memmove(self._memory + start, memory, length)
+        _memmove(self._memory + start, address, length)
         if self._write_end == -1 or self._write_pos > start:
             self._write_pos = start
         self._pos = end = start + length
@@ -426,12 +424,11 @@ class BufferedFile(AsyncFile[bytes]):
             self._read_end = end
         self._write_end = max(self._write_end, end)
 
-    def _keep(self, memory: Any, done: int) -> None:
+    def _keep(self, address: Any, left: int) -> None:
         """What is left of a large write, for later. Everything before has gone out."""
-        left = len(memory) - done
         if left > self._size:
             self._use(bytearray(left))
-        _memmove(self._memory, memory + done, left)
+        _memmove(self._memory, address, left)
         self._raw_pos = self._write_pos = 0
         self._pos = self._write_end = left
 

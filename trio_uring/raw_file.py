@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
 from operator import index
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 from trio.lowlevel import checkpoint
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _from_buffer: Any = ffi.from_buffer
+_cast = ffi.cast
 
 _MOST: Final = 0x7FFFF000
 # The numbers of <linux/io_uring.h>.
@@ -75,13 +77,12 @@ async def read_all(raw: io.FileIO, parts: list[bytes]) -> bool:
     descriptor had no more."""
     length = _left(raw)
     while True:
-        # Nobody else has seen these bytes yet, so the kernel may fill them.
-        data = bytes(length)
+        data = new_bytes(length)
         got = await read_into(raw.fileno(), _from_buffer(data), length, data)
         if not got:
             return got is not None
         parts.append(data if got == length else data[:got])
-        length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGE))
+        length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
 
 async def truncate(raw: io.FileIO, size: int | None) -> int:
@@ -132,14 +133,13 @@ class RawFile(AsyncFile[bytes]):
     async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """One transfer into ``buffer``; the number of bytes, 0 at the end. None: non-blocking,
         and nothing there."""
-        memory = writable_memory(self._wrapped, "readinto", buffer)
-        length = len(memory)
+        memory = pinned(self._wrapped, "readinto", buffer, writable=True)
         if self._given_back:
             await checkpoint()
-            data = self._take(length)
-            ffi.memmove(memory, data, len(data))
+            data = self._take(memory.length)
+            ffi.memmove(memory.address, data, len(data))
             return len(data)
-        return await read_into(self._wrapped.fileno(), memory, length)
+        return await read_into(self._wrapped.fileno(), *memory)
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
@@ -200,7 +200,7 @@ class RawFile(AsyncFile[bytes]):
         if self._given_back:
             await checkpoint()
             return self._take(length)
-        data = bytes(length)
+        data = new_bytes(length)
         got = await read_into(self._wrapped.fileno(), _from_buffer(data), length, data)
         if got is None:
             return None
@@ -241,10 +241,8 @@ class RawFile(AsyncFile[bytes]):
         return b"".join(parts)
 
     async def _write(self, data: ReadableBuffer) -> int | None:
-        memory = readable_memory(self._wrapped, "write", data)
-        if self._given_back:
-            self._given_back = b""
-        return await write_from(self._wrapped.fileno(), memory, len(memory))
+        memory = pinned(self._wrapped, "write", data)
+        return await write_from(self._wrapped.fileno(), *memory)
 
     def _take(self, length: int) -> bytes:
         data, self._given_back = self._given_back[:length], self._given_back[length:]
@@ -259,24 +257,37 @@ class RawFile(AsyncFile[bytes]):
             self._given_back = data + self._given_back
 
 
-def writable_memory(wrapped: Any, name: str, buffer: WriteableBuffer) -> Any:
-    """A pointer that keeps ``buffer`` where it is; else what the method ``name`` raises."""
+def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = False) -> Memory:
+    """Where a caller's buffer is, and will be; else what the method ``name`` raises."""
     try:
-        return _from_buffer(buffer, require_writable=True)
+        view = memoryview(buffer)
+        # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
+        # which such a pointer lives. The view alone keeps the memory where it is.
+        address = _cast("char *", _from_buffer(view, require_writable=writable))
     except (TypeError, ValueError, BufferError):
         getattr(wrapped, name)(buffer)
         raise
+    return Memory(address, view.nbytes, view)
 
 
-def readable_memory(wrapped: Any, name: str, data: ReadableBuffer) -> Any:
-    try:
-        return _from_buffer(data)
-    except (TypeError, ValueError, BufferError):
-        getattr(wrapped, name)(data)
-        raise
+class Memory(NamedTuple):
+    address: Any
+    length: int
+    held: object
+    """Keeps the memory where it is."""
 
 
-_LARGE: Final = 1 << 20
+def new_bytes(length: int) -> bytes:
+    """Bytes that nobody else has seen yet, so that the kernel may fill them. Large ones
+    are not cleared first, which would take half as long as reading them."""
+    return bytes(length) if length < _LARGE else _uncleared_bytes(None, length)
+
+
+_uncleared_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
+_uncleared_bytes.restype = ctypes.py_object
+_uncleared_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
+_LARGE: Final = 1 << 16
+_LARGEST_BLOCK: Final = 1 << 20
 
 
 def _left(raw: io.FileIO) -> int:

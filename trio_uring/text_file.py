@@ -19,16 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trio.lowlevel import checkpoint
 
-from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
-from .raw_file import truncate
+from .raw_file import pinned, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .buffered_file import BufferedFile
-
-_from_buffer: Any = ffi.from_buffer
 
 
 class TextFile(AsyncFile[str]):
@@ -340,7 +337,7 @@ class TextFile(AsyncFile[str]):
         state = self._encoder.getstate()
         data = self._encoder.encode(text)
         try:
-            await self._buffered._write(_from_buffer(data))
+            await self._buffered._write(pinned(self._wrapped, "write", data))
         except BaseException:
             self._encoder.setstate(state)
             raise
