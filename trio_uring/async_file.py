@@ -109,7 +109,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     async def _close_in_turn(self) -> None:
         await self._turns.take()
         try:
-            if self._unwritten():
+            if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
         finally:
             self._turns.leave()

@@ -60,9 +60,9 @@ class BufferedFile(AsyncFile[bytes]):
 
     def __del__(self) -> None:
         if "_write_end" in self.__dict__:
-            self.write_abandoned()
+            self._write_abandoned()
 
-    def write_abandoned(self) -> None:
+    def _write_abandoned(self) -> None:
         """Writes what is buffered, for a file that is thrown away without being closed.
         This blocks, as with the standard library."""
         if self._raw.closed or not self._unwritten():
@@ -128,6 +128,10 @@ class BufferedFile(AsyncFile[bytes]):
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; its length in bytes."""
+        if type(data) is bytes and self._fits(length := len(data)):
+            await checkpoint()
+            self._put(data, length)
+            return length
         memory = pinned(self._wrapped, "write", data)
         if self._fits(memory.length) or (memory.length < self._large and not self._unwritten()):
             await checkpoint()
@@ -414,9 +418,10 @@ class BufferedFile(AsyncFile[bytes]):
         self._keep(address + done, length - done)
         return length
 
-    def _put(self, address: Any, length: int) -> None:
+    def _put(self, data: Any, length: int) -> None:
+        """What fits: bytes, or a pointer to some."""
         start = self._pos
-        _memmove(self._memory + start, address, length)
+        _memmove(self._memory + start, data, length)
         if self._write_end == -1 or self._write_pos > start:
             self._write_pos = start
         self._pos = end = start + length

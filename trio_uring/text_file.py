@@ -15,17 +15,21 @@ from __future__ import annotations
 import codecs
 import io
 import os
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+import trio
 from trio.lowlevel import checkpoint
 
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .raw_file import pinned, truncate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from .buffered_file import BufferedFile
+
+
+T = TypeVar("T")
 
 
 class TextFile(AsyncFile[str]):
@@ -49,7 +53,7 @@ class TextFile(AsyncFile[str]):
     def __del__(self) -> None:
         # Before the standard library's file closes the descriptor.
         if "_buffered" in self.__dict__:
-            self._buffered.write_abandoned()
+            self._buffered._write_abandoned()
 
     @property
     def buffer(self) -> Any:
@@ -81,14 +85,12 @@ class TextFile(AsyncFile[str]):
             self._telling = False
             next(self._wrapped)  # which raises
         line = self._line_at_hand(-1)
-        if line is None:
-            self._telling = False
-            line = await self._readline()
-        else:
+        if line is not None:
             await checkpoint()
             self._telling = False
             self._used += len(line)
-        if line:
+            return line
+        if line := await self._untold(self._readline()):
             return line
         self._snapshot = None
         self._telling = self._seekable
@@ -123,8 +125,13 @@ class TextFile(AsyncFile[str]):
             self._telling = False
             self._wrapped.readlines(hint or -1)  # which raises
         number = self._length("readlines", hint)
+        lines: list[str] = []
         await checkpoint()
-        return await self._readlines(number)
+        await self._untold(self._readlines(number, lines))
+        if not 0 < number < sum(map(len, lines)):
+            self._snapshot = None
+            self._telling = self._seekable
+        return lines
 
     @writing
     async def write(self, text: str, /) -> int:
@@ -298,8 +305,7 @@ class TextFile(AsyncFile[str]):
             held = line[end:]
             self._decoded, self._used = "", 0
 
-    async def _readlines(self, hint: int) -> list[str]:
-        self._telling = False
+    async def _readlines(self, hint: int, lines: list[str]) -> None:
         passed = _Passed(self)
 
         async def next_line() -> str:
@@ -309,12 +315,20 @@ class TextFile(AsyncFile[str]):
             self._used += len(line)
             return line
 
-        lines: list[str] = []
         await gather_lines(next_line, hint, lines)
-        if not lines or not 0 < hint < sum(map(len, lines)):
-            self._snapshot = None
-            self._telling = self._seekable
-        return lines
+
+    async def _untold(self, work: Awaitable[T]) -> T:
+        """``work``, after which, as after `next`, the position is not known; unless it is
+        cancelled, and so has not happened."""
+        snapshot, happened = self._snapshot, True
+        try:
+            return await work
+        except (trio.Cancelled, KeyboardInterrupt):
+            happened = False
+            raise
+        finally:
+            if happened:
+                self._telling, self._snapshot = False, snapshot
 
     # Writing
 
@@ -336,11 +350,14 @@ class TextFile(AsyncFile[str]):
             text = text.replace("\n", self._newline)
         state = self._encoder.getstate()
         data = self._encoder.encode(text)
-        try:
-            await self._buffered._write(pinned(self._wrapped, "write", data))
-        except BaseException:
-            self._encoder.setstate(state)
-            raise
+        if self._buffered._fits(len(data)):
+            self._buffered._put(data, len(data))
+        else:
+            try:
+                await self._buffered._write(pinned(self._wrapped, "write", data))
+            except BaseException:
+                self._encoder.setstate(state)
+                raise
         if flush:
             await self._buffered._flush()
         if self._snapshot is not None:
@@ -401,7 +418,8 @@ class TextFile(AsyncFile[str]):
             else:
                 self._decoder.reset()
         if cookie.characters:
-            data = await self._buffered._read(cookie.bytes) or b""
+            with trio.CancelScope(shield=True):  # or we would be neither here nor there
+                data = await self._buffered._read(cookie.bytes) or b""
             chars = self._decoder.decode(data, bool(cookie.at_end))
             self._decoded, self._snapshot = chars, _Snapshot(cookie.flags, data)
             if len(chars) < cookie.characters:
