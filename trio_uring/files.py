@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
 
@@ -112,7 +113,8 @@ async def open_file(
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
 
-    In a run that is on epoll the same object does its work in Trio's worker threads.
+    A named pipe that is opened for reading waits for a writer in a worker thread, as the ring
+    would not wait. In a run that is on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
     if isinstance(file, int) or opener is not None:
@@ -151,9 +153,18 @@ def _opens_nothing(path: str, flags: int) -> NoReturn:
 
 
 async def _open(path: StrOrBytesPath, flags: int) -> int:
+    by_thread = partial(trio.to_thread.run_sync, os.open, path, flags, _CREATED)
     if current_manager() is None:
-        return await trio.to_thread.run_sync(partial(os.open, path, flags, _CREATED))
-    return await lowlevel.openat(path, flags, _CREATED)
+        return await by_thread()
+    fd = await lowlevel.openat(path, flags, _CREATED)
+    if flags & (os.O_ACCMODE | os.O_CREAT) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    # The ring has not waited for a writer. Open it as well, before this one is closed:
+    # a writer may have come by now, and would be alone.
+    try:
+        return await by_thread()
+    finally:
+        os.close(fd)
 
 
 def _over(wrapped: Any, buffering: int, newline: str | None) -> AsyncFile[Any]:

@@ -110,6 +110,8 @@ class TextFile(AsyncFile[str]):
     @reading
     async def readline(self, size: int | None = -1, /) -> str:
         """One line, of ``size`` characters at most; empty at the end."""
+        if size is None:
+            self._wrapped.readline(size)  # type: ignore[arg-type]  # which raises
         limit = self._length("readline", size)
         line = self._line_at_hand(limit)
         if line is None:
