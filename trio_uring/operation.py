@@ -32,6 +32,10 @@ NULL: Final = ffi.NULL
 HERE: Final = (1 << 64) - 1
 """As an offset: the file's own position, which moves."""
 
+# A kernel worker that was stopped in the middle of a call says EINTR, or, from opening a
+# pipe, ERESTARTSYS, which errno does not know.
+_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512)
+
 
 class Operation:
     """What a manager keeps of an operation until its completion is in."""
@@ -55,8 +59,7 @@ class Operation:
 
     def outcome(self) -> int:
         """The result; raises Cancelled if that is what the kernel says became of it."""
-        # A kernel worker that was stopped in the middle of a call says EINTR.
-        if self._raise_cancel is not None and self.result in (-errno.ECANCELED, -errno.EINTR):
+        if self._raise_cancel is not None and self.result in _STOPPED:
             self._raise_cancel()
         return self.result
 
