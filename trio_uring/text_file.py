@@ -123,10 +123,10 @@ class TextFile(AsyncFile[str]):
     @either
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
         """The lines to the end, or until they are longer than ``hint`` characters."""
+        number = self._length("readlines", hint)
         if not self._can_read:
             self._telling = False
-            self._wrapped.readlines(hint or -1)  # which raises
-        number = self._length("readlines", hint)
+            self._wrapped.readlines()  # which raises
         lines: list[str] = []
         await checkpoint()
         await self._untold(self._readlines(number, lines))
