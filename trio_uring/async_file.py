@@ -142,24 +142,24 @@ _HUGE = 1 << 63
 class Turns:
     """Who may use a file. All the layers of one file share one of these."""
 
-    __slots__ = ("_waiting", "taken")
+    __slots__ = ("taken", "waiting")
 
     def __init__(self) -> None:
         self.taken = False
-        self._waiting: trio.lowlevel.ParkingLot | None = None
+        self.waiting: trio.lowlevel.ParkingLot | None = None
 
     async def take(self) -> None:
         if not self.taken:
             self.taken = True
             return
-        if self._waiting is None:
-            self._waiting = trio.lowlevel.ParkingLot()
+        if self.waiting is None:
+            self.waiting = trio.lowlevel.ParkingLot()
         # Whoever leaves hands the turn to the task that it wakes.
-        await self._waiting.park()
+        await self.waiting.park()
 
     def leave(self) -> None:
-        if self._waiting:
-            self._waiting.unpark()
+        if self.waiting:
+            self.waiting.unpark()
         else:
             self.taken = False
 
@@ -195,7 +195,10 @@ def _in_turn(allowed: str) -> _Method:
                     return answer
                 return await method(self, *args, **kwargs)
             finally:
-                turns.leave()
+                if turns.waiting is None:
+                    turns.taken = False
+                else:
+                    turns.leave()
 
         return call
 
