@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import lowlevel
     from .capability import Capabilities, capabilities
     from .errors import UringFallbackWarning, UringUnavailableError
+    from .files import open_file, wrap_file
     from .manager import UringStatistics
     from .options import RingOptions
     from .paths import Path
@@ -30,10 +31,12 @@ __all__ = [
     "install",
     "installed",
     "lowlevel",
+    "open_file",
     "run",
     "send_file",
     "start_guest_run",
     "uninstall",
+    "wrap_file",
 ]
 
 # A name is imported when it is first asked for. pytest loads the plugin into every
@@ -49,10 +52,12 @@ _HOMES = {
     "capabilities": "capability",
     "install": "session",
     "installed": "session",
+    "open_file": "files",
     "run": "session",
     "send_file": "send_file",
     "start_guest_run": "session",
     "uninstall": "session",
+    "wrap_file": "files",
 }
 
 

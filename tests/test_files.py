@@ -1,0 +1,611 @@
+"""What the standard library has no word on: cancellation, several tasks, threads, descriptors.
+
+That the calls do what they do in the standard library is for tests/oracle to prove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import io
+import os
+import pty
+import random
+import termios
+import threading
+import tty
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from equivalence import EPOLL, URING, Backend, open_descriptors
+
+import trio_uring
+from trio_uring import open_file
+from trio_uring.features import has_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from trio_uring.async_file import AsyncFile
+
+on_both = pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
+
+FTRUNCATE = 55
+KINDS = {"raw": ("rb", 0), "buffered": ("rb", 16), "text": ("r", 16)}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for fd in (reader, writer):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+async def over(fd: int, kind: str) -> AsyncFile[Any]:
+    mode, buffering = KINDS[kind]
+    return await open_file(fd, mode, buffering, closefd=False)
+
+
+def of(kind: str, data: bytes) -> Any:
+    return data.decode() if kind == "text" else data
+
+
+async def cancelled_in(call: Callable[[], Awaitable[object]], when: Callable[[], bool]) -> bool:
+    """Cancels a call once nothing more can happen in it and ``when`` is true; whether it raised Cancelled."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                while not when():
+                    await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+            nursery.start_soon(stop)
+            await call()
+            nursery.cancel_scope.cancel()
+    return scope.cancelled_caught
+
+
+def pipe_is_empty(fd: int) -> bool:
+    return fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4) == b"\0" * 4
+
+
+CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "read": lambda file: file.read(100),
+    "read all": lambda file: file.read(),
+    "readinto": lambda file: file.readinto(bytearray(100)),
+    "readline": lambda file: file.readline(),
+    "readlines": lambda file: file.readlines(),
+    "next": lambda file: file.__anext__(),
+}
+
+
+@every_kind
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_cancelled_read_had_read_is_read_again(pipe: tuple[int, int], kind: str, call: str) -> None:
+    if (kind, call) in {("raw", "read"), ("raw", "readinto"), ("text", "readinto")}:
+        pytest.skip("one transfer, which happens or does not, or no such method")
+    reader, writer = pipe
+    lines = [b"one\n", b"two\n", b"three, which is longer than the buffer", b" and not over"]
+    data = b"".join(lines) if call in ("read all", "readlines", "read", "readinto") else b"".join(lines[2:])
+
+    async def main() -> None:
+        file = await over(reader, kind)
+        os.write(writer, data)
+        assert await cancelled_in(lambda: CALLS[call](file), lambda: pipe_is_empty(reader))
+        os.write(writer, b"!\n")
+        os.close(writer)
+        assert await file.read() == of(kind, data + b"!\n")
+
+    URING.run(main)
+
+
+@every_kind
+def test_reads_that_are_cancelled_at_random_moments_lose_nothing(pipe: tuple[int, int], kind: str) -> None:
+    reader, writer = pipe
+    text = "".join(f"{number} \u20ac\n" for number in range(300)).encode()
+    chance = random.Random(1)
+
+    async def main() -> None:
+        file = await over(reader, kind)
+        got: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            async def feed() -> None:
+                rest = text
+                while rest:
+                    size = chance.randrange(1, 40)
+                    rest = rest[os.write(writer, rest[:size]) :]
+                    for _ in range(chance.randrange(4)):
+                        await trio.lowlevel.checkpoint()
+                os.close(writer)
+
+            nursery.start_soon(feed)
+            while True:
+                scope = trio.CancelScope()
+
+                async def stop(scope: trio.CancelScope = scope) -> None:
+                    for _ in range(chance.randrange(6)):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(stop)
+                with scope:
+                    size = chance.randrange(1, 50)
+                    call = chance.choice([file.read, file.readline])
+                    got.append(await call(size))
+                    if not got[-1]:
+                        break
+        assert of(kind, b"").join(got) == of(kind, text)
+
+    URING.run(main)
+
+
+def test_what_a_cancelled_flush_had_not_written_is_written_later(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    data = bytes(range(256)) * 1024
+
+    async def main() -> None:
+        file = await open_file(writer, "wb", len(data) + 1, closefd=False)
+        await file.write(data)
+        assert await cancelled_in(file.flush, lambda: not pipe_is_empty(reader))
+        got = os.read(reader, len(data))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.aclose)
+            async with await open_file(reader, "rb", 0, closefd=False) as other:
+                while len(got) < len(data):
+                    got += await other.read(len(data)) or b""
+        assert got == data
+
+    URING.run(main)
+
+
+@pytest.mark.parametrize("buffered", [b"", b"x"], ids=["empty", "filled"])
+def test_a_large_write_that_is_cancelled_half_way_is_completed_later(
+    pipe: tuple[int, int], buffered: bytes
+) -> None:
+    reader, writer = pipe
+    data = bytes(range(256)) * 1024
+
+    async def main() -> None:
+        file = await open_file(writer, "wb", 16, closefd=False)
+        await file.write(buffered)
+        assert not await cancelled_in(lambda: file.write(data), lambda: not pipe_is_empty(reader))
+        got = os.read(reader, len(data))
+        assert 0 < len(got) < len(data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.aclose)
+            async with await open_file(reader, "rb", 0, closefd=False) as other:
+                while len(got) < len(buffered + data):
+                    got += await other.read(len(data)) or b""
+        assert got == buffered + data
+
+    URING.run(main)
+
+
+def test_a_write_that_is_cancelled_before_its_start_has_not_happened(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+
+    async def main() -> None:
+        os.set_blocking(writer, False)
+        filled = os.write(writer, bytes(1 << 20))
+        os.set_blocking(writer, True)
+        file = await open_file(writer, "wb", 16, closefd=False)
+        await file.write(b"kept")
+        assert await cancelled_in(lambda: file.write(bytes(100)), lambda: True)
+        assert os.read(reader, filled) == bytes(filled)
+        await file.aclose()
+        assert os.read(reader, 1000) == b"kept"
+
+    URING.run(main)
+
+
+@on_both
+@pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r+b", -1), ("r", -1), ("r+", -1)])
+def test_no_call_of_a_cancelled_scope_happens(
+    backend: Backend, tmp_path: Path, mode: str, buffering: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n" * 10)
+
+    async def main() -> None:
+        async with await open_file(path, mode, buffering) as file:
+            await file.readline()
+            before = await file.tell()
+            calls: list[Callable[[], Awaitable[object]]] = [
+                *(lambda call=call: CALLS[call](file) for call in CALLS if call != "readinto" or "b" in mode),
+                file.tell,
+                file.flush,
+                lambda: file.seek(0),
+                lambda: file.seek(0, 2),
+            ]
+            if "+" in mode:
+                calls += [lambda: file.write(b"xx" if "b" in mode else "xx"), lambda: file.truncate(3)]
+            for call in calls:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await call()
+                assert scope.cancelled_caught
+                assert await file.tell() == before
+            assert await file.readline() == (b"two\n" if "b" in mode else "two\n")
+        assert path.read_bytes() == b"one\ntwo\n" * 10
+
+    backend.run(main)
+
+
+@on_both
+def test_every_call_is_a_checkpoint(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n" * 100)
+
+    async def check(mode: str, buffering: int) -> None:
+        with trio.testing.assert_checkpoints():
+            file = await open_file(path, mode, buffering)
+        data: Any = b"x" if "b" in mode else "x"
+        calls = [file.tell, *(lambda call=call: CALLS[call](file) for call in ("next", "readline"))]
+        calls += [lambda: file.seek(0), lambda: file.read(1), lambda: file.read(0), lambda: file.readline(0)]
+        if "b" in mode:
+            calls += [lambda: file.readinto(bytearray(3)), lambda: file.readinto(bytearray())]
+            if buffering:
+                calls += [file.peek, lambda: file.read1(2), lambda: file.readinto1(bytearray(2))]
+        if file.writable():
+            calls += [
+                *(lambda size=size: file.write(data * size) for size in (1, 0, 6, 7, 8)),
+                lambda: file.writelines([]),
+                lambda: file.truncate(900),
+            ]
+        calls += [lambda: file.seek(0, 2), file.flush, file.read, file.readlines]
+        for call in calls:
+            with contextlib.suppress(StopAsyncIteration), trio.testing.assert_checkpoints():
+                await call()
+        for _ in range(2):
+            with trio.testing.assert_checkpoints():
+                await file.aclose()
+
+    async def main() -> None:
+        for mode, buffering in [("r+b", 0), ("r+b", -1), ("r+", -1), ("rb", 7), ("w+b", 7)]:
+            await check(mode, buffering)
+
+    backend.run(main)
+
+
+@on_both
+def test_aclose_that_is_cancelled_writes_and_closes(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        for mode, data in (("wb", b"data"), ("w", "data")):
+            file = await open_file(path, mode)
+            await file.write(data)
+            fd = file.fileno()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await file.aclose()
+            assert scope.cancelled_caught
+            assert file.closed
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+            assert path.read_bytes() == b"data"
+
+    backend.run(main)
+
+
+@on_both
+def test_a_failing_last_write_closes_all_the_same(backend: Backend) -> None:
+    async def main() -> None:
+        file = await open_file("/dev/full", "wb")
+        await file.write(b"data")
+        with pytest.raises(OSError, match="No space left"):
+            await file.aclose()
+        assert file.closed
+        await file.aclose()
+
+    backend.run(main)
+
+
+def test_closing_waits_for_the_call_of_another_task(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    seen: list[object] = []
+
+    async def main() -> None:
+        file = await open_file(reader, "rb", closefd=False)
+
+        async def read() -> None:
+            seen.append(await file.read(4))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(file.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not file.closed
+            os.write(writer, b"data")
+        assert file.closed
+
+    URING.run(main)
+    assert seen == [b"data"]
+
+
+@on_both
+@every_kind
+def test_tasks_that_share_a_file_share_out_its_lines(backend: Backend, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    lines = [f"{number}\n".encode() for number in range(200)]
+    path.write_bytes(b"".join(lines))
+    got: list[Any] = []
+
+    async def main() -> None:
+        mode, buffering = KINDS[kind]
+        async with await open_file(path, mode, buffering) as file, trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                while line := await file.readline():
+                    got.append(line)
+
+            for _ in range(5):
+                nursery.start_soon(read)
+
+    backend.run(main)
+    assert sorted(got) == sorted(of(kind, line) for line in lines)
+
+
+@on_both
+def test_tasks_that_share_a_file_write_whole_pieces(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 16) as file, trio.open_nursery() as nursery:
+
+            async def write(letter: bytes) -> None:
+                for size in range(1, 30):
+                    await file.write(letter * size + b"\n")
+
+            for letter in (b"a", b"b", b"c"):
+                nursery.start_soon(write, letter)
+
+    backend.run(main)
+    expected = [letter * size for letter in (b"a", b"b", b"c") for size in range(1, 30)]
+    assert sorted(path.read_bytes().split()) == sorted(expected)
+
+
+def test_calls_start_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    before = set(threading.enumerate())
+
+    async def main() -> None:
+        for mode, buffering in (("w+b", 0), ("w+b", -1), ("w+", -1)):
+            data: Any = b"line\n" if "b" in mode else "line\n"
+            async with await open_file(path, mode, buffering) as file:
+                await file.write(data * 10_000)
+                await file.writelines([data] * 3)
+                await file.flush()
+                await file.seek(0)
+                await file.readline()
+                await file.read(10_000)
+                await file.read()
+                await file.seek(0)
+                assert len([line async for line in file]) == 10_003
+                if has_operation(FTRUNCATE):
+                    await file.truncate(10)
+        assert set(threading.enumerate()) <= before
+
+    URING.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("mode", ["wb", "w", "ab+"])
+def test_a_file_that_was_thrown_away_is_written_and_closed_with_a_warning(
+    backend: Backend, tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        before = open_descriptors()
+        file = await open_file(path, mode)
+        await file.write(b"data" if "b" in mode else "data")
+        with pytest.warns(ResourceWarning, match="unclosed file"):  # noqa: PT031
+            del file
+            gc.collect()
+        assert open_descriptors() == before
+        assert path.read_bytes() == b"data"
+
+    backend.run(main)
+
+
+def test_a_cancelled_open_leaves_no_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    async def main() -> None:
+        before = open_descriptors()
+        for cancel_first in (True, False):
+            with trio.CancelScope() as scope:
+                if cancel_first:
+                    scope.cancel()
+                async with trio.open_nursery() as nursery:
+
+                    async def stop(scope: trio.CancelScope = scope) -> None:
+                        await trio.testing.wait_all_tasks_blocked()
+                        scope.cancel()
+
+                    nursery.start_soon(stop)
+                    await open_file(path, "w")  # there is nobody to read
+            assert scope.cancelled_caught
+        assert open_descriptors() == before
+
+    URING.run(main)
+
+
+@on_both
+def test_opening_a_named_pipe_waits_for_the_other_side(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    got: list[str] = []
+
+    async def read() -> None:
+        async with await open_file(path) as file:
+            got.append(await file.read())
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            async with await open_file(path, "w") as file:
+                await file.write("data")
+
+    backend.run(main)
+    assert got == ["data"]
+
+
+def test_a_crash_with_a_read_in_flight_corrupts_nothing(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+
+    async def main() -> None:
+        file = await open_file(reader, "rb", 16, closefd=False)
+        trio.lowlevel.spawn_system_task(file.read, 1 << 20)
+        await trio.testing.wait_all_tasks_blocked()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        URING.run(main)
+    os.write(writer, b"for the next reader")
+    assert os.read(reader, 100) == b"for the next reader"
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("mode", "buffering"), [("rb", 0), ("wb", 0), ("rb", -1), ("wb", -1), ("r+b", -1), ("r", -1), ("w", -1)]
+)
+def test_a_file_has_the_names_of_trios(backend: Backend, tmp_path: Path, mode: str, buffering: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+
+    async def main() -> None:
+        async with (
+            await open_file(path, mode, buffering) as ours,
+            await trio.open_file(path, mode, buffering) as trios,
+        ):
+            assert public(ours) == public(trios)
+            for name in public(ours) - {"wrapped", "buffer", "raw"}:
+                value = getattr(trios, name)
+                assert callable(getattr(ours, name)) == callable(value)
+                if not callable(value):
+                    assert getattr(ours, name) == value
+            for name in ("fileno", "nothing"):
+                assert hasattr(ours, name) == hasattr(trios, name)
+
+    def public(file: object) -> set[str]:
+        return {name for name in dir(file) if not name.startswith("_")}
+
+    backend.run(main)
+
+
+@on_both
+def test_positions_beyond_4_gib(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        for buffering in (0, -1):
+            async with await open_file(path, "w+b", buffering) as file:
+                await file.seek(5 << 30)
+                await file.write(b"far")
+                assert await file.tell() == (5 << 30) + 3
+                await file.seek(-3, 2)
+                assert await file.read() == b"far"
+                await file.truncate((4 << 30) + 1)
+                await file.seek(1 << 32)
+                assert await file.read(2) == b"\0"
+
+    backend.run(main)
+
+
+@on_both
+def test_files_that_are_no_files(backend: Backend, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await open_file("/proc/self/status") as file:
+            assert "Name:" in await file.read()
+        async with await open_file("/dev/zero", "rb") as file:
+            assert await file.read(100_000) == bytes(100_000)
+        async with await open_file(os.devnull, "r+b", 0) as file:
+            assert await file.write(b"gone") == 4
+            assert await file.read(10) == b""
+        for path in (tmp_path, tmp_path / "missing"):
+            with pytest.raises(OSError) as expected:  # noqa: PT011
+                open(path)  # noqa: SIM115
+            with pytest.raises(type(expected.value)) as raised:
+                await open_file(path)
+            assert raised.value.args == expected.value.args
+            assert raised.value.filename == expected.value.filename
+
+    backend.run(main)
+
+
+@on_both
+def test_a_terminal_is_read_line_by_line(backend: Backend) -> None:
+    master, slave = pty.openpty()
+    tty.setcbreak(slave)
+
+    async def main() -> None:
+        async with await open_file(slave, closefd=False) as file:
+            assert file.line_buffering
+            os.write(master, b"one\ntwo\n")
+            assert await file.readline() == "one\n"
+            assert await file.__anext__() == "two\n"
+
+    backend.run(main)
+    os.close(master)
+    os.close(slave)
+
+
+@on_both
+def test_wrapping(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        raw = io.FileIO(path, "w+")
+        raw.write(b"one\n")
+        file = trio_uring.wrap_file(raw)
+        assert isinstance(file, trio_uring.raw_file.RawFile)
+        await file.write(b"two\n")
+        raw.seek(0)
+        assert await file.readline() == b"one\n"
+        assert raw.read() == b"two\n"
+        await file.aclose()
+        assert raw.closed
+        other = trio_uring.wrap_file(io.BytesIO(b"data"))
+        assert isinstance(other, type(trio.wrap_file(io.BytesIO())))
+        assert await other.read() == b"data"
+
+    backend.run(main)
+
+
+@on_both
+def test_detaching_writes_and_goes_one_layer_down(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        text = await open_file(path, "w+")
+        await text.write("one\n")
+        buffered = await text.detach()
+        assert path.read_bytes() == b"one\n"
+        with pytest.raises(ValueError, match="detached"):
+            await text.write("no")
+        await buffered.write(b"two\n")
+        raw = await buffered.detach()
+        assert path.read_bytes() == b"one\ntwo\n"
+        with pytest.raises(ValueError, match="detached"):
+            await buffered.read()
+        await raw.write(b"three\n")
+        await raw.seek(0)
+        assert await raw.readlines() == [b"one\n", b"two\n", b"three\n"]
+        await raw.aclose()
+
+    backend.run(main)

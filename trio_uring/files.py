@@ -1,0 +1,182 @@
+"""Opening files, and taking over open ones.
+
+The standard library's `open` decides on everything: which arguments are allowed, the flags,
+the kind of file, its encoding and the size of its buffer. It is called with an opener that
+hands it the descriptor that the ring has opened. Trial and error come first: an opener that
+opens nothing tells that the arguments are good, and the flags.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from . import lowlevel
+from .buffered_file import BufferedFile, BufferedReaderFile
+from .raw_file import RawFile
+from .session import current_manager
+from .text_file import TextFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import (
+        OpenBinaryMode,
+        OpenBinaryModeReading,
+        OpenBinaryModeUpdating,
+        OpenBinaryModeWriting,
+        OpenTextMode,
+        StrOrBytesPath,
+    )
+
+    from .async_file import AsyncFile
+
+    _Opener = Callable[[str, int], int]
+
+
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: OpenTextMode = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> TextFile: ...
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: OpenBinaryMode,
+    buffering: Literal[0],
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> RawFile: ...
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: OpenBinaryModeReading | OpenBinaryModeUpdating,
+    buffering: Literal[-1, 1] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> BufferedReaderFile: ...
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: OpenBinaryModeWriting,
+    buffering: Literal[-1, 1] = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> BufferedFile: ...
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: str,
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> AsyncFile[Any]: ...
+
+
+@enable_ki_protection
+async def open_file(
+    file: StrOrBytesPath | int,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> AsyncFile[Any]:
+    """`trio.open_file` without threads: the file is opened, read and written by the ring.
+
+    Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
+    Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
+
+    A named pipe that is opened for reading waits for a writer in a worker thread, as the ring
+    would not wait. In a run that is on epoll the same object does its work in Trio's worker threads.
+    """
+    arguments = (encoding, errors, newline)
+    if isinstance(file, int) or opener is not None:
+        await checkpoint()
+        return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
+    try:
+        open(file, mode, buffering, *arguments, closefd, _opens_nothing)  # noqa: SIM115
+    except _Trial as trial:
+        path, flags = trial.args
+    if "b" in mode and buffering == 1:
+        buffering = -1  # the same, and it has warned of it by now
+    fd = await _open(path, flags)
+    wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
+    return _over(wrapped, buffering, newline)
+
+
+def wrap_file(file: Any) -> Any:
+    """`trio.wrap_file`, without threads where that is faithful: for an `io.FileIO`, whose
+    calls are then single operations of the ring.
+
+    Any other file, as one with a buffer, which its other users go on to share, is wrapped
+    by Trio: its methods run in worker threads.
+    """
+    return RawFile(file) if type(file) is io.FileIO else trio.wrap_file(file)
+
+
+_CREATED: Final = 0o666
+
+
+class _Trial(Exception):  # noqa: N818  # never seen
+    """The path and the flags that `open` would open with."""
+
+
+def _opens_nothing(path: str, flags: int) -> NoReturn:
+    raise _Trial(path, flags)
+
+
+async def _open(path: StrOrBytesPath, flags: int) -> int:
+    by_thread = partial(trio.to_thread.run_sync, os.open, path, flags, _CREATED)
+    if current_manager() is None:
+        return await by_thread()
+    fd = await lowlevel.openat(path, flags, _CREATED)
+    if flags & (os.O_ACCMODE | os.O_CREAT) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    # The ring has not waited for a writer. Open it as well, before this one is closed:
+    # a writer may have come by now, and would be alone.
+    try:
+        return await by_thread()
+    finally:
+        os.close(fd)
+
+
+def _over(wrapped: Any, buffering: int, newline: str | None) -> AsyncFile[Any]:
+    if isinstance(wrapped, io.FileIO):
+        return RawFile(wrapped)
+    if isinstance(wrapped, io.TextIOWrapper):
+        return TextFile(wrapped, _buffered(wrapped.buffer, buffering), newline)
+    return _buffered(wrapped, buffering)
+
+
+def _buffered(wrapped: Any, buffering: int) -> BufferedFile:
+    if buffering <= 1:
+        buffering = wrapped.raw._blksize
+    kind = BufferedReaderFile if wrapped.readable() else BufferedFile
+    return kind(wrapped, buffering)

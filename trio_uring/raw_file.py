@@ -1,0 +1,312 @@
+"""Files without a buffer, and the transfers that all files are made of.
+
+- Data is read and written at the descriptor's own position, which the kernel moves by
+  what it transferred. So the position is true after a cancellation, for a descriptor that
+  is shared, and for what has no offsets, as pipes and terminals.
+- In a run on io_uring a transfer is one operation of the ring; in a run on epoll, one call
+  in a worker thread of Trio's. Moving the position and asking for the size do not wait for
+  a device, and are system calls of the calling thread.
+- One transfer moves 2 GiB less a page at most, as read(2) and write(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import os
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import trio
+from trio.lowlevel import checkpoint
+
+from ._native import ffi
+from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
+from .features import has_operation
+from .operation import HERE, failure, perform
+from .session import current_manager
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_from_buffer: Any = ffi.from_buffer
+_cast = ffi.cast
+
+_MOST: Final = 0x7FFFF000
+# The numbers of <linux/io_uring.h>.
+_READ: Final = 22
+_WRITE: Final = 23
+_FTRUNCATE: Final = 55
+
+
+async def read_into(fd: int, memory: Any, length: int, held: object = None) -> int | None:
+    """Reads up to ``length`` bytes to where the pointer ``memory`` points. The number read,
+    0 at the end; None if the descriptor is non-blocking and has nothing."""
+    manager = current_manager()
+    if manager is None:
+        return await _by_thread(os.readv, fd, [ffi.buffer(memory, length)])
+    while True:
+        result = await perform(manager, _READ, fd, memory, min(length, _MOST), HERE, held=held)
+        if result >= 0:
+            return result
+        _check(result)
+        if result == -errno.EAGAIN:
+            return None
+
+
+async def write_from(fd: int, memory: Any, length: int, held: object = None) -> int | None:
+    """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
+    written; None if the descriptor is non-blocking and cannot take any."""
+    manager = current_manager()
+    if manager is None:
+        return await _by_thread(os.write, fd, ffi.buffer(memory, length))
+    while True:
+        result = await perform(manager, _WRITE, fd, memory, min(length, _MOST), HERE, held=held)
+        if result >= 0:
+            return result
+        _check(result)
+        if result == -errno.EAGAIN:
+            return None
+
+
+async def read_all(raw: io.FileIO, parts: list[bytes]) -> bool:
+    """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
+    descriptor had no more."""
+    length = _left(raw)
+    while True:
+        data = new_bytes(length)
+        got = await read_into(raw.fileno(), _from_buffer(data), length, data)
+        if not got:
+            return got is not None
+        parts.append(data if got == length else data[:got])
+        length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
+
+
+async def truncate(raw: io.FileIO, size: int | None) -> int:
+    """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
+    if size is None:
+        size = raw.tell()
+    length = index(size) if hasattr(size, "__index__") else -1
+    if not 0 <= length < 1 << 63:
+        raw.truncate(size)  # which raises
+    manager = current_manager()
+    if manager is None or not has_operation(_FTRUNCATE):
+        await trio.to_thread.run_sync(raw.truncate, length)
+        return size
+    result = await perform(manager, _FTRUNCATE, raw.fileno(), offset=length)
+    if result < 0:
+        raise failure(result)
+    return size
+
+
+class RawFile(AsyncFile[bytes]):
+    """A file opened with ``buffering=0``: each call is one transfer, which may be shorter
+    than asked for. As `io.FileIO`."""
+
+    _wrapped: io.FileIO
+
+    def __init__(self, wrapped: io.FileIO) -> None:
+        super().__init__(wrapped)
+        # What a cancelled call had read from something without positions, as a pipe.
+        self._given_back = b""
+
+    @property
+    def closefd(self) -> bool:
+        return self._wrapped.closefd
+
+    @reading
+    async def read(self, size: int | None = -1, /) -> bytes | None:
+        """One transfer of up to ``size`` bytes, or all to the end if that is negative;
+        empty at the end. None: non-blocking, and nothing there."""
+        length = self._length("read", size)
+        return await self._read(length) if length >= 0 else await self._read_all()
+
+    @reading
+    async def readall(self) -> bytes | None:
+        """All bytes to the end. None: non-blocking, and nothing there."""
+        return await self._read_all()
+
+    @reading
+    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """One transfer into ``buffer``; the number of bytes, 0 at the end. None: non-blocking,
+        and nothing there."""
+        memory = pinned(self._wrapped, "readinto", buffer, writable=True)
+        if self._given_back:
+            await checkpoint()
+            data = self._take(memory.length)
+            ffi.memmove(memory.address, data, len(data))
+            return len(data)
+        return await read_into(self._wrapped.fileno(), *memory)
+
+    @reading
+    async def readline(self, size: int | None = -1, /) -> bytes:
+        return await self._readline(self._length("readline", size))
+
+    @reading
+    async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """The lines to the end, or until they are longer than ``hint`` bytes."""
+        number = self._length("readlines", hint)
+        lines: list[bytes] = []
+        try:
+            return await gather_lines(self._readline, number, lines)
+        except BaseException:
+            self._give_back(b"".join(lines))
+            raise
+
+    @writing
+    async def write(self, data: ReadableBuffer, /) -> int | None:
+        """One transfer from ``data``; the number of bytes, which may be smaller. None:
+        non-blocking, and no room."""
+        return await self._write(data)
+
+    @writing
+    async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
+        """One transfer for each of ``lines``."""
+        await write_lines(self._write, lines)
+
+    @either
+    async def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Moves the position; where it is then, in bytes."""
+        await checkpoint()
+        position = self._wrapped.seek(offset, whence)
+        self._given_back = b""
+        return position
+
+    @either
+    async def tell(self) -> int:
+        """The position, in bytes."""
+        await checkpoint()
+        return self._wrapped.tell()
+
+    @writing
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Makes the file ``size`` bytes long, or as long as the position. By the ring from
+        Linux 6.9 on, else by a worker thread."""
+        return await truncate(self._wrapped, size)
+
+    @either
+    async def flush(self) -> None:
+        """Nothing: there is no buffer."""
+        await checkpoint()
+
+    async def detach(self) -> AsyncFile[Any]:
+        """AttributeError: nothing is below a raw file."""
+        raise AttributeError("'FileIO' object has no attribute 'detach'")
+
+    async def _read(self, length: int) -> bytes | None:
+        if self._given_back:
+            await checkpoint()
+            return self._take(length)
+        data = new_bytes(length)
+        got = await read_into(self._wrapped.fileno(), _from_buffer(data), length, data)
+        if got is None:
+            return None
+        return data if got == length else data[:got]
+
+    async def _read_all(self) -> bytes | None:
+        parts = [self._take(len(self._given_back))] if self._given_back else []
+        try:
+            complete = await read_all(self._wrapped, parts)
+        except BaseException:
+            self._give_back(b"".join(parts))
+            raise
+        return b"".join(parts) if parts or complete else None
+
+    async def _readline(self, limit: int = -1) -> bytes:
+        """As far as the line goes, and no further: what a file with positions gave too much
+        is read again, and from others each transfer is of one byte."""
+        block = io.DEFAULT_BUFFER_SIZE if self._wrapped.seekable() else 1
+        parts: list[bytes] = []
+        left = limit
+        try:
+            if not limit:
+                await checkpoint()
+            while left:
+                data = await self._read(block if left < 0 else min(block, left))
+                if not data:
+                    break
+                end = data.find(b"\n") + 1
+                if end:
+                    parts.append(data[:end])
+                    self._give_back(data[end:])
+                    break
+                parts.append(data)
+                left -= len(data) if left > 0 else 0
+        except BaseException:
+            self._give_back(b"".join(parts))
+            raise
+        return b"".join(parts)
+
+    async def _write(self, data: ReadableBuffer) -> int | None:
+        memory = pinned(self._wrapped, "write", data)
+        return await write_from(self._wrapped.fileno(), *memory)
+
+    def _take(self, length: int) -> bytes:
+        data, self._given_back = self._given_back[:length], self._given_back[length:]
+        return data
+
+    def _give_back(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._wrapped.seekable():
+            self._wrapped.seek(-len(data), os.SEEK_CUR)
+        else:
+            self._given_back = data + self._given_back
+
+
+def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = False) -> Memory:
+    """Where a caller's buffer is, and will be; else what the method ``name`` raises."""
+    try:
+        view = memoryview(buffer)
+        # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
+        # which such a pointer lives. The view alone keeps the memory where it is.
+        address = _cast("char *", _from_buffer(view, require_writable=writable))
+    except (TypeError, ValueError, BufferError):
+        getattr(wrapped, name)(buffer)
+        raise
+    return Memory(address, view.nbytes, view)
+
+
+class Memory(NamedTuple):
+    address: Any
+    length: int
+    held: object
+    """Keeps the memory where it is."""
+
+
+def new_bytes(length: int) -> bytes:
+    """Bytes that nobody else has seen yet, so that the kernel may fill them. Large ones
+    are not cleared first, which would take half as long as reading them."""
+    return bytes(length) if length < _LARGE else _uncleared_bytes(None, length)
+
+
+_uncleared_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
+_uncleared_bytes.restype = ctypes.py_object
+_uncleared_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
+_LARGE: Final = 1 << 16
+_LARGEST_BLOCK: Final = 1 << 20
+
+
+def _left(raw: io.FileIO) -> int:
+    """How many bytes `read_all` should ask for first."""
+    try:
+        left = os.fstat(raw.fileno()).st_size - raw.tell()
+    except OSError:
+        left = 0
+    return left if left > 0 else io.DEFAULT_BUFFER_SIZE
+
+
+def _check(result: int) -> None:
+    if result not in (-errno.EAGAIN, -errno.EINTR):
+        raise failure(result)
+
+
+async def _by_thread(call: Any, fd: int, argument: object) -> int | None:
+    try:
+        moved: int = await trio.to_thread.run_sync(call, fd, argument)
+    except BlockingIOError:
+        return None
+    return moved
