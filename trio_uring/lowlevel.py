@@ -5,7 +5,9 @@ submission and returns the kernel's answer: an int >= 0, or it raises OSError wi
 and, where it was given one, the file's name. An operation that the kernel is too old for
 raises OSError with EINVAL; ``python -m trio_uring doctor`` lists what it has.
 
-Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves.
+Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves;
+but not with a write to a regular file that ends short, as on a full disk: Linux, 6.18 too,
+returns what was written and leaves the position where it was.
 A buffer is whatever has the buffer protocol, contiguous, and writable if it is read into;
 it cannot be resized before the operation is over. A file is a descriptor, or has
 ``fileno()``; it has to stay open that long. ``dir_fd`` is a directory's descriptor, from
