@@ -18,8 +18,20 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("native/*.c"))
-C_FLAGS = ["-std=c11", "-D_GNU_SOURCE", '-DTU_LIBURING_VERSION="lint"', "-Wall", "-Wextra", "-Werror"]
+SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("native/*.c", "benchmarks/native/*/*.c")
+    for path in ROOT.glob(pattern)
+)
+C_FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    '-DTU_LIBURING_VERSION="lint"',
+    "-DWITH_TLS",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
@@ -28,11 +40,13 @@ MYPY = [
     "noxfile.py",
     "demo",
     "tests/trio_suite/on_io_uring.py",
+    "tests/trio_suite/on_our_files.py",
 ]
 
 # What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
 # which pyOpenSSL 26 refuses, on epoll as well.
 TRIO_TESTS = ["pytest>=8", "trustme", "async_generator", "astor", "jedi", "pylint", "cryptography"]
+TRIO_FILE_TESTS = ["trio._tests.test_path"]
 TRIO_RELEASES = [
     nox.param("trio==0.29.0", "pyopenssl<26", id="0.29"),
     nox.param("trio==0.32.0", "pyopenssl", id="0.32"),
@@ -54,20 +68,15 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize(("trio", "pyopenssl"), TRIO_RELEASES)
 def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
-    """Trio's own suite, as its wheel brings it, on io_uring."""
+    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files, of ours."""
     session.install("--upgrade", "-e", ".", trio, pyopenssl, *TRIO_TESTS)
     packages = Path(
         session.run("python", "-c", "import trio; print(trio.__path__[0])", silent=True) or ""
     ).parent
-    session.run(
-        "pytest",
-        "--config-file=tests/trio_suite/pytest.ini",
-        f"--rootdir={packages}",
-        "--pyargs",
-        "trio",
-        f"--ignore={packages}/trio/_tests/tools",
-        *(session.posargs or ["-q"]),
-    )
+    suite = ["pytest", "--config-file=tests/trio_suite/pytest.ini", f"--rootdir={packages}", "--pyargs"]
+    arguments = session.posargs or ["-q"]
+    session.run(*suite, "trio", f"--ignore={packages}/trio/_tests/tools", *arguments)
+    session.run(*suite, "-p", "on_our_files", *TRIO_FILE_TESTS, *arguments)
 
 
 @nox.session

@@ -117,7 +117,7 @@ def measure(planned: list[Planned], number: int, rounds: int) -> None:
             try:
                 measured, series.seen = jobs[side].measure()
             except ChildError as error:
-                measured, series.failure = {}, f"round {number + 1}: {error}"
+                measured, series.failure = {}, f"round {number + 1}: {report.without_folders(str(error))}"
             series.rounds.append(measured)
         progress(f"round {number + 1} of {rounds}", case, begun)
 
@@ -129,7 +129,7 @@ def count_system_calls(planned: list[Planned]) -> None:
             try:
                 case.series[side].system_calls = job.count_system_calls()
             except ChildError as error:
-                case.series[side].failure = f"under strace: {error}"
+                case.series[side].failure = f"under strace: {report.without_folders(str(error))}"
         progress("system calls", case, begun)
 
 

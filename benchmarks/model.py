@@ -30,13 +30,13 @@ FORMAT = 1
 class Metric:
     title: str
     unit: str
-    """"/s" and "" are plain numbers; "s" and "B" are written with a prefix."""
+    """"/s" is a plain number, "" a share; "s", "B" and "B/s" are written with a prefix."""
     more_is_better: bool
 
 
 METRICS = {
     "rate": Metric("throughput", "/s", True),
-    "per_cpu_second": Metric("per server CPU second", "/s", True),
+    "per_cpu_second": Metric("per CPU second", "/s", True),
     "bytes_per_second": Metric("throughput", "B/s", True),
     "seconds": Metric("time", "s", False),
     "p50": Metric("p50", "s", False),
@@ -64,8 +64,10 @@ class Side:
 @attrs.define
 class Series:
     rounds: list[Measurement] = attrs.field(factory=list)
+    """In the order in which they were run. One that failed is empty, so that those after it
+    still stand beside the same round of the other sides."""
     seen: str = ""
-    """The backend that was at work, as observed: see backend.py."""
+    """The backend that was at work, as observed: see runtimes.py; the last round's, since each is checked."""
     system_calls: dict[str, float] = attrs.field(factory=dict)
     """For each operation, by name; from a pass of its own, in which the server is slowed down."""
     failure: str = ""
@@ -105,11 +107,19 @@ class Case:
     note: str = ""
     """What a reader has to know of it: a limit of the machine."""
 
-    def ratios(self, side: str, metric: str | None = None) -> list[float]:
-        """Of each round that both sides have: the side's value / the baseline's."""
+    def ratios(self, side: str, metric: str | None = None, against: str | None = None) -> list[float]:
+        """Of each round that both sides have: the side's value / the other's, which is the
+        baseline unless it is named."""
         metric = metric or self.metric
-        pairs = zip(self.series[side].rounds, self.series[self.baseline].rounds, strict=False)
+        others = self.series[against or self.baseline].rounds
+        pairs = zip(self.series[side].rounds, others, strict=False)
         return [ours[metric] / base[metric] for ours, base in pairs if base.get(metric) and metric in ours]
+
+    def advantages(self, side: str, metric: str | None = None, against: str | None = None) -> list[float]:
+        """The ratios, turned so that more than 1 is better for the side. Of nothing there is none."""
+        more_is_better = METRICS[metric or self.metric].more_is_better
+        ratios = [ratio for ratio in self.ratios(side, metric, against) if ratio]
+        return ratios if more_is_better else [1 / ratio for ratio in ratios]
 
 
 @attrs.define

@@ -35,10 +35,9 @@ from processes import (
     memory,
     on_cpu,
 )
+from programs import Programs, build, default_folder
 from runtimes import ASYNCIO, TRIO, WrongBackendError, polled_with, seen
 from servers.unsupported import UNSUPPORTED
-
-from native.build import Programs, build
 
 STREAMS = (*TRIO, *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)
@@ -89,7 +88,7 @@ class Server:
 
 @cache
 def _programs() -> Programs:
-    return build()
+    return build(default_folder())
 
 
 @cache
@@ -122,6 +121,8 @@ class Load:
             with start_generator(server, self.options, self.seconds, self.warmup) as generator:
                 answer = generator.ask()
             measured = {**measurement(answer), "peak_rss": memory(server.pid, "VmHWM")}
+            if self.options[0] == "udp":
+                measured["lost_share"] = answer["lost"] / (answer["requests"] + answer["lost"])
             return measured, self.server.seen(server, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
@@ -145,6 +146,8 @@ def start_generator(server: Child, options: Iterable[str], seconds: float, warmu
 def measurement(answer: dict[str, Any]) -> Measurement:
     """From what a load generator answers, with the CPU seconds of both."""
     requests, seconds = answer["requests"], answer["seconds"]
+    if not requests:
+        raise ChildError(f"no request was answered in {seconds:.2f} s")
     measured = {
         "rate": requests / seconds,
         "per_cpu_second": requests / answer["server_cpu"],
@@ -152,8 +155,6 @@ def measurement(answer: dict[str, Any]) -> Measurement:
         "server_busy": answer["server_cpu"] / seconds,
         "generator_busy": answer["generator_cpu"] / seconds,
     }
-    if "lost" in answer:
-        measured["lost_share"] = answer["lost"] / (requests + answer["lost"])
     percentiles = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))
     return measured | {metric: answer[key] for metric, key in percentiles if answer[key] is not None}
 
@@ -300,7 +301,7 @@ def echo(scale: Scale) -> list[Planned]:
     connections, sizes = {
         "full": ((1, 50, 500, 5000), (1 << 10, 1 << 16, 1 << 20)),
         "quick": ((50, 500), (1 << 16,)),
-        "smoke": ((1, 20), (1 << 20,)),
+        "smoke": ((1, 20), (1 << 16,)),
     }[scale.name]
     streams = [(64, count) for count in connections] + [(size, 50) for size in sizes]
     sockets = [(64, count) for count in connections if count in (20, 50, 500)]

@@ -30,7 +30,7 @@ class Scale:
 SCALES = {
     "full": Scale("full", 5, 1.0, 0.2),
     "quick": Scale("quick", 3, 0.4, 0.1),
-    "smoke": Scale("smoke", 1, 0.05, 0.01),
+    "smoke": Scale("smoke", 1, 0.2, 0.01),
 }
 
 

@@ -42,7 +42,7 @@ class Child:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = [str(word) for word in command]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in end()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in __exit__
         self._unread = b""
         with on_cpu(cpu):
             self._process = subprocess.Popen(
@@ -64,8 +64,11 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._errors:
+            status = self.end()
+            if status != 0 and kind is None:
+                raise self._failed(f"ended with status {status}")
 
     def ask(self, question: Mapping[str, Any] | None = None, patience: float = PATIENCE) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -75,15 +78,17 @@ class Child:
             raise self._failed("ended") from None
         return self._answer(patience)
 
-    def end(self) -> None:
-        with self._process, self._errors:
+    def end(self) -> int:
+        """Ends its standard input, and waits; the status, negative if it had to be killed."""
+        with self._process:
             assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
             try:
-                self._process.wait(10)
+                self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+        return self._process.returncode
 
     def _answer(self, patience: float) -> dict[str, Any]:
         assert self._process.stdout is not None

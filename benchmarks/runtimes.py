@@ -1,5 +1,7 @@
 """The runtimes that are compared: how a program starts on one, and which one it is on.
 
+Only what a runtime needs is imported: the memory of its process is measured.
+
 A measured program is told its runtime by key and starts on it with `run_trio` or
 `run_asyncio`. Which backend it got is asked of the running loop, by `trio_backend` or
 `asyncio_backend`, and looked at from outside, by `seen`: what a process has open in
@@ -8,12 +10,14 @@ A measured program is told its runtime by key and starts on it with `run_trio` o
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class WrongBackendError(Exception):
@@ -53,6 +57,8 @@ def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
 
 
 def run_asyncio(runtime: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    import asyncio
+
     loop = _new_loop(runtime)
     asyncio.set_event_loop(loop)
     loop.run_until_complete(main())
@@ -68,6 +74,8 @@ def _new_loop(runtime: str) -> asyncio.AbstractEventLoop:
 
         loop: asyncio.AbstractEventLoop = rloop.new_event_loop()
         return loop
+    import asyncio
+
     return asyncio.SelectorEventLoop()
 
 
@@ -79,6 +87,8 @@ def trio_backend() -> str:
 
 
 def asyncio_backend() -> str:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):
         return f"asyncio, {type(vars(loop)['_selector']).__name__}"

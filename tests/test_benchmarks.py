@@ -1,4 +1,4 @@
-"""The benchmarks run, on the backends that they claim."""
+"""The micro group's steps run, on the backends that they claim."""
 
 from __future__ import annotations
 
@@ -8,44 +8,77 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-SECCOMP = Path(__file__).with_name("seccomp.py")
-
+TESTS = Path(__file__).resolve().parent
+FOLDER = TESTS.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
-from micro import BENCHMARKS  # noqa: E402
+import micro  # noqa: E402
+from plan import SCALES  # noqa: E402
+from processes import ChildError  # noqa: E402
+from runtimes import TRIO, WrongBackendError  # noqa: E402
+
+SCRIPT = str(FOLDER / "micro.py")
+# A child on epoll where io_uring was asked for: the kernel refuses it, and a fallback is allowed.
+REFUSED = [str(TESTS / "seccomp.py"), "EPERM", "io_uring_setup", "--", "env", "TRIO_URING_FALLBACK=epoll"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
-def test_both_sides_are_compared() -> None:
-    name = "wait_readable, ready"
-    done = run(sys.executable, str(FOLDER / "compare.py"), "--rounds", "1", "--scale", "0.01", name)
+@pytest.mark.parametrize("runtime", TRIO)
+def test_each_benchmark_runs_as_a_script(runtime: str) -> None:
+    done = run(SCRIPT, "--runtime", runtime, "--scale", "0.001", "--values", "1", "--warmups", "0")
     assert done.returncode == 0, done.stderr
-    assert f"| {name} | " in done.stdout
-
-
-@pytest.mark.parametrize("side", ["epoll", "io_uring"])
-def test_each_benchmark_runs(side: str) -> None:
-    options = ["--side", side, "--scale", "0.001", "--values", "1", "--warmups", "0"]
-    done = run(sys.executable, str(FOLDER / "micro.py"), *options)
-    assert done.returncode == 0, done.stderr
-    for name in BENCHMARKS:
+    for name in micro.BENCHMARKS:
         assert f"{name}: " in done.stdout
 
 
-def test_benchmark_on_another_backend_than_it_claims_fails() -> None:
-    refused = [
-        sys.executable,
-        str(SECCOMP),
-        "EPERM",
-        "io_uring_setup",
-        "--",
-        "env",
-        "TRIO_URING_FALLBACK=epoll",
-    ]
-    options = ["--side", "io_uring", "--scale", "0.001", "--inherit-environ", "TRIO_URING_FALLBACK"]
-    done = run(*refused, sys.executable, str(FOLDER / "micro.py"), *options, "idle checkpoint")
-    assert done.returncode != 0
-    assert "this is epoll, not io_uring" in done.stderr
+def test_suite_measures_each_benchmark_on_both_runtimes() -> None:
+    planned = micro.plan(SCALES["smoke"])
+    assert [one.case.name for one in planned] == list(micro.BENCHMARKS)
+    opened = {"trio-epoll": "it has open: eventpoll", "trio-uring": "it has open: io_uring"}
+    for one in planned:
+        assert set(one.jobs) == set(TRIO)
+        for runtime, job in one.jobs.items():
+            measurement, seen = job.measure()
+            assert 0 < measurement["seconds"] < 1
+            assert seen.endswith(opened[runtime])
+
+
+def test_each_round_measures_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["idle checkpoint", "wait_readable, ready"]
+    processes = micro.Processes("trio-epoll", 0.001, 1, names)
+    started = []
+    measured = micro.Processes._measured
+    monkeypatch.setattr(
+        micro.Processes, "_measured", lambda self: started.append(self.runtime) or measured(self)
+    )
+    for _ in range(2):
+        for name in names:
+            processes.take(name)
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize("worker", [[], ["--worker"]])
+def test_script_on_another_backend_than_it_claims_fails(worker: list[str]) -> None:
+    options = ["--runtime", "trio-uring", "--scale", "0.001", "--inherit-environ", "TRIO_URING_FALLBACK"]
+    done = run(*REFUSED, sys.executable, SCRIPT, *options, *worker, "idle checkpoint")
+    assert done.returncode == 1
+    assert f"{micro.WRONG_BACKEND}: this was to be Trio, trio-uring" in done.stderr
+    assert "its loop says 'epoll'" in done.stderr
+
+
+def test_suite_refuses_what_ran_on_another_backend() -> None:
+    program = (
+        "import micro; micro.Processes('trio-uring', 0.001, 1, ['idle checkpoint']).take('idle checkpoint')"
+    )
+    done = run(*REFUSED, f"PYTHONPATH={FOLDER}", sys.executable, "-c", program)
+    assert done.returncode == 1
+    assert f"{WrongBackendError.__name__}: this was to be" in done.stderr
+
+
+def test_suite_reports_a_benchmark_that_fails() -> None:
+    with pytest.raises(ChildError, match="no such benchmark: nonsense"):
+        micro.Processes("trio-epoll", 0.001, 1, ["nonsense"]).take("nonsense")

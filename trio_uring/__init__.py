@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from .errors import UringFallbackWarning, UringUnavailableError
     from .manager import UringStatistics
     from .options import RingOptions
+    from .paths import Path
     from .send_file import send_file
     from .session import install, installed, run, start_guest_run, uninstall
 
 __all__ = [
     "Capabilities",
+    "Path",
     "RingOptions",
     "UringFallbackWarning",
     "UringStatistics",
@@ -39,6 +41,7 @@ __all__ = [
 # import neither Trio nor the core. The command line sets the program's sys.path first.
 _HOMES = {
     "Capabilities": "capability",
+    "Path": "paths",
     "RingOptions": "options",
     "UringFallbackWarning": "errors",
     "UringStatistics": "manager",

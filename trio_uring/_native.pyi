@@ -1,15 +1,12 @@
 """The core's interface, as native/interface.h gives it to cffi."""
 
-from typing import Any, NewType, overload
+from typing import Any, NewType
 
 from typing_extensions import Buffer
 
 Core = NewType("Core", object)
-
-class Pointer:
-    """Keeps what it points to where it is, for as long as it lives or until it is released."""
-
-    def __len__(self) -> int: ...
+Pointer = NewType("Pointer", object)
+"""Keeps what it points to where it is, for as long as it lives."""
 
 class _Statistics:
     setup_flags: int
@@ -73,11 +70,7 @@ class _Ffi:
     NULL: Pointer
     def new(self, kind: str, initial: object = ..., /) -> Any: ...
     def buffer(self, pointer: Any, size: int, /) -> Any: ...
-    @overload
     def from_buffer(self, buffer: Buffer, /) -> Pointer: ...
-    @overload
-    def from_buffer(self, kind: str, buffer: Buffer, require_writable: bool = ..., /) -> Pointer: ...
-    def release(self, pointer: Pointer, /) -> None: ...
     def cast(self, kind: str, value: object, /) -> Any: ...
     def string(self, pointer: Any, /) -> bytes: ...
     def sizeof(self, kind: str, /) -> int: ...

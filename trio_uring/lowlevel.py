@@ -89,26 +89,26 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
-    pinned = _pinned(buffer, writable=True)
-    return await _transfer(_READ, file, pinned, min(len(pinned), _MOST), offset, (pinned,))
+    view = _bytes_of(buffer, writable=True)
+    return await _transfer(_READ, file, _pointer(view), min(len(view), _MOST), offset, (view,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
-    pinned = _pinned(data)
-    return await _transfer(_WRITE, file, pinned, min(len(pinned), _MOST), offset, (pinned,))
+    view = _bytes_of(data)
+    return await _transfer(_WRITE, file, _pointer(view), min(len(view), _MOST), offset, (view,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
     """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    pinned = [_pinned(buffer, writable=True) for buffer in buffers]
-    return await _transfer(_READV, file, _vector(pinned), len(pinned), offset, pinned)
+    views = [_bytes_of(buffer, writable=True) for buffer in buffers]
+    return await _transfer(_READV, file, _vector(views), len(views), offset, views)
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
     """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    pinned = [_pinned(buffer) for buffer in buffers]
-    return await _transfer(_WRITEV, file, _vector(pinned), len(pinned), offset, pinned)
+    views = [_bytes_of(buffer) for buffer in buffers]
+    return await _transfer(_WRITEV, file, _vector(views), len(views), offset, views)
 
 
 async def fsync(file: int | HasFileno) -> None:
@@ -300,24 +300,30 @@ def _address(buffer: ReadableBuffer) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
 
 
-def _pinned(buffer: ReadableBuffer, *, writable: bool = False) -> Pointer:
-    try:
-        return ffi.from_buffer("char[]", buffer, writable)
-    except BufferError:
-        if writable and memoryview(buffer).readonly:
-            raise TypeError("the buffer is read-only, and is to be read into") from None
-        raise
+def _pointer(view: memoryview) -> Pointer:
+    """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
+    ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
+    after an error that somebody keeps."""
+    pointer: Pointer = ffi.cast("void *", ffi.from_buffer(view))
+    return pointer
 
 
-def _vector(pinned: Sequence[Pointer]) -> Pointer:
-    """An array of struct iovec."""
-    if len(pinned) > _MOST_BUFFERS:
+def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
+    view = memoryview(buffer).cast("B")
+    if writable and view.readonly:
+        raise TypeError("the buffer is read-only, and is to be read into")
+    return view
+
+
+def _vector(views: Sequence[memoryview]) -> Pointer:
+    """An array of struct iovec, which does not pin what it points to."""
+    if len(views) > _MOST_BUFFERS:
         raise failure(-errno.EINVAL)
     array = array_module("L")
-    for pointer in pinned:
-        array.append(int(ffi.cast("uintptr_t", pointer)))
-        array.append(len(pointer))
-    return ffi.from_buffer("char[]", array)
+    for view in views:
+        array.append(_address(view))
+        array.append(len(view))
+    return ffi.from_buffer(array)
 
 
 def _checked(result: int) -> int:
@@ -332,15 +338,15 @@ async def _transfer(
     address: Pointer,
     length: int,
     offset: int | None,
-    pinned: Sequence[Pointer],
+    views: Sequence[memoryview],
 ) -> int:
     at = _offset(offset)
     try:
-        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=pinned))
+        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=views))
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
-        for pointer in pinned:
-            ffi.release(pointer)
+        for view in views:
+            view.release()
         raise
 
 

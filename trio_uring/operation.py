@@ -88,8 +88,8 @@ async def perform(
     """The result of one operation: >= 0, or -errno. A checkpoint.
 
     ``opcode`` may have ASYNC in it. ``address`` and ``held`` are kept until the kernel is
-    done with them. Cancelled: the
-    operation has not happened, or a part of it that the kernel does not tell of.
+    done with them. Cancelled: the operation has not happened, or a part of it that the
+    kernel does not tell of.
     """
     await checkpoint_if_cancelled()
     slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)

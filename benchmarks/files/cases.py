@@ -1,0 +1,309 @@
+"""The files group: what is done with files, by which libraries.
+
+All sides do the same steps: where a library has one file object for one task, so have
+the others; where one opens, reads and closes, so do the others. trio.Path.read_bytes and
+its like, which take these three steps in one go to a thread, are not measured. Children
+are not pinned to a CPU, since most sides work with threads.
+
+What is written is not synchronised with the disk, except by aiofile (see libraries.py),
+which for one large file does so after the clock has stopped. It is removed right after
+the measurement, so that nothing is left to be written while the next side is measured.
+
+The peak of the memory includes the interpreter and what it imported; it is told only of
+a child that did nothing else before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import attrs
+from model import Case, Measurement, Series, Side
+from plan import Job, Planned, Scale
+from processes import Child, ChildError, counted_system_calls
+from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
+
+from files import cache, fio
+from files.contents import BLOCK, CHUNK, block, characters, write, write_blocks, write_lines
+from files.program import PLAIN
+from files.work import PERCENTILES, Kind, Work
+
+Cache = Literal["warm", "cold"]
+
+SIDES = {
+    PLAIN: Side("plain open, one thread", "other"),
+    "trio-epoll": Side(RUNTIMES["trio-epoll"].label, "trio-epoll"),
+    "trio-uring": Side(RUNTIMES["trio-uring"].label, "trio-uring"),
+    "anyio": Side("anyio, asyncio", "asyncio"),
+    "aiofiles": Side("aiofiles, asyncio", "asyncio"),
+    "aiofile": Side("aiofile, asyncio", "asyncio"),
+    "fio": Side("fio, io_uring", "limit"),
+}
+LIBRARIES = tuple(side for side in SIDES if side != "fio")
+BASELINE = "trio-epoll"
+STRACE_SECONDS = 0.15
+_STATES: tuple[Cache, ...] = ("warm", "cold")
+_SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
+_CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
+
+
+def plan(scale: Scale, folder: Path) -> list[Planned]:
+    """Writes the files to be read into ``folder``, which is the caller's to remove."""
+    folder = folder.resolve()  # children have another current directory
+    data, text, small = folder / "data", folder / "text", folder / "small"
+    data_bytes = scale.choose(1 << 30, 256 << 20, 1 << 20)
+    random_blocks = scale.choose(256 << 20, 64 << 20, 1 << 20) // BLOCK
+    files = scale.choose(1000, 200, 10)
+    lines = scale.choose(100_000, 20_000, 1000)
+    write_blocks(data, data_bytes)
+    write_lines(text, lines)
+    small.mkdir()
+    for number in range(files):
+        write(small / f"{number:06}", [block(number)])
+
+    counted = Children(shared=True)
+    children = counted if scale.name == "smoke" else Children(shared=False)
+    atexit.register(counted.end)
+    case = partial(_case, children=children, counted=counted)
+    brief, long = scale.seconds * 0.4, scale.seconds * 0.5
+    cases = [
+        case(
+            f"random 4 KiB reads, {tasks} task{'s' * (tasks > 1)}, {state} cache",
+            Work("random", str(data), random_blocks, tasks, brief),
+            {"tasks": tasks},
+            state,
+        )
+        for state in _STATES
+        for tasks in (1, 64)
+    ]
+    for kind, doing in _SMALL.items():
+        where = folder / "new" if kind == "small-write" else small
+        work = Work(kind, str(where), files, min(64, files), long)
+        cases.append(case(f"{files:,} small files {doing}, 64 at a time", work, {"files": files}, "warm"))
+    chunks = data_bytes // CHUNK
+    reads = Work("sequential-read", str(data), chunks, 1, long)
+    cases += [
+        case(f"sequential read, {state} cache", reads, {"bytes": data_bytes}, state) for state in _STATES
+    ]
+    writes = Work("sequential-write", str(folder / "written"), chunks, 1, long)
+    cases.append(case("sequential write", writes, {"bytes": data_bytes}, "warm"))
+    iterated = Work("lines", str(text), lines, 1, long)
+    cases.append(case("lines of a text file", iterated, {"lines": lines}, "warm"))
+    return cases
+
+
+def _case(
+    name: str,
+    work: Work,
+    parameters: dict[str, float],
+    state: Cache,
+    *,
+    children: Children,
+    counted: Children,
+) -> Planned:
+    metric = "bytes_per_second" if work.kind.startswith("sequential") else "rate"
+    case = Case("files", name, BASELINE, metric, {}, parameters)
+    jobs: dict[str, Job] = {}
+    for side in LIBRARIES:
+        if reason := _CANNOT.get((side, work.kind)):
+            case.series[side] = Series(failure=reason)
+        else:
+            jobs[side] = LibraryJob(side, work, state, children, counted)
+    if work.kind in fio.MODES:
+        if reason := fio.missing():
+            case.series["fio"] = Series(failure=reason)
+        else:
+            jobs["fio"] = FioJob(work, state)
+    return Planned(case, jobs)
+
+
+class Children:
+    """The children that do the works: a fresh one each time, or one for each side, where
+    the starts would take longer than all else: in a smoke run, and for counting calls."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared: dict[str, Child] = {}
+        self.are_fresh = not shared
+
+    @contextmanager
+    def child(self, side: str) -> Iterator[Child]:
+        command = [sys.executable, "-m", "files.program", side]
+        if self.are_fresh:
+            with Child(command) as child:
+                yield child
+            return
+        with ExitStack() as ended:
+            child = self._shared.pop(side) if side in self._shared else Child(command)
+            ended.push(child)
+            yield child
+            ended.pop_all()
+        self._shared[side] = child
+
+    def end(self) -> None:
+        while self._shared:
+            with self._shared.popitem()[1]:
+                pass
+
+
+@attrs.frozen
+class LibraryJob:
+    side: str
+    work: Work
+    cache: Cache
+    children: Children
+    counted: Children
+
+    def measure(self) -> tuple[Measurement, str]:
+        with self.children.child(self.side) as child, self._prepared(child, self.work):
+            answer = self._done(child, self.work)
+            text = observed(self.side, child.ready["backend"], child.pid)
+        measurement = _measurement(answer, self.work)
+        if not self.children.are_fresh:
+            del measurement["peak_rss"]
+        return measurement, text
+
+    def count_system_calls(self) -> dict[str, float]:
+        work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds))
+        with self.counted.child(self.side) as child, self._prepared(child, work):
+            with counted_system_calls(child.pid) as calls:
+                answer = self._done(child, work)
+            observed(self.side, child.ready["backend"], child.pid)
+        return {name: count / answer["operations"] for name, count in calls.items()}
+
+    @contextmanager
+    def _prepared(self, child: Child, work: Work) -> Iterator[None]:
+        with _written(work):
+            child.ask(attrs.asdict(work))
+            _prepare(work, self.cache)
+            yield
+        child.ask()
+
+    def _done(self, child: Child, work: Work) -> dict[str, float]:
+        answer: dict[str, float] = child.ask()
+        _check(answer, work)
+        return answer
+
+
+@attrs.frozen
+class FioJob:
+    work: Work
+    cache: Cache
+
+    def measure(self) -> tuple[Measurement, str]:
+        _prepare(self.work, self.cache)
+        with _written(self.work):
+            return fio.run(self.work)
+
+    def count_system_calls(self) -> dict[str, float]:
+        """None: fio cannot be held before its work begins."""
+        return {}
+
+
+def observed(side: str, backend: str, pid: int) -> str:
+    """What a child works with, after its work, in words.
+
+    Raises WrongBackendError if that is not what its side claims.
+    """
+    threads, workers = _threads(pid)
+    text = f"{threads} thread{'s' * (threads > 1)}"
+    if workers:
+        text += f", {len(workers)} of the kernel for io_uring ({', '.join(sorted(set(workers)))})"
+    if side in TRIO:
+        return f"{seen(side, backend, pid)}; {text}"
+    if side == PLAIN:
+        if threads != 1 or polled_with(pid):
+            raise WrongBackendError(f"this was to be plain open in one thread, but it has {text}")
+        return text
+    if side == "aiofile":
+        return f"{_seen_caio(backend, pid)}; {text}"
+    return f"{seen('asyncio', backend, pid)}; {text}"
+
+
+def _seen_caio(backend: str, pid: int) -> str:
+    """caio's kernel interface is its own choice, but has to be the one that it tells."""
+    opened = polled_with(pid)
+    loop = RUNTIMES["asyncio"]
+    expected = {loop.opens, "io_uring"} if "linux_uring" in backend else {loop.opens}
+    text = f"{backend}; it has open: {', '.join(sorted(opened)) or 'neither epoll nor io_uring'}"
+    if not backend.startswith(loop.backend) or opened != expected:
+        raise WrongBackendError(f"this was to be aiofile on asyncio, but {text}")
+    return text
+
+
+def _threads(pid: int) -> tuple[int, list[str]]:
+    """How many threads the process has, and the kinds of those that io_uring made for it."""
+    names = [
+        Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip()
+        for thread in os.listdir(f"/proc/{pid}/task")
+    ]
+    workers = [name.rsplit("-", 1)[0] for name in names if name.startswith("iou-")]
+    return len(names) - len(workers), workers
+
+
+def _prepare(work: Work, state: Cache) -> None:
+    if work.kind == "small-read":
+        for number in range(work.count):
+            cache.warm(Path(work.small_file(number)), BLOCK)
+    elif work.kind in ("random", "sequential-read", "lines"):
+        path = Path(work.path)
+        size = path.stat().st_size if work.kind == "lines" else work.count * work.operation_bytes()
+        (cache.warm if state == "warm" else cache.cold)(path, size)
+
+
+@contextmanager
+def _written(work: Work) -> Iterator[None]:
+    """Makes room for what the work writes, and removes it."""
+    path = Path(work.path)
+    if work.kind == "small-write":
+        path.mkdir()
+    try:
+        yield
+    finally:
+        if work.kind == "small-write":
+            shutil.rmtree(path)
+        elif work.kind == "sequential-write" and path.exists():
+            # Pages that are cut off are not written, not even by who synchronises the file later.
+            os.truncate(path, 0)
+            path.unlink()
+
+
+def _check(answer: dict[str, float], work: Work) -> None:
+    """That what the child says to have done is done, and is all unless its time was up."""
+    operations = int(answer["operations"])
+    in_time = work.kind == "random" or answer["seconds"] < work.seconds
+    right = operations > 0
+    if work.kind == "random":
+        right &= answer["seconds"] >= work.seconds
+    else:
+        right &= operations == work.count or (operations < work.count and not in_time)
+    if work.kind == "lines":
+        right &= int(answer["characters"]) == characters(operations)
+    elif work.kind == "small-write":
+        names = os.listdir(work.path)
+        right &= len(names) == operations
+        right &= all(Path(work.path, name).read_bytes() == block(int(name)) for name in names)
+    elif work.kind == "sequential-write":
+        right &= os.stat(work.path).st_size == operations * CHUNK
+    if not right:
+        raise ChildError(f"the work is not done as told: {work}, {answer}")
+
+
+def _measurement(answer: dict[str, float], work: Work) -> Measurement:
+    operations, seconds, cpu = answer["operations"], answer["seconds"], answer["cpu_seconds"]
+    measurement = {
+        "rate": operations / seconds,
+        "per_cpu_second": operations / cpu,
+        "peak_rss": answer["peak_rss"],
+        **{name: answer[name] for name in PERCENTILES if name in answer},
+    }
+    if work.kind.startswith("sequential"):
+        measurement["bytes_per_second"] = operations * CHUNK / seconds
+    return measurement

@@ -1,0 +1,97 @@
+"""What a measured program is told to do, and what it keeps of it.
+
+| kind | operation | path |
+| --- | --- | --- |
+| random | seek and read a block; each task has its own file object, unbuffered | a file |
+| small-read | open, read all, close | a folder |
+| small-write | open a new file, write a block, close | a folder |
+| small-stat | stat | a folder |
+| sequential-read | read the next chunk | a file |
+| sequential-write | write the next chunk to a new file, which is not synchronised | a file |
+| lines | the next line, decoded | a file |
+
+A work ends when it is done, and no later than its time, except for "random", which
+always takes its time. Files are opened before the clock starts where one file is
+worked on, and are closed after it has stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from array import array
+from typing import Literal
+
+import attrs
+from processes import cpu_seconds, memory
+
+from files.contents import BLOCK, CHUNK
+
+Kind = Literal[
+    "random", "small-read", "small-write", "small-stat", "sequential-read", "sequential-write", "lines"
+]
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+SAMPLES_BEYOND = 10
+"""A percentile that fewer samples lie beyond is not told."""
+LINES_BETWEEN_LOOKS = 256
+"""At the clock, which costs as much as a line does."""
+
+
+@attrs.frozen
+class Work:
+    kind: Kind
+    path: str
+    count: int
+    """Blocks that are chosen from, files, chunks or lines."""
+    tasks: int
+    seconds: float
+
+    def operation_bytes(self) -> int:
+        return CHUNK if self.kind.startswith("sequential") else BLOCK
+
+    def small_file(self, number: int) -> str:
+        return f"{self.path}/{number:06}"
+
+
+class Record:
+    """Works keep latencies where an operation is long, and else a count of operations."""
+
+    def __init__(self, work: Work) -> None:
+        self.operations = 0
+        self.characters = 0
+        self.latencies = array("d")
+        self._seconds = work.seconds
+        self.deadline = 0.0
+
+    def begin(self) -> None:
+        self._cpu = cpu_seconds(os.getpid())
+        self._start = time.perf_counter()
+        self.deadline = self._start + self._seconds
+
+    def end(self) -> dict[str, float]:
+        """What was done, and at what cost: looked at in this order, so that to tell it is not part of it."""
+        return {
+            "seconds": time.perf_counter() - self._start,
+            "cpu_seconds": cpu_seconds(os.getpid()) - self._cpu,
+            "peak_rss": memory(os.getpid(), "VmHWM"),
+            "operations": self.operations or len(self.latencies),
+            "characters": self.characters,
+            **self._percentiles(),
+        }
+
+    def _percentiles(self) -> dict[str, float]:
+        ordered = sorted(self.latencies)
+        return {
+            name: ordered[_rank(len(ordered), share) - 1]
+            for name, share in PERCENTILES.items()
+            if enough(len(ordered), share)
+        }
+
+
+def enough(samples: int, share: float) -> bool:
+    return samples - _rank(samples, share) >= SAMPLES_BEYOND
+
+
+def _rank(samples: int, share: float) -> int:
+    return math.ceil(samples * share)
