@@ -163,6 +163,8 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 {
 	struct tu_operation *operation = &operations->slots[slot];
 
+	if (operation->state == TU_FREE)
+		return 0;
 	if (withdraw(ring, identity(operations, slot))) {
 		release(operations, slot);
 		return 0;

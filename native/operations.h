@@ -90,7 +90,7 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
 /* Asks the kernel to let go of a slot's operation and releases the slot of a poll. 1 if
- * the kernel has to be flushed for it, 0 if it never knew. */
+ * the kernel has to be flushed for it, 0 if it never knew or is done with it. */
 int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
 void tu_operations_cancel_all(struct tu_operations *operations, struct tu_ring *ring);

@@ -8,7 +8,9 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import stat
+import subprocess
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from trio_uring.features import has_operation
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+MAP_NORESERVE = 0x4000  # in mmap from Python 3.11 on
 HUGE = (1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, (1 << 64) + 1)
 NUMBERS = (0, 1, 4096, -1, -2, -(1 << 31), -(1 << 62), -(1 << 64), *HUGE)
 PATHS: tuple[Any, ...] = (
@@ -283,8 +286,6 @@ def test_two_paths_may_start_at_two_directories(two_trees: Callable[..., None]) 
 
 
 def test_descriptors_run_out_as_with_os(tree: Path) -> None:
-    import resource
-
     async def main() -> object:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         await lowlevel.statx("file")
@@ -462,7 +463,7 @@ async def our_splice_back(ends: tuple[int, int], moving: Awaitable[int]) -> int:
 
 
 def test_one_call_moves_what_one_system_call_does(tree: Path) -> None:
-    large = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    large = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
 
     async def main() -> None:
         with open("/dev/null", "wb", buffering=0) as null:
@@ -567,6 +568,54 @@ def test_a_full_device_is_enospc() -> None:
                 assert raised.value.errno == errno.ENOSPC
 
     URING.run(main)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB; needs root, and a container that lets it mount."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_takes_what_it_can_and_then_is_enospc(small_disk: Path) -> None:
+    data = bytes(100_000)
+
+    async def main() -> None:
+        with open(small_disk / "ours", "wb", buffering=0) as file:
+            assert await lowlevel.write(file, data, 0) == 1 << 16
+            with pytest.raises(OSError, match="No space left on device"):
+                await lowlevel.write(file, data, 1 << 16)
+            with pytest.raises(OSError, match="No space left on device"):
+                await lowlevel.fallocate(file, 0, 0, 1 << 17)
+
+    URING.run(main)
+
+
+def test_a_file_that_would_be_too_large_is_cut_off_and_then_efbig(tree: Path) -> None:
+    async def main() -> list[object]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with open("file", "wb", buffering=0) as file:
+            # The limit is the submitting thread's, also for the kernel's workers.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+            try:
+                results = [
+                    await of_ours(partial(lowlevel.write, file, bytes(4000), offset))
+                    for offset in (0, 4000, 5000)
+                ]
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return results
+
+    results = URING.run(main)
+    assert results == [4000, 1000, (OSError, errno.EFBIG, os.strerror(errno.EFBIG), None, None)]
+    assert os.path.getsize("file") == 5000
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_ends_there(tree: Path) -> None:

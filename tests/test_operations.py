@@ -19,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 from child_process import output_of
-from equivalence import Backend, every_ring, io_statistics
+from equivalence import Backend, every_backend, every_ring, io_statistics
 from trio._core import _thread_cache
 
 import trio_uring
@@ -294,6 +294,45 @@ def test_an_instrument_cancels_what_has_completed_and_the_result_is_kept(backend
     assert reads == {0: b"0000", 1: b"1111"}
 
 
+@every_backend
+def test_an_instrument_cancels_a_wait_whose_event_has_come(backend: Backend) -> None:
+    """The same for readiness: the run goes on, and so does the descriptor."""
+    scopes = {0: trio.CancelScope(), 1: trio.CancelScope()}
+
+    class Canceller(trio.abc.Instrument):
+        armed = False
+
+        def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+            if self.armed and task.name in ("0", "1"):
+                self.armed = False
+                scopes[1 - int(task.name)].cancel()
+
+    canceller = Canceller()
+
+    async def wait(number: int, pipe: Pipe) -> None:
+        with scopes[number]:
+            await trio.lowlevel.wait_readable(pipe.reader)
+
+    async def main() -> None:
+        with Pipe() as first, Pipe() as second:
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait, 0, first, name="0")
+                    nursery.start_soon(wait, 1, second, name="1")
+                    await trio.testing.wait_all_tasks_blocked()
+                    await trio.sleep(0)
+                    os.write(first.writer, b"0000")
+                    os.write(second.writer, b"1111")
+                    canceller.armed = True
+                for pipe in (first, second):
+                    await trio.lowlevel.wait_readable(pipe.reader)
+                    assert len(os.read(pipe.reader, 9)) == 4
+                for number in scopes:
+                    scopes[number] = trio.CancelScope()
+
+    backend.run(main, instruments=[canceller])
+
+
 # Signals
 
 
@@ -527,6 +566,7 @@ class CrashingClock(trio.abc.Clock):
         return deadline - time.monotonic()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
 @every_ring
 def test_a_crashed_run_waits_for_the_kernel_and_leaves_nothing(
     backend: Backend, pipe: Pipe, same_descriptors: None
@@ -548,6 +588,7 @@ def test_a_crashed_run_waits_for_the_kernel_and_leaves_nothing(
     assert os.read(pipe.reader, 9) == b"12345678"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
 def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptors: None) -> None:
     """Nobody is left to hear of the descriptors."""
     clock = CrashingClock()

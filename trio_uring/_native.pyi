@@ -5,11 +5,8 @@ from typing import Any, NewType
 from typing_extensions import Buffer
 
 Core = NewType("Core", object)
-
-class Pointer:
-    """Keeps what it points to where it is, for as long as it lives or until it is released."""
-
-    def __len__(self) -> int: ...
+Pointer = NewType("Pointer", object)
+"""Keeps what it points to where it is, for as long as it lives."""
 
 class _Statistics:
     setup_flags: int

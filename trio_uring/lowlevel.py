@@ -5,7 +5,9 @@ submission and returns the kernel's answer: an int >= 0, or it raises OSError wi
 and, where it was given one, the file's name. An operation that the kernel is too old for
 raises OSError with EINVAL; ``python -m trio_uring doctor`` lists what it has.
 
-Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves.
+Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves;
+but not with a write to a regular file that ends short, as on a full disk: Linux, 6.18 too,
+returns what was written and leaves the position where it was.
 A buffer is whatever has the buffer protocol, contiguous, and writable if it is read into;
 it cannot be resized before the operation is over. A file is a descriptor, or has
 ``fileno()``; it has to stay open that long. ``dir_fd`` is a directory's descriptor, from
@@ -87,26 +89,26 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
-    pinned = _pinned(buffer, writable=True)
-    return await _transfer(_READ, file, _pointer(pinned), min(len(pinned), _MOST), offset, (pinned,))
+    view = _bytes_of(buffer, writable=True)
+    return await _transfer(_READ, file, _pointer(view), min(len(view), _MOST), offset, (view,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
-    pinned = _pinned(data)
-    return await _transfer(_WRITE, file, _pointer(pinned), min(len(pinned), _MOST), offset, (pinned,))
+    view = _bytes_of(data)
+    return await _transfer(_WRITE, file, _pointer(view), min(len(view), _MOST), offset, (view,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
     """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    pinned = [_pinned(buffer, writable=True) for buffer in buffers]
-    return await _transfer(_READV, file, _vector(pinned), len(pinned), offset, pinned)
+    views = [_bytes_of(buffer, writable=True) for buffer in buffers]
+    return await _transfer(_READV, file, _vector(views), len(views), offset, views)
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
     """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    pinned = [_pinned(buffer) for buffer in buffers]
-    return await _transfer(_WRITEV, file, _vector(pinned), len(pinned), offset, pinned)
+    views = [_bytes_of(buffer) for buffer in buffers]
+    return await _transfer(_WRITEV, file, _vector(views), len(views), offset, views)
 
 
 async def fsync(file: int | HasFileno) -> None:
@@ -298,15 +300,6 @@ def _address(buffer: ReadableBuffer) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
 
 
-def _pinned(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
-    view = memoryview(buffer)
-    if writable and view.readonly:
-        raise TypeError("the buffer is read-only, and is to be read into")
-    if not view.c_contiguous:
-        raise BufferError("the buffer is not contiguous")
-    return view.cast("B")
-
-
 def _pointer(view: memoryview) -> Pointer:
     """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
     ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
@@ -315,12 +308,21 @@ def _pointer(view: memoryview) -> Pointer:
     return pointer
 
 
-def _vector(pinned: Sequence[memoryview]) -> Pointer:
-    """An array of struct iovec."""
-    if len(pinned) > _MOST_BUFFERS:
+def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
+    view = memoryview(buffer)
+    if writable and view.readonly:
+        raise TypeError("the buffer is read-only, and is to be read into")
+    if not view.c_contiguous:
+        raise BufferError("the buffer is not contiguous")
+    return view.cast("B")
+
+
+def _vector(views: Sequence[memoryview]) -> Pointer:
+    """An array of struct iovec, which does not pin what it points to."""
+    if len(views) > _MOST_BUFFERS:
         raise failure(-errno.EINVAL)
     array = array_module("L")
-    for view in pinned:
+    for view in views:
         array.append(_address(view))
         array.append(len(view))
     return ffi.from_buffer(array)
@@ -338,14 +340,14 @@ async def _transfer(
     address: Pointer,
     length: int,
     offset: int | None,
-    pinned: Sequence[memoryview],
+    views: Sequence[memoryview],
 ) -> int:
     at = _offset(offset)
     try:
-        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=pinned))
+        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=views))
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
-        for view in pinned:
+        for view in views:
             view.release()
         raise
 

@@ -196,7 +196,9 @@ class UringManager:
                     operation.result = result
                     reschedule(operation.task, _READY)
                     continue
-                task = (self._readers if kind == _READ else self._writers).pop(fd)
+                task = (self._readers if kind == _READ else self._writers).pop(fd, None)
+                if task is None:  # cancelled by an instrument, since the tick
+                    continue
                 if result >= 0 or result == -errno.ECANCELED:
                     reschedule(task, _READY)
                 else:
