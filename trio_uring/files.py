@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
 
 import trio
@@ -119,25 +118,18 @@ async def open_file(
     if opener is not None or not isinstance(file, (str, bytes, os.PathLike)):
         await checkpoint()
         return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
-    try:
-        flags = _flags(mode, buffering, *arguments, closefd)
-    except TypeError:  # perhaps only because one of them cannot be hashed
+    if buffering == 1:
         flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
+        if "b" in mode:
+            buffering = -1  # the same, and it has warned of it by now
+    else:
+        try:
+            flags = _flags(mode, buffering, *arguments, closefd)
+        except TypeError:  # perhaps only because one of them cannot be hashed
+            flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
     path = os.fspath(file)
     fd = await _open(path, flags)
-    handed_over = False
-
-    def hand_over(*_: object) -> int:
-        nonlocal handed_over
-        handed_over = True
-        return fd
-
-    try:
-        wrapped = open(path, mode, buffering, *arguments, closefd, hand_over)  # noqa: SIM115
-    except BaseException:
-        if not handed_over:  # a warning that is an error
-            os.close(fd)
-        raise
+    wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline)
 
 
@@ -167,12 +159,10 @@ def _flags(
     mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None, closefd: bool
 ) -> int:
     """The flags for these arguments, or what `open` raises for them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it will warn when the file is opened
-        try:
-            open(os.devnull, mode, buffering, encoding, errors, newline, closefd, _opens_nothing)  # noqa: SIM115
-        except _Trial as trial:
-            return int(trial.args[0])
+    try:
+        open(os.devnull, mode, buffering, encoding, errors, newline, closefd, _opens_nothing)  # noqa: SIM115
+    except _Trial as trial:
+        return int(trial.args[0])
     raise AssertionError
 
 
