@@ -24,6 +24,7 @@ from .text_file import TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeGuard
 
     from _typeshed import (
         OpenBinaryMode,
@@ -115,7 +116,8 @@ async def open_file(
     In a run that is on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
-    if opener is not None or not isinstance(file, (str, bytes, os.PathLike)):
+    path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if opener is not None or not _is_path(path):
         await checkpoint()
         return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
     if buffering == 1:
@@ -127,7 +129,6 @@ async def open_file(
             flags = _flags(mode, buffering, *arguments, closefd)
         except TypeError:  # perhaps only because one of them cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
-    path = os.fspath(file)
     fd = await _open(path, flags)
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline)
@@ -152,6 +153,11 @@ class _Trial(Exception):  # noqa: N818  # never seen
 
 def _opens_nothing(_: str, flags: int) -> NoReturn:
     raise _Trial(flags)
+
+
+def _is_path(path: object) -> TypeGuard[str | bytes]:
+    """Not a descriptor, nor what `open` refuses."""
+    return "\0" not in path if isinstance(path, str) else isinstance(path, bytes) and b"\0" not in path
 
 
 @functools.lru_cache(maxsize=64)
