@@ -117,7 +117,7 @@ async def open_file(
     """
     arguments = (encoding, errors, newline)
     path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
-    if opener is not None or not _is_path(path):
+    if opener is not None or not closefd or not _is_path(path):
         await checkpoint()
         return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
     if buffering == 1:
