@@ -12,6 +12,7 @@ import io
 import os
 import pty
 import random
+import resource
 import termios
 import threading
 import tty
@@ -523,6 +524,53 @@ def test_positions_beyond_4_gib(backend: Backend, tmp_path: Path) -> None:
                 await file.truncate((4 << 30) + 1)
                 await file.seek(1 << 32)
                 assert await file.read(2) == b"\0"
+
+    backend.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+@pytest.mark.parametrize("buffering", [0, 16])
+def test_a_write_that_falls_short_moves_the_position_as_far(
+    backend: Backend, tmp_path: Path, mode: str, buffering: int
+) -> None:
+    path = tmp_path / "file"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        async with await open_file(path, mode, buffering) as file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+            try:
+                await file.write(b"a" * 4000)
+                with pytest.raises(OSError, match="File too large"):  # noqa: PT012
+                    assert await file.write(b"b" * 4000) == 1000
+                    await file.write(b"c" * 4000)
+                assert await file.tell() == 5000
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == b"a" * 4000 + b"b" * 1000
+
+    backend.run(main)
+
+
+@on_both
+def test_a_buffer_can_be_resized_after_a_failure(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+
+    async def main() -> None:
+        for buffering in (0, -1):
+            buffer = bytearray(10_000)
+            async with await open_file(path, "rb", buffering) as file:
+                scope = trio.CancelScope()
+                with scope:
+                    scope.cancel()
+                    try:
+                        await file.readinto(buffer)
+                    except BaseException:
+                        buffer.append(0)
+                        raise
+                assert scope.cancelled_caught
 
     backend.run(main)
 

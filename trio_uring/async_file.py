@@ -189,7 +189,11 @@ def _in_turn(allowed: str) -> _Method:
                 turns.taken = True
             try:
                 wrapped = self._wrapped
-                if not getattr(self, allowed) or wrapped.closed:
+                try:
+                    refused = wrapped.closed or not getattr(self, allowed)
+                except ValueError:  # detached
+                    refused = True
+                if refused:
                     answer: R = getattr(wrapped, name)(*args, **kwargs)
                     await checkpoint()
                     return answer

@@ -2,16 +2,15 @@
 
 The standard library's `open` decides on everything: which arguments are allowed, the flags,
 the kind of file, its encoding and the size of its buffer. It is called with an opener that
-hands it the descriptor that the ring has opened. Trial and error come first: an opener that
-opens nothing tells that the arguments are good, and the flags.
+hands it the descriptor that the ring has opened. An opener that opens nothing tells before
+that the arguments are good, and which flags they make.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-import stat
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
 
 import trio
@@ -25,6 +24,7 @@ from .text_file import TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeGuard
 
     from _typeshed import (
         OpenBinaryMode,
@@ -113,19 +113,22 @@ async def open_file(
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
 
-    A named pipe that is opened for reading waits for a writer in a worker thread, as the ring
-    would not wait. In a run that is on epoll the same object does its work in Trio's worker threads.
+    In a run that is on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
-    if isinstance(file, int) or opener is not None:
+    path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if opener is not None or not closefd or not _is_path(path):
         await checkpoint()
         return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
-    try:
-        open(file, mode, buffering, *arguments, closefd, _opens_nothing)  # noqa: SIM115
-    except _Trial as trial:
-        path, flags = trial.args
-    if "b" in mode and buffering == 1:
-        buffering = -1  # the same, and it has warned of it by now
+    if buffering == 1:
+        flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
+        if "b" in mode:
+            buffering = -1  # the same, and it has warned of it by now
+    else:
+        try:
+            flags = _flags(mode, buffering, *arguments, closefd)
+        except TypeError:  # perhaps only because one of them cannot be hashed
+            flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
     fd = await _open(path, flags)
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline)
@@ -145,26 +148,34 @@ _CREATED: Final = 0o666
 
 
 class _Trial(Exception):  # noqa: N818  # never seen
-    """The path and the flags that `open` would open with."""
+    """The flags that `open` would open with."""
 
 
-def _opens_nothing(path: str, flags: int) -> NoReturn:
-    raise _Trial(path, flags)
+def _opens_nothing(_: str, flags: int) -> NoReturn:
+    raise _Trial(flags)
+
+
+def _is_path(path: object) -> TypeGuard[str | bytes]:
+    """Not a descriptor, nor what `open` refuses."""
+    return "\0" not in path if isinstance(path, str) else isinstance(path, bytes) and b"\0" not in path
+
+
+@functools.lru_cache(maxsize=64)
+def _flags(
+    mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None, closefd: bool
+) -> int:
+    """The flags for these arguments, or what `open` raises for them."""
+    try:
+        open(os.devnull, mode, buffering, encoding, errors, newline, closefd, _opens_nothing)  # noqa: SIM115
+    except _Trial as trial:
+        return int(trial.args[0])
+    raise AssertionError
 
 
 async def _open(path: StrOrBytesPath, flags: int) -> int:
-    by_thread = partial(trio.to_thread.run_sync, os.open, path, flags, _CREATED)
     if current_manager() is None:
-        return await by_thread()
-    fd = await lowlevel.openat(path, flags, _CREATED)
-    if flags & (os.O_ACCMODE | os.O_CREAT) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-        return fd
-    # The ring has not waited for a writer. Open it as well, before this one is closed:
-    # a writer may have come by now, and would be alone.
-    try:
-        return await by_thread()
-    finally:
-        os.close(fd)
+        return await trio.to_thread.run_sync(os.open, path, flags, _CREATED)
+    return await lowlevel.openat(path, flags, _CREATED)
 
 
 def _over(wrapped: Any, buffering: int, newline: str | None) -> AsyncFile[Any]:

@@ -15,8 +15,9 @@ import ctypes
 import errno
 import io
 import os
+import stat
 from operator import index
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from trio.lowlevel import checkpoint
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed import ReadableBuffer, WriteableBuffer
+    from typing_extensions import Self
 
 _from_buffer: Any = ffi.from_buffer
 _cast = ffi.cast
@@ -57,15 +59,19 @@ async def read_into(fd: int, memory: Any, length: int, held: object = None) -> i
             return None
 
 
-async def write_from(fd: int, memory: Any, length: int, held: object = None) -> int | None:
+async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = None) -> int | None:
     """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
     written; None if the descriptor is non-blocking and cannot take any."""
+    fd = raw.fileno()
     manager = current_manager()
     if manager is None:
         return await _by_thread(os.write, fd, ffi.buffer(memory, length))
+    before = raw.tell() if raw.seekable() else -1
     while True:
         result = await perform(manager, _WRITE, fd, memory, min(length, _MOST), HERE, held=held)
         if result >= 0:
+            if result < length and before >= 0:
+                _correct(raw, before + result)
             return result
         _check(result)
         if result == -errno.EAGAIN:
@@ -75,13 +81,15 @@ async def write_from(fd: int, memory: Any, length: int, held: object = None) -> 
 async def read_all(raw: io.FileIO, parts: list[bytes]) -> bool:
     """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
     descriptor had no more."""
-    length = _left(raw)
+    length, complete = _left(raw)
     while True:
         data = new_bytes(length)
         got = await read_into(raw.fileno(), _from_buffer(data), length, data)
         if not got:
             return got is not None
         parts.append(data if got == length else data[:got])
+        if got < length and complete:
+            return True
         length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
 
@@ -133,13 +141,13 @@ class RawFile(AsyncFile[bytes]):
     async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """One transfer into ``buffer``; the number of bytes, 0 at the end. None: non-blocking,
         and nothing there."""
-        memory = pinned(self._wrapped, "readinto", buffer, writable=True)
-        if self._given_back:
-            await checkpoint()
-            data = self._take(memory.length)
-            ffi.memmove(memory.address, data, len(data))
-            return len(data)
-        return await read_into(self._wrapped.fileno(), *memory)
+        with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
+            if self._given_back:
+                await checkpoint()
+                data = self._take(memory.length)
+                ffi.memmove(memory.address, data, len(data))
+                return len(data)
+            return await read_into(self._wrapped.fileno(), memory.address, memory.length, memory.held)
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
@@ -241,8 +249,8 @@ class RawFile(AsyncFile[bytes]):
         return b"".join(parts)
 
     async def _write(self, data: ReadableBuffer) -> int | None:
-        memory = pinned(self._wrapped, "write", data)
-        return await write_from(self._wrapped.fileno(), *memory)
+        with pinned(self._wrapped, "write", data) as memory:
+            return await write_from(self._wrapped, memory.address, memory.length, memory.held)
 
     def _take(self, length: int) -> bytes:
         data, self._given_back = self._given_back[:length], self._given_back[length:]
@@ -267,14 +275,26 @@ def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = 
     except (TypeError, ValueError, BufferError):
         getattr(wrapped, name)(buffer)
         raise
-    return Memory(address, view.nbytes, view)
+    return Memory(address, view)
 
 
-class Memory(NamedTuple):
-    address: Any
-    length: int
-    held: object
-    """Keeps the memory where it is."""
+class Memory:
+    """A caller's buffer, which stays where it is until the ``with`` block ends."""
+
+    __slots__ = ("address", "held", "length")
+
+    def __init__(self, address: Any, held: memoryview) -> None:
+        self.address = address
+        self.length = held.nbytes
+        self.held = held
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A task that is thrown away with its run leaves the memory to the kernel.
+        if kind is not GeneratorExit:
+            self.held.release()
 
 
 def new_bytes(length: int) -> bytes:
@@ -290,13 +310,27 @@ _LARGE: Final = 1 << 16
 _LARGEST_BLOCK: Final = 1 << 20
 
 
-def _left(raw: io.FileIO) -> int:
-    """How many bytes `read_all` should ask for first."""
+def _left(raw: io.FileIO) -> tuple[int, bool]:
+    """How many bytes `read_all` should ask for first, and whether fewer mean the end: the
+    ring itself goes on where a read of a regular file falls short."""
     try:
-        left = os.fstat(raw.fileno()).st_size - raw.tell()
+        status = os.fstat(raw.fileno())
+        left = status.st_size - raw.tell()
     except OSError:
         left = 0
-    return left if left > 0 else io.DEFAULT_BUFFER_SIZE
+    if left <= 0:
+        return io.DEFAULT_BUFFER_SIZE, False
+    # One byte more spares the read that finds the end, but a large result would be copied.
+    return (left + 1 if left < _LARGE else left), stat.S_ISREG(status.st_mode)
+
+
+def _correct(raw: io.FileIO, position: int) -> None:
+    """After a write that fell short, as on a full disk. The kernel tries for the rest, and
+    when that fails it has not moved the position at all (seen on 6.18)."""
+    if "a" in raw.mode:
+        raw.seek(0, os.SEEK_END)
+    else:
+        raw.seek(position)
 
 
 def _check(result: int) -> None:

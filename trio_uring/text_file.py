@@ -2,8 +2,6 @@
 
 - What was decoded and not yet given out is ``_decoded[_used:]``. ``_snapshot`` is a state of
   the decoder in which it holds no bytes, and the bytes that lead from there to ``_decoded``.
-- Positions are the standard library's cookies. It works them out itself, on a text file in
-  memory that holds the bytes since the snapshot.
 - Text is encoded and handed to the buffer at once. The buffer's own rules then say when it
   is written.
 - A call that is cancelled in the middle puts back what it had decoded, with the earliest
@@ -15,13 +13,14 @@ from __future__ import annotations
 import codecs
 import io
 import os
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 from trio.lowlevel import checkpoint
 
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .raw_file import pinned, truncate
+from .text_position import Cookie, Snapshot, cookie_past
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -47,7 +46,7 @@ class TextFile(AsyncFile[str]):
         self._encoder: Any = self._new_encoder() if self._can_write else None
         self._decoded = ""
         self._used = 0
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._bytes_per_character = 0.0
 
     def __del__(self) -> None:
@@ -242,7 +241,7 @@ class TextFile(AsyncFile[str]):
     async def _read_chunk(self, length: int, passed: _Passed) -> bool:
         """Decodes one more transfer, of about ``length`` characters, over what there was.
         False at the end."""
-        snapshot = _Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
+        snapshot = Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
         size = max(_CHUNK, int(max(self._bytes_per_character, 1.0) * length))
         try:
             data = await self._buffered._read1(size)
@@ -253,7 +252,7 @@ class TextFile(AsyncFile[str]):
         self._decoded, self._used = text, 0
         self._bytes_per_character = len(data) / len(text) if text else 0.0
         if snapshot:
-            self._snapshot = _Snapshot(snapshot.flags, snapshot.data + data)
+            self._snapshot = Snapshot(snapshot.flags, snapshot.data + data)
         passed.chunks.append((text, data, self._snapshot))
         return bool(text or data)
 
@@ -389,31 +388,17 @@ class TextFile(AsyncFile[str]):
         if self._decoder is None or self._snapshot is None:
             return position
         flags, data = self._snapshot
-        start = _Cookie(position - len(data), flags)
+        start = Cookie(position - len(data), flags)
         if not self._used:
             return start.packed()
-        return self._new_memory(start.position, data, start.packed(), self._used)
-
-    def _new_memory(self, position: int, data: bytes, cookie: int, used: int) -> int:
-        """The cookie of ``used`` characters past another, where the file has ``data`` at a position."""
-        wrapped = self._wrapped
-        memory = io.TextIOWrapper(
-            _Memory(data, position),
-            encoding=wrapped.encoding,
-            errors=wrapped.errors,
-            newline=self._newline,
-        )
-        memory._CHUNK_SIZE = max(len(data), 1)  # type: ignore[attr-defined]
-        memory.seek(cookie)
-        memory.read(used)
-        return memory.tell()
+        return cookie_past(start, data, self._used, self._wrapped, self._newline)
 
     async def _seek(self, number: int) -> None:
-        cookie = _Cookie.unpacked(number)
+        cookie = Cookie.unpacked(number)
         chars, data = "", b""
         await self._buffered._seek(cookie.position, os.SEEK_SET)
         self._forget()
-        self._snapshot = _Snapshot(cookie.flags, b"") if self._decoder is not None else None
+        self._snapshot = Snapshot(cookie.flags, b"") if self._decoder is not None else None
         if self._decoder is not None:
             if cookie.position or cookie.flags:
                 self._decoder.setstate((b"", cookie.flags))
@@ -423,7 +408,7 @@ class TextFile(AsyncFile[str]):
             with trio.CancelScope(shield=True):  # or we would be neither here nor there
                 data = await self._buffered._read(cookie.bytes) or b""
             chars = self._decoder.decode(data, bool(cookie.at_end))
-            self._decoded, self._snapshot = chars, _Snapshot(cookie.flags, data)
+            self._decoded, self._snapshot = chars, Snapshot(cookie.flags, data)
             if len(chars) < cookie.characters:
                 raise OSError("can't restore logical file position")
             self._used = cookie.characters
@@ -441,68 +426,25 @@ class TextFile(AsyncFile[str]):
 _CHUNK: Final = 8192
 
 
-class _Snapshot(NamedTuple):
-    flags: int
-    data: bytes
-
-
 class _Passed:
     """What one call has gone over, to put it back if the call is cancelled."""
 
     def __init__(self, file: TextFile) -> None:
         self.start = (file._decoded, file._used, file._snapshot)
-        self.chunks: list[tuple[str, bytes, _Snapshot | None]] = []
+        self.chunks: list[tuple[str, bytes, Snapshot | None]] = []
 
     def put_back(self, file: TextFile) -> None:
         decoded, used, snapshot = self.start
         if snapshot is not None:
-            snapshot = _Snapshot(snapshot.flags, snapshot.data + b"".join(data for _, data, _ in self.chunks))
+            snapshot = Snapshot(snapshot.flags, snapshot.data + b"".join(data for _, data, _ in self.chunks))
         elif self.chunks:
             _, _, first = self.chunks[0]
             if first is not None:
                 rest = b"".join(data for _, data, _ in self.chunks[1:])
-                snapshot = _Snapshot(first.flags, first.data + rest)
+                snapshot = Snapshot(first.flags, first.data + rest)
         file._decoded = decoded + "".join(text for text, _, _ in self.chunks)
         file._used = used
         file._snapshot = snapshot
-
-
-class _Cookie(NamedTuple):
-    """A position: go there, give the decoder these flags and these bytes, then skip these
-    characters."""
-
-    position: int
-    flags: int = 0
-    bytes: int = 0
-    characters: int = 0
-    at_end: int = 0
-
-    @classmethod
-    def unpacked(cls, number: int) -> _Cookie:
-        return cls(
-            number & (1 << 64) - 1,
-            number >> 64 & (1 << 32) - 1,
-            number >> 96 & (1 << 32) - 1,
-            number >> 128 & (1 << 32) - 1,
-            number >> 160 & 0xFF,
-        )
-
-    def packed(self) -> int:
-        return self.position | self.flags << 64
-
-
-class _Memory(io.BytesIO):
-    """A part of a file, from a position on."""
-
-    def __init__(self, data: bytes, position: int) -> None:
-        super().__init__(data)
-        self._start = position
-
-    def tell(self) -> int:
-        return self._start + super().tell()
-
-    def seek(self, position: int, whence: int = 0, /) -> int:
-        return self._start + super().seek(position - self._start, whence)
 
 
 def _has_order(encoding: str) -> bool:
