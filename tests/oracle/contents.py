@@ -13,7 +13,7 @@ ENCODINGS = [
     *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "ascii"),
     *("shift_jis", "iso2022_jp", "gb18030"),
 ]
-ERRORS = ["strict", "replace", "ignore", "surrogateescape"]
+ERRORS = ["strict", "strict", "strict", "replace", "ignore", "surrogateescape"]
 NEWLINES = [None, "", "\n", "\r", "\r\n"]
 BUFFERINGS = [-1, 1, 2, 7, 64, 1000]
 

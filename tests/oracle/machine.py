@@ -45,23 +45,13 @@ from programs import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from equivalence import Backend
+    from subjects import Subject
 
 Call: TypeAlias = "Callable[[File], Awaitable[object]]"
 
-MODES = ["r", "r+", "w", "w+", "a", "a+", "x", "x+"]
+MODES = ["r", "r", "r", "r", "r+", "r+", "r+", "w", "w+", "a", "a+", "x", "x+"]
 SETTLING = {"flush", "truncate", "seek", "aclose", "detach"}
 CHANGING = {"write", "writelines", "truncate"}
-
-
-@attrs.frozen
-class Subject:
-    """What is compared with the standard library, and where it runs."""
-
-    name: str
-    backend: Backend
-    open_file: Callable[..., Awaitable[File]]
-    iterates_by_readline: bool = False
 
 
 @attrs.frozen
@@ -112,7 +102,7 @@ class Step:
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     arguments: dict[str, Any] = {"mode": draw(st.sampled_from(MODES))}
-    encoding = draw(st.sampled_from([*ENCODINGS, None, None, None]))
+    encoding = draw(st.sampled_from([*ENCODINGS, *[None] * 6]))
     if encoding is None:
         arguments["mode"] += "b"
         arguments["buffering"] = draw(st.sampled_from([0, 0, *BUFFERINGS]))
@@ -248,10 +238,6 @@ class Files(RuleBasedStateMachine):
 
         self.do("writelines", lines, call=write)
 
-    @rule()
-    def flush(self) -> None:
-        self.do("flush")
-
     @rule(size=st.one_of(st.none(), lengths))
     def truncate(self, size: int | None) -> None:
         self.do("truncate", size)
@@ -292,13 +278,9 @@ class Files(RuleBasedStateMachine):
             argument = 1.5
         self.do(method, argument)
 
-    @rule()
-    def close(self) -> None:
-        self.do("aclose")
-
-    @rule()
-    def detach(self) -> None:
-        self.do("detach")
+    @rule(method=st.sampled_from([*["flush"] * 7, "detach", "aclose"]))
+    def flush_or_leave(self, method: str) -> None:
+        self.do(method)
 
     @precondition(is_detached)
     @rule(

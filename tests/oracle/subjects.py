@@ -1,0 +1,38 @@
+"""What is compared with the standard library, and where it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+from equivalence import EPOLL, URING
+
+import trio_uring
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from equivalence import Backend
+    from programs import File
+
+
+@attrs.frozen
+class Subject:
+    name: str
+    backend: Backend
+    open_file: Callable[..., Awaitable[File]]
+    iterates_by_readline: bool = False
+
+
+# Trio's has to pass: that proves the tests, not Trio.
+TRIO = Subject("trio", EPOLL, trio.open_file, iterates_by_readline=True)
+SUBJECTS = [TRIO]
+if hasattr(trio_uring, "open_file"):
+    SUBJECTS += [
+        Subject("io_uring", URING, trio_uring.open_file),
+        Subject("epoll", EPOLL, trio_uring.open_file),
+    ]
+
+every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
