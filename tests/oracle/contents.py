@@ -35,9 +35,7 @@ FILLERS = ["a", "abc\n", "line of text\r\n", "ab\r", "é\n", "漢字\r\n", "😀
 
 pieces = st.one_of(st.sampled_from(CHARACTERS), st.sampled_from(BROKEN))
 borders = st.sampled_from(BORDERS * 4 + FAR_BORDERS)
-places = st.lists(
-    st.tuples(borders, st.integers(0, 6), st.lists(pieces, min_size=1, max_size=4)), max_size=4
-)
+places = st.lists(st.tuples(borders, st.integers(0, 6), st.lists(pieces, min_size=1, max_size=4)), max_size=4)
 
 
 @st.composite
@@ -58,7 +56,9 @@ def binary(draw: st.DrawFn, encoding: str = "utf-8") -> bytes:
 
 repetitions = st.sampled_from([1, 1, 1, 1, 2, 9, 700, 5000])
 texts = st.builds(
-    lambda parts, times: "".join(parts) * times, st.lists(st.sampled_from(CHARACTERS), max_size=5), repetitions
+    lambda parts, times: "".join(parts) * times,
+    st.lists(st.sampled_from(CHARACTERS), max_size=5),
+    repetitions,
 )
 chunks = st.builds(
     lambda parts, times: b"".join(parts) * times,

@@ -17,6 +17,7 @@ What is not asked, because the standard library leaves it open:
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import warnings
 from array import array
@@ -26,9 +27,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from trio.testing import assert_checkpoints
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from programs import (
     Ahead,
     File,
@@ -41,6 +48,7 @@ from programs import (
     finish,
     outcome_of,
 )
+from trio.testing import assert_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,8 +134,29 @@ sizes = st.one_of(st.sampled_from([None, -1, 20_000, 200_000]), lengths)
 wrong = st.sampled_from([1.5, "1", b"1", None, [1], ["a", b"b", 3], -5, 1 << 70])
 
 
+EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
+"""Programs that a test runs, chosen at random. 0: a few hundred, the same ones every time."""
+
+
+def check(subject: Subject, *, shrinks: bool = True) -> None:
+    """Raises AssertionError, with the program in the message, if the subject shows anything else."""
+    run_state_machine_as_test(
+        lambda: Files(subject),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=EXAMPLES or subject.examples,
+            stateful_step_count=25,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
 class Files(RuleBasedStateMachine):
-    """Needs a subject: see `machine`."""
+    """The machine."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -148,7 +177,7 @@ class Files(RuleBasedStateMachine):
         self.prepare()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # Line buffering of binary files.
-            file = io.open(self.path, **opening.arguments)  # noqa: SIM115
+            file = open(self.path, **opening.arguments)  # noqa: SIM115
         self.handles.append(Synchronous(file, iterates_by_readline=self.subject.iterates_by_readline))
         self.set_kind()
 
@@ -249,12 +278,16 @@ class Files(RuleBasedStateMachine):
         self.do("tell")
 
     @precondition(is_binary)
-    @rule(offset=st.one_of(lengths, lengths.map(lambda offset: -offset)), whence=st.sampled_from([0, 1, 2, 9]))
+    @rule(
+        offset=st.one_of(lengths, lengths.map(lambda offset: -offset)), whence=st.sampled_from([0, 1, 2, 9])
+    )
     def seek(self, offset: int, whence: int) -> None:
         self.do("seek", offset, whence)
 
     @precondition(is_text)
-    @rule(where=st.sampled_from([(0,), (0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), (1.5,), ("0",)]))
+    @rule(
+        where=st.sampled_from([(0,), (0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), (1.5,), ("0",)])
+    )
     def seek_text(self, where: tuple[object, ...]) -> None:
         self.do("seek", *where)
 
@@ -272,7 +305,12 @@ class Files(RuleBasedStateMachine):
 
         self.do("attributes", call=ask)
 
-    @rule(method=st.sampled_from("read readline readlines readinto peek write writelines truncate".split()), argument=wrong)
+    @rule(
+        method=st.sampled_from(
+            ["read", "readline", "readlines", "readinto", "peek", "write", "writelines", "truncate"]
+        ),
+        argument=wrong,
+    )
     def misuse(self, method: str, argument: object) -> None:
         if method == "peek":
             argument = 1.5
@@ -285,8 +323,10 @@ class Files(RuleBasedStateMachine):
     @precondition(is_detached)
     @rule(
         call=st.sampled_from(
-            [("read", 1), ("readline",), ("write", "a"), ("tell",), ("seek", 0), ("flush",), ("detach",)]
-            + [("truncate", 0), ("aclose",)]
+            [
+                *(("read", 1), ("readline",), ("write", "a"), ("tell",), ("seek", 0), ("truncate", 0)),
+                *(("flush",), ("detach",), ("aclose",)),
+            ]
         )
     )
     def use_after_detach(self, call: tuple[str, object]) -> None:
@@ -364,10 +404,6 @@ class Files(RuleBasedStateMachine):
             *(f"await {step}" for step in self.program[:count]),
         ]
         return "\n".join(lines)
-
-
-def machine(subject: Subject) -> Callable[[], Files]:
-    return partial(Files, subject)
 
 
 def difference(expected: object, seen: object) -> str:

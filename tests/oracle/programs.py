@@ -21,13 +21,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 File: TypeAlias = Any
 """An asynchronous file object: of Trio, of trio-uring, or `Synchronous`."""
+OpenFile: TypeAlias = "Callable[..., Awaitable[File]]"
 
 ASYNCHRONOUS = frozenset(
-    "flush peek read read1 readall readinto readinto1 readline readlines seek tell truncate write"
-    " writelines".split()
+    [
+        "flush",
+        "peek",
+        "read",
+        "read1",
+        "readall",
+        "readinto",
+        "readinto1",
+        "readline",
+        "readlines",
+        "seek",
+        "tell",
+        "truncate",
+        "write",
+        "writelines",
+    ]
 )
-ATTRIBUTES = "closed closefd encoding errors line_buffering mode name newlines".split()
-ANSWERS = "isatty readable seekable writable".split()
+ATTRIBUTES = ["closed", "closefd", "encoding", "errors", "line_buffering", "mode", "name", "newlines"]
+ANSWERS = ["isatty", "readable", "seekable", "writable"]
 
 
 class Synchronous:
@@ -120,19 +135,7 @@ class Ahead:
 Outcome: TypeAlias = "Raised | Returned"
 
 
-@attrs.frozen
-class Observation:
-    """What a call did: its outcome, and then the descriptor's position and the file's contents,
-    where the standard library says what they are at that moment."""
-
-    outcome: Outcome
-    position: int | None = None
-    contents: bytes | None = None
-
-
-async def outcome_of(
-    call: Callable[[], Awaitable[object]], *, checkpoints: bool
-) -> tuple[Outcome, object | None]:
+async def outcome_of(call: Callable[[], Awaitable[object]], *, checkpoints: bool) -> tuple[Outcome, Any]:
     """How the call ended, and what it returned; with ``checkpoints`` it has to be one."""
     guard: AbstractContextManager[None] = assert_checkpoints() if checkpoints else nullcontext()
     try:

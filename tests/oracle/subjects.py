@@ -12,27 +12,26 @@ from equivalence import EPOLL, URING
 import trio_uring
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from equivalence import Backend
-    from programs import File
+    from programs import OpenFile
 
 
 @attrs.frozen
 class Subject:
     name: str
     backend: Backend
-    open_file: Callable[..., Awaitable[File]]
+    open_file: OpenFile
+    examples: int = 300
     iterates_by_readline: bool = False
 
 
 # Trio's has to pass: that proves the tests, not Trio.
-TRIO = Subject("trio", EPOLL, trio.open_file, iterates_by_readline=True)
+TRIO = Subject("trio", EPOLL, trio.open_file, examples=100, iterates_by_readline=True)
 SUBJECTS = [TRIO]
 if hasattr(trio_uring, "open_file"):
     SUBJECTS += [
-        Subject("io_uring", URING, trio_uring.open_file),
-        Subject("epoll", EPOLL, trio_uring.open_file),
+        Subject("io_uring", URING, trio_uring.open_file, examples=600),
+        Subject("epoll", EPOLL, trio_uring.open_file, examples=200),
     ]
 
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)

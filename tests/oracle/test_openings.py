@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import pty
 import stat
 import tty
 import warnings
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ from programs import Raised, Returned, Synchronous, attributes_of, contents_of, 
 from subjects import Subject, every_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from programs import File
+    from programs import File, OpenFile, Outcome
 
 CONTENTS = b"\xef\xbb\xbfone\r\ntwo\nthr\xc3\xa9e\r"
 
@@ -33,12 +33,35 @@ BAD_MODES = [
     *("br", "+r", "tr+", "r b", "r\0", "é", None, 1, b"r"),
 ]
 BUFFERINGS = [-1, 0, 1, 5, -2, 1 << 40, None, 1.5, "1", True]
-ENCODINGS = [None, "utf-8", "UTF8", "utf-8-sig", "utf-16", "locale", "nonsense", "", "utf\0", "hex", "rot13", 5]
+ENCODINGS = [
+    None,
+    "utf-8",
+    "UTF8",
+    "utf-8-sig",
+    "utf-16",
+    "locale",
+    "nonsense",
+    "",
+    "utf\0",
+    "hex",
+    "rot13",
+    5,
+]
 ERRORS = [None, "strict", "replace", "surrogateescape", "nonsense", "", "a\0b", 5]
 NEWLINES = [None, "", "\n", "\r", "\r\n", "\n\r", "x", "\0", "\n\n", 5, b"\n"]
-NAMES = [
+NAMES: list[object] = [
     *("file", "missing", "directory", "directory/", "file/under", "missing/under", "link to nowhere", "loop"),
-    *("", "nul\0", "x" * 300, b"file", b"missing", b"nul\0", Path("file"), Path("missing"), Path("directory")),
+    *(
+        "",
+        "nul\0",
+        "x" * 300,
+        b"file",
+        b"missing",
+        b"nul\0",
+        Path("file"),
+        Path("missing"),
+        Path("directory"),
+    ),
     *("surrog\udc80te", "surrog\ud800te", None, 1.5, [], -1, -5, 1 << 40, 9999),
 ]
 
@@ -94,9 +117,7 @@ def renew() -> None:
     Path("file").write_bytes(CONTENTS)
 
 
-async def opening(
-    open_file: Callable[..., Awaitable[File]], arguments: dict[str, Any], *, checkpoints: bool
-) -> dict[str, object]:
+async def attempt(open_file: OpenFile, arguments: dict[str, Any], *, checkpoints: bool) -> dict[str, object]:
     """What can be seen of one attempt to open a file, of reading or writing it, and of closing it."""
     renew()
     descriptors = open_descriptors()
@@ -113,7 +134,9 @@ async def opening(
     else:
         seen["attributes"] = attributes_of(file)
         seen["position"] = (await outcome_of(file.tell, checkpoints=checkpoints))[0]
-        call = file.read if file.readable() else lambda: file.write("four\n" if seen_text(file) else b"four\n")
+        call = (
+            file.read if file.readable() else lambda: file.write("four\n" if seen_text(file) else b"four\n")
+        )
         seen["outcome"] = (await outcome_of(call, checkpoints=checkpoints))[0]
         seen["closing"] = (await outcome_of(file.aclose, checkpoints=checkpoints))[0]
         seen["attributes when closed"] = attributes_of(file)
@@ -127,7 +150,7 @@ def seen_text(file: File) -> bool:
 
 
 async def open_standard(**arguments: Any) -> Synchronous:
-    return Synchronous(io.open(**arguments))  # noqa: SIM115
+    return Synchronous(open(**arguments))
 
 
 def differences(subject: Subject, cases: list[dict[str, Any]]) -> list[str]:
@@ -136,8 +159,8 @@ def differences(subject: Subject, cases: list[dict[str, Any]]) -> list[str]:
     async def compare() -> list[str]:
         found = []
         for arguments in cases:
-            expected = finish(opening(open_standard, arguments, checkpoints=False))
-            seen = await opening(subject.open_file, arguments, checkpoints=True)
+            expected = finish(attempt(open_standard, arguments, checkpoints=False))
+            seen = await attempt(subject.open_file, arguments, checkpoints=True)
             found += [
                 f"{arguments}: {name}: expected {expected[name]!r}, but got {seen.get(name)!r}"
                 for name in expected
@@ -175,10 +198,11 @@ def test_encodings_errors_and_newlines(subject: Subject, playground: Path) -> No
         subject,
         [
             {"file": "file", "mode": mode, "encoding": encoding, "errors": errors, "newline": newline}
-            for mode in ["r", "w", "a+", "rb", "z"]
+            for mode in ["r", "w", "a+", "rb"]
             for encoding, errors, newline in [
-                *itertools.product(ENCODINGS, ERRORS, [None]),
-                *itertools.product([None, "utf-8", "nonsense"], [None, 5], NEWLINES),
+                *itertools.product(ENCODINGS, [None, "nonsense", 5], [None]),
+                *itertools.product([None, "utf-8"], ERRORS, [None]),
+                *itertools.product([None, "nonsense"], [None, 5], NEWLINES),
             ]
         ],
     )
@@ -192,10 +216,10 @@ def test_which_of_several_mistakes_is_told(subject: Subject, playground: Path) -
             dict(zip(("file", "mode", "buffering", "encoding", "newline", "closefd"), case, strict=True))
             for case in itertools.product(
                 ["missing", None, "directory"],
-                ["r", "wb", "rw", "tb", 5],
+                ["r", "wb", "rw", 5],
                 [-1, 0, "x"],
                 [None, "nonsense", 5],
-                [None, "x", 5],
+                [None, "x"],
                 [True, False],
             )
         ],
@@ -241,20 +265,23 @@ def unprivileged(playground: Path) -> Iterator[None]:
 
 @every_subject
 def test_files_without_permission(subject: Subject, unprivileged: None) -> None:
-    async def outcomes(open_file: Callable[..., Awaitable[File]]) -> list[object]:
-        found: list[object] = []
-        for permission, mode in itertools.product([0o000, 0o200, 0o400], ["r", "w", "a", "r+", "x"]):
-            Path("locked").touch(permission)
+    async def use(open_file: OpenFile, permission: int, mode: str) -> Outcome | None:
+        Path("locked").touch(permission)
+        try:
             outcome, file = await outcome_of(lambda: open_file(file="locked", mode=mode), checkpoints=False)
             if file is not None:
                 await file.aclose()
-            found.append(outcome if isinstance(outcome, Raised) else "opened")
+            return outcome if isinstance(outcome, Raised) else None
+        finally:
             os.unlink("locked")
-        return found
 
-    expected = finish(outcomes(open_standard))
-    assert any(isinstance(outcome, Raised) and outcome.type is PermissionError for outcome in expected)
-    assert subject.backend.run(lambda: outcomes(subject.open_file)) == expected
+    async def use_all(open_file: OpenFile) -> list[Outcome | None]:
+        cases = itertools.product([0o000, 0o200, 0o400], ["r", "w", "a", "r+", "x"])
+        return [await use(open_file, *case) for case in cases]
+
+    expected = finish(use_all(open_standard))
+    assert {outcome.type for outcome in expected if outcome} == {PermissionError, FileExistsError}
+    assert subject.backend.run(lambda: use_all(subject.open_file)) == expected
 
 
 @every_subject
@@ -264,7 +291,15 @@ def test_files_that_the_kernel_makes_up(subject: Subject, playground: Path) -> N
         [
             {"file": name, "mode": mode, "buffering": buffering}
             for name in ["/dev/null", "/proc/version", "/proc/self/limits", "/proc", "/dev/full", "/dev/tty"]
-            for mode, buffering in [("r", -1), ("rb", -1), ("rb", 0), ("w", -1), ("r+b", 0), ("a", -1), ("x", -1)]
+            for mode, buffering in [
+                ("r", -1),
+                ("rb", -1),
+                ("rb", 0),
+                ("w", -1),
+                ("r+b", 0),
+                ("a", -1),
+                ("x", -1),
+            ]
             if (name, mode[0]) != ("/dev/full", "r")  # Zeros without end.
         ],
     )
@@ -275,17 +310,19 @@ def test_files_that_the_kernel_makes_up(subject: Subject, playground: Path) -> N
 @pytest.mark.parametrize("mode", ["r", "w", "a", "r+", "w+"])
 def test_names_of_the_object(subject: Subject, mode: str, kind: str, playground: Path) -> None:
     """Exactly the methods and attributes of Trio's object."""
-    arguments: dict[str, Any] = {
+    by_kind: dict[str, dict[str, Any]] = {
         "text": {"mode": mode},
         "buffered": {"mode": mode + "b"},
         "raw": {"mode": mode + "b", "buffering": 0},
-    }[kind]
+    }
+    arguments = by_kind[kind]
 
     async def names() -> tuple[set[str], set[str], set[str]]:
         renew()
-        async with await trio.open_file("file", **arguments) as theirs, await subject.open_file(
-            "file", **arguments
-        ) as file:
+        async with (
+            await trio.open_file("file", **arguments) as theirs,
+            await subject.open_file("file", **arguments) as file,
+        ):
             expected = {name for name in dir(theirs) if not name.startswith("_") and hasattr(theirs, name)}
             listed = {name for name in dir(file) if not name.startswith("_")}
             return expected, listed, {name for name in expected | listed if hasattr(file, name)}
@@ -302,7 +339,7 @@ def test_names_of_the_object(subject: Subject, mode: str, kind: str, playground:
 def test_a_descriptor_instead_of_a_name(subject: Subject, mode: str, closefd: bool, playground: Path) -> None:
     """It starts where the descriptor is, and is closed only if it is to be."""
 
-    async def use(open_file: Callable[..., Awaitable[File]], checkpoints: bool) -> list[object]:
+    async def use(open_file: OpenFile) -> list[object]:
         renew()
         fd = os.open("file", os.O_RDWR)
         os.lseek(fd, 4, os.SEEK_SET)
@@ -317,8 +354,8 @@ def test_a_descriptor_instead_of_a_name(subject: Subject, mode: str, closefd: bo
         await file.aclose()
         return [*seen, close_if_open(fd), contents_of(Path("file"))]
 
-    expected = finish(use(open_standard, False))
-    assert subject.backend.run(lambda: use(subject.open_file, True)) == expected
+    expected = finish(use(open_standard))
+    assert subject.backend.run(lambda: use(subject.open_file)) == expected
 
 
 @every_subject
@@ -326,7 +363,7 @@ def test_a_descriptor_instead_of_a_name(subject: Subject, mode: str, closefd: bo
 def test_a_file_over_4_gib(subject: Subject, buffering: int, playground: Path) -> None:
     at = 5 * 1024**3 + 7
 
-    async def use(open_file: Callable[..., Awaitable[File]]) -> list[object]:
+    async def use(open_file: OpenFile) -> list[object]:
         file = await open_file(file="large", mode="w+b", buffering=buffering)
         try:
             return [
@@ -366,7 +403,7 @@ def test_a_fifo_between_two_files(subject: Subject, kind: str, playground: Path)
                 sent += await file.write(data[sent:])
             assert not file.seekable()
             for call in [file.tell, lambda: file.seek(0)]:
-                with pytest.raises(OSError):
+                with pytest.raises(OSError, match="seek|not"):
                     await call()
 
     async def main() -> None:
@@ -383,29 +420,31 @@ def test_a_fifo_between_two_files(subject: Subject, kind: str, playground: Path)
 
 @every_subject
 def test_what_a_pipe_cannot_do(subject: Subject) -> None:
-    async def use(open_file: Callable[..., Awaitable[File]], checkpoints: bool) -> list[object]:
-        seen: list[object] = []
-        for end, mode, buffering in itertools.product([0, 1], ["r", "rb", "w", "wb", "a", "r+", "r+b"], [-1, 0]):
-            ends = os.pipe()
-            outcome, file = await outcome_of(
-                lambda: open_file(file=ends[end], mode=mode, buffering=buffering), checkpoints=checkpoints
-            )
-            os.close(ends[1 - end])
-            if file is None:
-                seen.append([without_number(outcome), close_if_open(ends[end])])
-                continue
-            for call in [file.tell, lambda: file.seek(0), lambda: file.truncate(1), lambda: file.read(1)]:
-                seen.append((await outcome_of(call, checkpoints=checkpoints))[0])
-            seen.append([file.isatty(), file.seekable(), file.readable(), file.writable()])
-            await file.aclose()
-        return seen
+    modes = ["r", "rb", "w", "wb", "a", "r+", "r+b"]
 
-    expected = finish(use(open_standard, False))
-    assert subject.backend.run(lambda: use(subject.open_file, True)) == expected
+    async def use(open_file: OpenFile, end: int, mode: str, buffering: int) -> list[object]:
+        ends = os.pipe()
+        outcome, file = await outcome_of(
+            lambda: open_file(file=ends[end], mode=mode, buffering=buffering), checkpoints=False
+        )
+        os.close(ends[1 - end])
+        if file is None:
+            assert isinstance(outcome, Raised)
+            return [outcome.type, close_if_open(ends[end])]
+        async with aclosing(file):
+            return [
+                (await outcome_of(file.tell, checkpoints=False))[0],
+                (await outcome_of(lambda: file.seek(0), checkpoints=False))[0],
+                (await outcome_of(lambda: file.truncate(1), checkpoints=False))[0],
+                (await outcome_of(lambda: file.read(1), checkpoints=False))[0],
+                [file.isatty(), file.seekable(), file.readable(), file.writable()],
+            ]
 
+    async def use_all(open_file: OpenFile) -> list[list[object]]:
+        return [await use(open_file, *case) for case in itertools.product([0, 1], modes, [-1, 0])]
 
-def without_number(outcome: object) -> object:
-    return outcome.type if isinstance(outcome, Raised) else outcome
+    expected = finish(use_all(open_standard))
+    assert subject.backend.run(lambda: use_all(subject.open_file)) == expected
 
 
 def close_if_open(fd: int) -> str:
@@ -423,14 +462,18 @@ def test_a_terminal_gives_lines_as_they_come(subject: Subject, mode: str) -> Non
         master, slave = pty.openpty()
         tty.setraw(slave)
         assert stat.S_ISCHR(os.fstat(slave).st_mode)
-        async with await subject.open_file(master, "wb", 0) as keyboard:
-            async with await subject.open_file(slave, mode) as file:
-                assert file.isatty()
-                if mode == "r":
-                    assert file.line_buffering
-                for text in [b"first\n", b"sec", b"ond\nthird\n"]:
-                    await keyboard.write(text)
-                lines = [await file.readline() for _ in range(3)]
-        assert lines == (["first\n", "second\n", "third\n"] if mode == "r" else [b"first\n", b"second\n", b"third\n"])
+        async with (
+            await subject.open_file(master, "wb", 0) as keyboard,
+            await subject.open_file(slave, mode) as file,
+        ):
+            assert file.isatty()
+            if mode == "r":
+                assert file.line_buffering
+            for text in [b"first\n", b"sec", b"ond\nthird\n"]:
+                await keyboard.write(text)
+            lines = [await file.readline() for _ in range(3)]
+        assert lines == (
+            ["first\n", "second\n", "third\n"] if mode == "r" else [b"first\n", b"second\n", b"third\n"]
+        )
 
     subject.backend.run(main)
