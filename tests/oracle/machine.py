@@ -21,7 +21,9 @@ import os
 import tempfile
 import warnings
 from array import array
+from contextlib import suppress
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -107,6 +109,13 @@ class Step:
         return f"files[{self.handle}].{self.name}({', '.join(map(shortened, self.arguments))})"
 
 
+@attrs.frozen
+class Border:
+    """A length that ends some bytes behind the next border of a buffer that began at 0."""
+
+    behind: int
+
+
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     arguments: dict[str, Any] = {"mode": draw(st.sampled_from(MODES))}
@@ -125,12 +134,12 @@ def openings(draw: st.DrawFn) -> Opening:
     return Opening(draw(binary(encoding or "utf-8")) if exists else None, arguments)
 
 
-# Around the borders, where the mistakes are.
-lengths = st.one_of(
-    st.integers(0, 12),
-    st.builds(lambda border, more: max(0, border + more), st.sampled_from(BORDERS), st.integers(-3, 3)),
-)
-sizes = st.one_of(st.sampled_from([None, -1, 20_000, 200_000]), lengths)
+# Around the borders, where the mistakes are; and short, so as not to be at the end at once.
+few = st.integers(0, 12)
+near = st.builds(Border, st.integers(-2, 2))
+far = st.builds(lambda border, more: max(0, border + more), st.sampled_from(BORDERS), st.integers(-3, 3))
+lengths = st.one_of(few, few, near, near, far)
+sizes = st.one_of(few, few, few, near, near, near, far, st.sampled_from([None, -1, 20_000, 200_000]))
 wrong = st.sampled_from([1.5, "1", b"1", None, [1], ["a", b"b", 3], -5, 1 << 70])
 
 
@@ -144,7 +153,7 @@ def check(subject: Subject, *, shrinks: bool = True) -> None:
         lambda: Files(subject),  # type: ignore[arg-type]
         settings=settings(
             max_examples=EXAMPLES or subject.examples,
-            stateful_step_count=25,
+            stateful_step_count=40,
             derandomize=not EXAMPLES,
             database=None,
             deadline=None,
@@ -196,18 +205,18 @@ class Files(RuleBasedStateMachine):
     # Reading
 
     @rule(size=sizes)
-    def read(self, size: int | None) -> None:
+    def read(self, size: int | Border | None) -> None:
         self.do("read", size)
 
     @rule(limit=sizes)
-    def readline(self, limit: int | None) -> None:
+    def readline(self, limit: int | Border | None) -> None:
         self.do("readline", -1 if limit is None else limit)
 
     @rule(hint=sizes)
-    def readlines(self, hint: int | None) -> None:
+    def readlines(self, hint: int | Border | None) -> None:
         self.do("readlines", hint)
 
-    @rule(count=st.sampled_from([1, 2, 3, 20, 300]))
+    @rule(count=st.sampled_from([1, 1, 2, 3, 20, 300]))
     def iterate(self, count: int) -> None:
         async def lines(file: File) -> list[object]:
             found: list[object] = []
@@ -226,11 +235,13 @@ class Files(RuleBasedStateMachine):
 
     @precondition(is_binary)
     @rule(
-        length=lengths,
+        size=lengths,
         method=st.sampled_from(["readinto", "readinto1"]),
         form=st.sampled_from([bytearray, bytearray, memoryview, array, bytes]),
     )
-    def readinto(self, length: int, method: str, form: Callable[..., Any]) -> None:
+    def readinto(self, size: int | Border, method: str, form: Callable[..., Any]) -> None:
+        length = self.length(size)
+
         async def read(file: File) -> object:
             target = array("H", bytes(length * 2)) if form is array else form(bytearray(length))
             return await getattr(file, method)(target), bytes(target)
@@ -239,7 +250,10 @@ class Files(RuleBasedStateMachine):
 
     @precondition(is_binary)
     @rule(size=sizes)
-    def peek(self, size: int | None) -> None:
+    def peek(self, size: int | Border | None) -> None:
+        if isinstance(size, Border):
+            size = self.length(size)
+
         async def look(file: File) -> object:
             return Ahead(await file.peek(*(() if size is None else (size,))))
 
@@ -267,8 +281,8 @@ class Files(RuleBasedStateMachine):
 
         self.do("writelines", lines, call=write)
 
-    @rule(size=st.one_of(st.none(), lengths))
-    def truncate(self, size: int | None) -> None:
+    @rule(size=st.one_of(st.none(), far, far, near))
+    def truncate(self, size: int | Border | None) -> None:
         self.do("truncate", size)
 
     # Positions
@@ -278,16 +292,16 @@ class Files(RuleBasedStateMachine):
         self.do("tell")
 
     @precondition(is_binary)
-    @rule(
-        offset=st.one_of(lengths, lengths.map(lambda offset: -offset)), whence=st.sampled_from([0, 1, 2, 9])
-    )
-    def seek(self, offset: int, whence: int) -> None:
-        self.do("seek", offset, whence)
+    @rule(offset=lengths, back=st.booleans(), whence=st.sampled_from([0, 0, 1, 1, 1, 2, 9]))
+    def seek(self, offset: int | Border, back: bool, whence: int) -> None:
+        self.do("seek", -self.length(offset) if back else self.length(offset), whence)
+
+    @rule()
+    def rewind(self) -> None:
+        self.do("seek", 0)
 
     @precondition(is_text)
-    @rule(
-        where=st.sampled_from([(0,), (0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), (1.5,), ("0",)])
-    )
+    @rule(where=st.sampled_from([(0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), (1.5,), ("0",)]))
     def seek_text(self, where: tuple[object, ...]) -> None:
         self.do("seek", *where)
 
@@ -346,14 +360,23 @@ class Files(RuleBasedStateMachine):
         else:
             self.kind = "unbuffered" if isinstance(file, io.RawIOBase) else "buffered"
 
-    def do(self, name: str, *arguments: object, call: Call | None = None, handle: int = -1) -> None:
-        async def plainly(file: File) -> object:
-            return await getattr(file, name)(*arguments)
+    def length(self, length: int | Border) -> int:
+        if isinstance(length, int):
+            return length
+        buffer, position = self.opening.arguments["buffering"], 0
+        if buffer < 2:
+            buffer = io.DEFAULT_BUFFER_SIZE
+        with suppress(OSError, ValueError):  # It is closed, or detached.
+            if not self.is_text():
+                position = self.handles[-1].position()
+        return max(0, int(-position % buffer) + length.behind)
 
+    def do(self, name: str, *arguments: object, call: Call | None = None, handle: int = -1) -> None:
+        arguments = tuple(self.length(value) if isinstance(value, Border) else value for value in arguments)
         step = Step(
             name,
             arguments,
-            call or plainly,
+            call or methodcaller(name, *arguments),
             len(self.handles) + handle,
             self.kind == "unbuffered" and handle == -1,
         )

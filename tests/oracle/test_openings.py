@@ -403,7 +403,7 @@ def test_a_fifo_between_two_files(subject: Subject, kind: str, playground: Path)
                 sent += await file.write(data[sent:])
             assert not file.seekable()
             for call in [file.tell, lambda: file.seek(0)]:
-                with pytest.raises(OSError, match="seek|not"):
+                with pytest.raises(OSError, match="seek"):
                     await call()
 
     async def main() -> None:
