@@ -11,6 +11,11 @@ What is not asked, because the standard library leaves it open:
 - how much `peek` returns;
 - what a text file does with a position that is not 0, nor the end, nor an answer of `tell`
   that the same contents gave;
+- which newlines a text file has translated so far, after its position was asked for or moved,
+  which decodes again;
+- the position of a text file that was iterated and then flushed, until it is moved: what is
+  right is an error before the flush, and what CPython answers after it is wrong;
+- whether a text file begins with a mark when what was written first could not be encoded;
 - the descriptor's position under a buffer (of an unbuffered file it is compared).
 """
 
@@ -25,7 +30,7 @@ from contextlib import suppress
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, AnyStr, TypeAlias
 
 import attrs
 from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
 Call: TypeAlias = "Callable[[File], Awaitable[object]]"
 
 MODES = ["r", "r", "r", "r", "r+", "r+", "r+", "w", "w+", "a", "a+", "x", "x+"]
+MARKED = {"utf-8-sig", "utf-16", "utf-32"}
 SETTLING = {"flush", "truncate", "seek", "aclose", "detach"}
 CHANGING = {"write", "writelines", "truncate"}
 
@@ -264,7 +270,7 @@ class Files(RuleBasedStateMachine):
     @precondition(is_text)
     @rule(text=texts)
     def write_text(self, text: str) -> None:
-        self.do("write", text)
+        self.do("write", self.encodable(text))
 
     @precondition(is_binary)
     @rule(data=chunks, form=st.sampled_from([bytes, bytearray, memoryview]))
@@ -274,7 +280,7 @@ class Files(RuleBasedStateMachine):
     @rule(parts=st.lists(st.one_of(texts, chunks), max_size=4), form=st.sampled_from([list, tuple, iter]))
     def writelines(self, parts: list[str | bytes], form: Callable[[object], object]) -> None:
         kind = str if self.is_text() else bytes
-        lines = [part for part in parts if isinstance(part, kind)]
+        lines = [self.encodable(part) for part in parts if isinstance(part, kind)]
 
         async def write(file: File) -> object:
             return await file.writelines(form(lines))
@@ -289,7 +295,8 @@ class Files(RuleBasedStateMachine):
 
     @rule()
     def tell(self) -> None:
-        self.do("tell")
+        if not self.is_misled():
+            self.do("tell")
 
     @precondition(is_binary)
     @rule(offset=lengths, back=st.booleans(), whence=st.sampled_from([0, 0, 1, 1, 1, 2, 9]))
@@ -301,7 +308,7 @@ class Files(RuleBasedStateMachine):
         self.do("seek", 0)
 
     @precondition(is_text)
-    @rule(where=st.sampled_from([(0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), (1.5,), ("0",)]))
+    @rule(where=st.sampled_from([(0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), ("0",)]))
     def seek_text(self, where: tuple[object, ...]) -> None:
         self.do("seek", *where)
 
@@ -314,8 +321,11 @@ class Files(RuleBasedStateMachine):
 
     @rule()
     def attributes(self) -> None:
+        untold = all(step.name not in ("tell", "seek") for step in self.program)
+
         async def ask(file: File) -> object:
-            return attributes_of(file)
+            answers = attributes_of(file)
+            return answers if untold else answers | {"newlines": None}
 
         self.do("attributes", call=ask)
 
@@ -359,6 +369,19 @@ class Files(RuleBasedStateMachine):
             self.kind = "text"
         else:
             self.kind = "unbuffered" if isinstance(file, io.RawIOBase) else "buffered"
+
+    def is_misled(self) -> bool:
+        """Whether `tell` would be asked of an iterated and then flushed text file."""
+        since = [step.name for step in self.program]
+        if "seek" in since:
+            since = since[len(since) - since[::-1].index("seek") :]
+        walks = [index for index, name in enumerate(since) if name in ("iterate", "readlines")]
+        return self.is_text() and bool(walks) and not SETTLING.isdisjoint(since[walks[0] :])
+
+    def encodable(self, part: AnyStr) -> AnyStr:
+        if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
+            return part.replace("\udc80", "x")
+        return part
 
     def length(self, length: int | Border) -> int:
         if isinstance(length, int):

@@ -8,6 +8,7 @@ runs through `Synchronous`, which gives that file the asynchronous names and nev
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -171,7 +172,7 @@ def attributes_of(file: File) -> dict[str, Outcome]:
     def ask(name: str) -> object:
         value = getattr(file, name)
         if name == "fileno":
-            return os.fstat(value()).st_size
+            return stat.S_IFMT(os.fstat(value()).st_mode)
         return value() if name in ANSWERS else value
 
     answers: dict[str, Outcome] = {}
