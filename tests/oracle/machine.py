@@ -15,6 +15,7 @@ What is not asked, because the standard library leaves it open:
   which decodes again;
 - the position of a text file that was iterated and then flushed, until it is moved: what is
   right is an error before the flush, and what CPython answers after it is wrong;
+- positions in iso2022_jp, of which CPython raises OverflowError wherever it is in a state;
 - whether a text file begins with a mark when what was written first could not be encoded;
 - the descriptor's position under a buffer (of an unbuffered file it is compared).
 """
@@ -108,7 +109,7 @@ class Step:
         return Observation(
             outcome,
             descriptor_position(file) if self.unbuffered else None,
-            contents_of(path) if self.name in SETTLING else None,
+            contents_of(path) if self.name in SETTLING and isinstance(outcome, Returned) else None,
         )
 
     def __str__(self) -> str:
@@ -310,7 +311,8 @@ class Files(RuleBasedStateMachine):
     @precondition(is_text)
     @rule(where=st.sampled_from([(0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), ("0",)]))
     def seek_text(self, where: tuple[object, ...]) -> None:
-        self.do("seek", *where)
+        if where != (0, 1) or not self.is_misled():
+            self.do("seek", *where)
 
     @precondition(has_cookies)
     @rule(index=st.integers(0, 20))
@@ -371,10 +373,14 @@ class Files(RuleBasedStateMachine):
             self.kind = "unbuffered" if isinstance(file, io.RawIOBase) else "buffered"
 
     def is_misled(self) -> bool:
-        """Whether `tell` would be asked of an iterated and then flushed text file."""
-        since = [step.name for step in self.program]
-        if "seek" in since:
-            since = since[len(since) - since[::-1].index("seek") :]
+        """Whether the standard library would not say where the file is."""
+        if self.is_text() and self.opening.arguments["encoding"] == "iso2022_jp":
+            return True
+        since: list[str] = []
+        for step, observation in zip(self.program, self.observed, strict=True):
+            if step.name == "seek" and isinstance(observation.outcome, Returned):
+                since.clear()
+            since.append(step.name)
         walks = [index for index, name in enumerate(since) if name in ("iterate", "readlines")]
         return self.is_text() and bool(walks) and not SETTLING.isdisjoint(since[walks[0] :])
 
