@@ -51,7 +51,7 @@ def binary(draw: st.DrawFn, encoding: str = "utf-8") -> bytes:
             made += encoder.encode("x" * ((border - before - len(made)) // _size(encoding, "x")))
         for piece in inserted:
             made += encoder.encode(piece) if isinstance(piece, str) else piece
-    made += encoder.encode(filler * draw(st.sampled_from([1, 0, 2, 20, 5000])))
+    made += encoder.encode(filler * draw(st.sampled_from([20, 20, 0, 1, 5000])))
     return bytes(made)
 
 
