@@ -74,7 +74,7 @@ SETTLING = {"flush", "truncate", "seek", "aclose", "detach"}
 READING = {"iterate", "peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines"}
 FORGETS_WRITES = sys.version_info < (3, 13)
 """Before 3.13 a file open for both could read ahead of what was written and not yet flushed, and
-then write that in the wrong place. So there the machine flushes before it reads."""
+then write that in the wrong place. So there the machine seeks between writing and reading."""
 CHANGING = {"write", "writelines", "truncate"}
 
 
@@ -397,9 +397,10 @@ class Files(RuleBasedStateMachine):
         walks = [index for index, name in enumerate(since) if name in ("iterate", "readlines")]
         return self.is_text() and bool(walks) and not SETTLING.isdisjoint(since[walks[0] :])
 
-    def has_unflushed(self) -> bool:
-        names = [step.name for step in reversed(self.program) if step.name in CHANGING | SETTLING]
-        return bool(names) and names[0] not in SETTLING
+    def has_written(self) -> bool:
+        """Whether the last that was done was writing, without a seek since then."""
+        names = [step.name for step in reversed(self.program) if step.name in CHANGING | {"seek"}]
+        return bool(names) and names[0] != "seek"
 
     def encodable(self, part: AnyStr) -> AnyStr:
         if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
@@ -418,8 +419,8 @@ class Files(RuleBasedStateMachine):
         return max(0, int(-position % buffer) + length.behind)
 
     def do(self, name: str, *arguments: object, call: Call | None = None, handle: int = -1) -> None:
-        if FORGETS_WRITES and handle == -1 and name in READING and self.has_unflushed():
-            self.do("flush")
+        if FORGETS_WRITES and handle == -1 and name in READING and self.has_written():
+            self.do("seek", 0)
         arguments = tuple(self.length(value) if isinstance(value, Border) else value for value in arguments)
         step = Step(
             name,
