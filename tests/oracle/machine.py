@@ -34,7 +34,7 @@ from contextlib import suppress
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, AnyStr, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
@@ -402,7 +402,7 @@ class Files(RuleBasedStateMachine):
         names = [step.name for step in reversed(self.program) if step.name in CHANGING | {"seek"}]
         return bool(names) and names[0] != "seek"
 
-    def encodable(self, part: AnyStr) -> AnyStr:
+    def encodable(self, part: str | bytes) -> str | bytes:
         if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
             return part.replace("\udc80", "x")
         return part

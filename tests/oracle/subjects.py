@@ -27,11 +27,10 @@ class Subject:
 
 # Trio's has to pass: that proves the tests, not Trio.
 TRIO = Subject("trio", EPOLL, trio.open_file, examples=60, iterates_by_readline=True)
-SUBJECTS = [TRIO]
-if hasattr(trio_uring, "open_file"):
-    SUBJECTS += [
-        Subject("io_uring", URING, trio_uring.open_file, examples=1000),
-        Subject("epoll", EPOLL, trio_uring.open_file, examples=150),
-    ]
+SUBJECTS = [
+    TRIO,
+    Subject("io_uring", URING, trio_uring.open_file, examples=1000),
+    Subject("epoll", EPOLL, trio_uring.open_file, examples=150),
+]
 
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
