@@ -1,0 +1,492 @@
+"""A Hypothesis state machine: random calls on a file of the standard library and on a subject.
+
+Each rule makes its call at once on the standard library's file, notes what could be observed,
+and is added to a program. At the end the subject runs the program, in one Trio run, on a file
+of the same name with the same contents at first; every call of it has to be a checkpoint and to
+show what the standard library's showed. The file's contents are compared when they have to be
+on the file: after a flush, a truncation, a seek, and a close.
+
+What is not asked, because the standard library leaves it open:
+
+- how much `peek` returns;
+- what a text file does with a position that is not 0, nor the end, nor an answer of `tell`
+  that the same contents gave;
+- which newlines a text file has translated so far, after its position was asked for or moved,
+  which decodes again;
+- the position of a text file that was iterated and then flushed, until it is moved: what is
+  right is an error before the flush, and what CPython answers after it is wrong;
+- whether an unbuffered file can seek, before that was asked: CPython would deny it for ever
+  if the first seek went before the start;
+- positions in iso2022_jp, of which CPython raises OverflowError wherever it is in a state;
+- whether a text file begins with a mark when what was written first could not be encoded;
+- the descriptor's position under a buffer (of an unbuffered file it is compared).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import warnings
+from array import array
+from contextlib import suppress
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from programs import (
+    Ahead,
+    File,
+    Outcome,
+    Returned,
+    Synchronous,
+    attributes_of,
+    contents_of,
+    descriptor_position,
+    finish,
+    outcome_of,
+)
+from trio.testing import assert_checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from subjects import Subject
+
+Call: TypeAlias = "Callable[[File], Awaitable[object]]"
+
+MODES = ["r", "r", "r", "r", "r+", "r+", "r+", "r+", "r+", "w", "w+", "a", "a+", "x", "x+"]
+MARKED = {"utf-8-sig", "utf-16", "utf-32"}
+SETTLING = {"flush", "truncate", "seek", "aclose", "detach"}
+READING = {"iterate", "peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines"}
+FORGETS_WRITES = sys.version_info < (3, 13)
+"""Before 3.13 a file open for both could read ahead of what was written and not yet flushed, and
+then write that in the wrong place. So there the machine seeks between writing and reading."""
+CHANGING = {"write", "writelines", "truncate"}
+
+
+@attrs.frozen
+class Opening:
+    """How a file is opened, which succeeds, and what is in it before: None, it does not exist."""
+
+    contents: bytes | None
+    arguments: dict[str, Any]
+
+
+@attrs.frozen
+class Observation:
+    """What a call did; the descriptor's position and the file's contents, if they are settled."""
+
+    outcome: Outcome
+    position: int | None = None
+    contents: bytes | None = None
+
+
+@attrs.frozen
+class Step:
+    """A call of a program, and on which of the files: `detach` adds one."""
+
+    name: str
+    arguments: tuple[object, ...]
+    call: Call
+    handle: int
+    unbuffered: bool
+
+    async def on(self, handles: list[File], path: Path, *, checkpoints: bool) -> Observation:
+        file = handles[self.handle]
+        outcome, value = await outcome_of(
+            partial(self.call, file), checkpoints=checkpoints and self.name != "attributes"
+        )
+        if isinstance(outcome, Returned) and self.name == "detach":
+            handles.append(value)
+            outcome = Returned.of(None)
+        return Observation(
+            outcome,
+            descriptor_position(file) if self.unbuffered else None,
+            contents_of(path) if self.name in SETTLING and isinstance(outcome, Returned) else None,
+        )
+
+    def __str__(self) -> str:
+        return f"files[{self.handle}].{self.name}({', '.join(map(shortened, self.arguments))})"
+
+
+@attrs.frozen
+class Border:
+    """A length that ends some bytes behind the next border of a buffer that began at 0."""
+
+    behind: int
+
+
+@st.composite
+def openings(draw: st.DrawFn) -> Opening:
+    arguments: dict[str, Any] = {"mode": draw(st.sampled_from(MODES))}
+    encoding = draw(st.sampled_from([*ENCODINGS, *[None] * 6]))
+    if encoding is None:
+        arguments["mode"] += "b"
+        arguments["buffering"] = draw(st.sampled_from([0, 0, 7, 64, *BUFFERINGS]))
+    else:
+        arguments["buffering"] = draw(st.sampled_from(BUFFERINGS))
+        arguments["encoding"] = encoding
+        arguments["errors"] = draw(st.sampled_from(ERRORS))
+        arguments["newline"] = draw(st.sampled_from(NEWLINES))
+    exists = {"r": True, "x": False}.get(arguments["mode"][0])
+    if exists is None:
+        exists = draw(st.integers(0, 9)) != 9
+    return Opening(draw(binary(encoding or "utf-8")) if exists else None, arguments)
+
+
+# Around the borders, where the mistakes are; and short, so as not to be at the end at once.
+few = st.integers(0, 12)
+near = st.builds(Border, st.integers(-2, 2))
+far = st.builds(lambda border, more: max(0, border + more), st.sampled_from(BORDERS), st.integers(-3, 3))
+lengths = st.one_of(few, few, near, near, far)
+sizes = st.one_of(few, few, few, near, near, near, far, st.sampled_from([None, -1, 20_000, 200_000]))
+wrong = st.sampled_from([1.5, "1", b"1", None, [1], ["a", b"b", 3], -5, 1 << 70])
+
+
+EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
+"""Programs that a test runs, chosen at random. 0: a few hundred, the same ones every time."""
+
+
+def check(subject: Subject, *, shrinks: bool = True) -> None:
+    """Raises AssertionError, with the program in the message, if the subject shows anything else."""
+    run_state_machine_as_test(
+        lambda: Files(subject),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=EXAMPLES or subject.examples,
+            stateful_step_count=40,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+class Files(RuleBasedStateMachine):
+    """The machine."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "file"
+        self.program: list[Step] = []
+        self.observed: list[Observation] = []
+        self.handles: list[File] = []
+        self.cookies: list[int] = []
+        self.kind = ""
+
+    @initialize(opening=openings(), tells=st.booleans())
+    def open(self, opening: Opening, tells: bool) -> None:
+        """``tells``: the position is asked for after each call."""
+        self.opening = opening
+        self.tells = tells
+        self.prepare()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # Line buffering of binary files.
+            file = open(self.path, **opening.arguments)  # noqa: SIM115
+        self.handles.append(Synchronous(file, iterates_by_readline=self.subject.iterates_by_readline))
+        file.seekable()
+        self.set_kind()
+
+    def is_text(self) -> bool:
+        return self.kind == "text"
+
+    def is_binary(self) -> bool:
+        return self.kind in ("buffered", "unbuffered")
+
+    def is_buffered(self) -> bool:
+        return self.kind == "buffered"
+
+    def is_detached(self) -> bool:
+        return len(self.handles) > 1
+
+    def has_cookies(self) -> bool:
+        return self.is_text() and bool(self.cookies)
+
+    # Reading; and once in a while from the start, so that there is something to read.
+
+    @rule(
+        method=st.sampled_from(["read", "read", "readline", "readline", "readlines"]),
+        size=sizes,
+        rewinds=st.sampled_from([False] * 6 + [True]),
+    )
+    def read(self, method: str, size: int | Border | None, rewinds: bool) -> None:
+        if rewinds:
+            self.do("seek", 0)
+        self.do(method, -1 if size is None and method == "readline" else size)
+
+    @rule(count=st.sampled_from([1, 1, 2, 3, 20, 300]))
+    def iterate(self, count: int) -> None:
+        async def lines(file: File) -> list[object]:
+            found: list[object] = []
+            async for line in file:
+                found.append(line)
+                if len(found) == count:
+                    break
+            return found
+
+        self.do("iterate", count, call=lines)
+
+    @precondition(is_binary)
+    @rule(size=sizes, method=st.sampled_from(["read1", "read1", "readall"]))
+    def read_once_or_all(self, size: int | None, method: str) -> None:
+        self.do(method, *(() if method == "readall" or size is None else (size,)))
+
+    @precondition(is_binary)
+    @rule(
+        size=lengths,
+        method=st.sampled_from(["readinto", "readinto1"]),
+        form=st.sampled_from([bytearray, bytearray, memoryview, array, bytes]),
+    )
+    def readinto(self, size: int | Border, method: str, form: Callable[..., Any]) -> None:
+        length = self.length(size)
+
+        async def read(file: File) -> object:
+            target = array("H", bytes(length * 2)) if form is array else form(bytearray(length))
+            return await getattr(file, method)(target), bytes(target)
+
+        self.do(method, length, form.__name__, call=read)
+
+    @precondition(is_buffered)
+    @rule(size=sizes)
+    def peek(self, size: int | Border | None) -> None:
+        if isinstance(size, Border):
+            size = self.length(size)
+
+        async def look(file: File) -> object:
+            return Ahead(await file.peek(*(() if size is None else (size,))))
+
+        self.do("peek", size, call=look)
+
+    # Writing
+
+    @precondition(is_text)
+    @rule(text=texts)
+    def write_text(self, text: str) -> None:
+        self.do("write", self.encodable(text))
+
+    @precondition(is_binary)
+    @rule(data=chunks, form=st.sampled_from([bytes, bytearray, memoryview]))
+    def write_bytes(self, data: bytes, form: Callable[[bytes], object]) -> None:
+        self.do("write", form(data))
+
+    @rule(parts=st.lists(st.one_of(texts, chunks), max_size=4), form=st.sampled_from([list, tuple, iter]))
+    def writelines(self, parts: list[str | bytes], form: Callable[[object], object]) -> None:
+        kind = str if self.is_text() else bytes
+        lines = [self.encodable(part) for part in parts if isinstance(part, kind)]
+
+        async def write(file: File) -> object:
+            return await file.writelines(form(lines))
+
+        self.do("writelines", lines, call=write)
+
+    @rule(size=st.one_of(st.none(), far, far, near))
+    def truncate(self, size: int | Border | None) -> None:
+        self.do("truncate", size)
+
+    # Positions
+
+    @rule()
+    def tell(self) -> None:
+        if not self.is_misled():
+            self.do("tell")
+
+    @precondition(is_binary)
+    @rule(
+        offset=lengths,
+        back=st.sampled_from([False, False, True]),
+        whence=st.sampled_from([1, 1, 1, 1, 0, 2, 9]),
+    )
+    def seek(self, offset: int | Border, back: bool, whence: int) -> None:
+        self.do("seek", -self.length(offset) if back else self.length(offset), whence)
+
+    @precondition(is_text)
+    @rule(
+        where=st.sampled_from(
+            [(0,), (0,), (0,), (0, 0), (0, 1), (0, 2), (1, 1), (-1, 2), (-1,), (0, 9), ("0",)]
+        )
+    )
+    def seek_text(self, where: tuple[object, ...]) -> None:
+        if where != (0, 1) or not self.is_misled():
+            self.do("seek", *where)
+
+    @precondition(has_cookies)
+    @rule(index=st.integers(0, 20))
+    def seek_back(self, index: int) -> None:
+        self.do("seek", self.cookies[index % len(self.cookies)])
+
+    # The rest
+
+    @rule()
+    def attributes(self) -> None:
+        untold = all(step.name not in ("tell", "seek") for step in self.program)
+
+        async def ask(file: File) -> object:
+            answers = attributes_of(file)
+            return answers if untold else answers | {"newlines": None}
+
+        self.do("attributes", call=ask)
+
+    @rule(
+        method=st.sampled_from(
+            ["read", "readline", "readlines", "readinto", "peek", "write", "writelines", "truncate"]
+        ),
+        argument=wrong,
+    )
+    def misuse(self, method: str, argument: object) -> None:
+        if method == "peek":
+            argument = 1.5
+        self.do(method, argument)
+
+    @rule(method=st.sampled_from([*["flush"] * 30, "detach", "aclose"]))
+    def flush_or_leave(self, method: str) -> None:
+        self.do(method)
+
+    @precondition(is_detached)
+    @rule(
+        call=st.sampled_from(
+            [
+                *(("read", 1), ("readline",), ("write", "a"), ("tell",), ("seek", 0), ("truncate", 0)),
+                *(("flush",), ("detach",), ("aclose",)),
+            ]
+        )
+    )
+    def use_after_detach(self, call: tuple[str, object]) -> None:
+        self.do(*call, handle=-2)
+
+    # What the rules stand on
+
+    def prepare(self) -> None:
+        self.path.unlink(missing_ok=True)
+        if self.opening.contents is not None:
+            self.path.write_bytes(self.opening.contents)
+
+    def set_kind(self) -> None:
+        file = self.handles[-1]._file
+        if isinstance(file, io.TextIOBase):
+            self.kind = "text"
+        else:
+            self.kind = "unbuffered" if isinstance(file, io.RawIOBase) else "buffered"
+
+    def is_misled(self) -> bool:
+        """Whether the standard library would not say where the file is."""
+        if self.is_text() and self.opening.arguments["encoding"] == "iso2022_jp":
+            return True
+        since: list[str] = []
+        for step, observation in zip(self.program, self.observed, strict=True):
+            if step.name == "seek" and isinstance(observation.outcome, Returned):
+                since.clear()
+            since.append(step.name)
+        walks = [index for index, name in enumerate(since) if name in ("iterate", "readlines")]
+        return self.is_text() and bool(walks) and not SETTLING.isdisjoint(since[walks[0] :])
+
+    def has_written(self) -> bool:
+        """Whether the last that was done was writing, without a seek since then."""
+        names = [step.name for step in reversed(self.program) if step.name in CHANGING | {"seek"}]
+        return bool(names) and names[0] != "seek"
+
+    def encodable(self, part: str | bytes) -> str | bytes:
+        if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
+            return part.replace("\udc80", "x")
+        return part
+
+    def length(self, length: int | Border) -> int:
+        if isinstance(length, int):
+            return length
+        buffer, position = self.opening.arguments["buffering"], 0
+        if buffer < 2:
+            buffer = io.DEFAULT_BUFFER_SIZE
+        with suppress(OSError, ValueError):  # It is closed, or detached.
+            if not self.is_text():
+                position = self.handles[-1].position()
+        return max(0, int(-position % buffer) + length.behind)
+
+    def do(self, name: str, *arguments: object, call: Call | None = None, handle: int = -1) -> None:
+        if FORGETS_WRITES and handle == -1 and name in READING and self.has_written():
+            self.do("seek", 0)
+        arguments = tuple(self.length(value) if isinstance(value, Border) else value for value in arguments)
+        step = Step(
+            name,
+            arguments,
+            call or methodcaller(name, *arguments),
+            len(self.handles) + handle,
+            self.kind == "unbuffered" and handle == -1,
+        )
+        observation = finish(step.on(self.handles, self.path, checkpoints=False))
+        self.program.append(step)
+        self.observed.append(observation)
+        if name in CHANGING:
+            self.cookies.clear()
+        if name == "detach":
+            self.set_kind()
+        outcome = observation.outcome
+        if name == "tell":
+            if isinstance(outcome, Returned) and isinstance(outcome.value, int):
+                self.cookies.append(outcome.value)
+        elif self.tells:
+            self.tell()
+
+    def teardown(self) -> None:
+        with self.directory:
+            if not self.handles:
+                return
+            for handle in range(-1, -1 - len(self.handles), -1):
+                self.do("aclose", handle=handle)
+            contents = contents_of(self.path)
+            self.prepare()
+            self.subject.backend.run(self.run_subject)
+            assert contents_of(self.path) == contents, self.report("the contents at the end differ")
+
+    async def run_subject(self) -> None:
+        with warnings.catch_warnings(), assert_checkpoints():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            file = await self.subject.open_file(self.path, **self.opening.arguments)
+        file.seekable()
+        handles = [file]
+        try:
+            for count, (step, expected) in enumerate(zip(self.program, self.observed, strict=True), 1):
+                seen = await step.on(handles, self.path, checkpoints=True)
+                assert seen == expected, self.report(difference(expected, seen), count)
+        finally:
+            await handles[-1].aclose()
+
+    def report(self, finding: str, count: int | None = None) -> str:
+        """The program that shows it, up to the step that did."""
+        opening = self.opening
+        lines = [
+            f"{self.subject.name}: {finding}",
+            f"contents = {shortened(opening.contents)}",
+            f"files = [await open_file(path, **{opening.arguments})]",
+            *(f"await {step}" for step in self.program[:count]),
+        ]
+        return "\n".join(lines)
+
+
+def difference(expected: object, seen: object) -> str:
+    return f"\n  expected {shortened(expected, 2000)}\n  but got  {shortened(seen, 2000)}"
+
+
+def shortened(value: object, length: int = 300) -> str:
+    if isinstance(value, memoryview):
+        return f"memoryview({shortened(bytes(value), length)})"
+    text = repr(value)
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]} ... {text[-length // 2 :]} ({len(text)} characters)"

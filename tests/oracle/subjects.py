@@ -1,0 +1,36 @@
+"""What is compared with the standard library, and where it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+from equivalence import EPOLL, URING
+
+import trio_uring
+
+if TYPE_CHECKING:
+    from equivalence import Backend
+    from programs import OpenFile
+
+
+@attrs.frozen
+class Subject:
+    name: str
+    backend: Backend
+    open_file: OpenFile
+    examples: int = 300
+    iterates_by_readline: bool = False
+
+
+# Trio's has to pass: that proves the tests, not Trio.
+TRIO = Subject("trio", EPOLL, trio.open_file, examples=60, iterates_by_readline=True)
+SUBJECTS = [
+    TRIO,
+    Subject("io_uring", URING, trio_uring.open_file, examples=1000),
+    Subject("epoll", EPOLL, trio_uring.open_file, examples=150),
+]
+
+every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
