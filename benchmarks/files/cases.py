@@ -41,7 +41,8 @@ Cache = Literal["warm", "cold"]
 SIDES = {
     PLAIN: Side("plain open, one thread", "other"),
     "trio-epoll": Side(RUNTIMES["trio-epoll"].label, "trio-epoll"),
-    "trio-uring": Side(RUNTIMES["trio-uring"].label, "trio-uring"),
+    "trio-uring": Side(f"{RUNTIMES['trio-uring'].label}, trio.open_file", "trio-uring"),
+    "trio-uring-files": Side("Trio, trio_uring.open_file", "trio-uring"),
     "anyio": Side("anyio, asyncio", "asyncio"),
     "aiofiles": Side("aiofiles, asyncio", "asyncio"),
     "aiofile": Side("aiofile, asyncio", "asyncio"),
@@ -216,8 +217,11 @@ def observed(side: str, backend: str, pid: int) -> str:
     text = f"{threads} thread{'s' * (threads > 1)}"
     if workers:
         text += f", {len(workers)} of the kernel for io_uring ({', '.join(sorted(set(workers)))})"
-    if side in TRIO:
-        return f"{seen(side, backend, pid)}; {text}"
+    runtime = side.removesuffix("-files")
+    if runtime in TRIO:
+        if runtime != side and threads != 1:
+            raise WrongBackendError(f"this was to be without threads, but it has {text}")
+        return f"{seen(runtime, backend, pid)}; {text}"
     if side == PLAIN:
         if threads != 1 or polled_with(pid):
             raise WrongBackendError(f"this was to be plain open in one thread, but it has {text}")

@@ -53,8 +53,11 @@ def library(side: str) -> Library:
     return _LIBRARIES[side]()
 
 
-def _trio(runtime: str) -> Library:
+def _trio(runtime: str, *, without_threads: bool = False) -> Library:
     import trio
+    import trio_uring
+
+    package: Any = trio_uring if without_threads else trio
 
     async def run_tasks(tasks: Tasks) -> None:
         async with trio.open_nursery() as nursery:
@@ -62,9 +65,10 @@ def _trio(runtime: str) -> Library:
                 nursery.start_soon(task)
 
     async def stat(path: str) -> os.stat_result:
-        return await trio.Path(path).stat()
+        found: os.stat_result = await package.Path(path).stat()
+        return found
 
-    return Library(partial(run_trio, runtime), trio_backend, run_tasks, trio.open_file, _ACLOSE, stat)
+    return Library(partial(run_trio, runtime), trio_backend, run_tasks, package.open_file, _ACLOSE, stat)
 
 
 def _anyio() -> Library:
@@ -129,6 +133,7 @@ def _aiofile() -> Library:
 _LIBRARIES: dict[str, Callable[[], Library]] = {
     "trio-epoll": partial(_trio, "trio-epoll"),
     "trio-uring": partial(_trio, "trio-uring"),
+    "trio-uring-files": partial(_trio, "trio-uring", without_threads=True),
     "anyio": _anyio,
     "aiofiles": _aiofiles,
     "aiofile": _aiofile,
