@@ -55,6 +55,7 @@ def library(side: str) -> Library:
 
 def _trio(runtime: str, *, without_threads: bool = False) -> Library:
     import trio
+
     import trio_uring
 
     package: Any = trio_uring if without_threads else trio
