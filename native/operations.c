@@ -137,10 +137,13 @@ static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
 		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
 
-		if (sqe->user_data == user_data) {
+		if (sqe->user_data != user_data)
+			continue;
+		if (index == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail)
+			sq->sqe_tail--; /* the last one, and not published yet: as if it had never been */
+		else
 			prepare_nothing(ring, sqe);
-			return true;
-		}
+		return true;
 	}
 	return false;
 }

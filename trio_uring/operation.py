@@ -15,13 +15,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from trio.lowlevel import (
-    Abort,
-    checkpoint_if_cancelled,
-    current_task,
-    enable_ki_protection,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
 
@@ -91,7 +85,7 @@ async def perform(
     done with them. Cancelled: the operation has not happened, or a part of it that the
     kernel does not tell of.
     """
-    await checkpoint_if_cancelled()
+    # In a scope that is cancelled already it is taken back before the kernel sees it.
     slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
     if slot < 0:
         return slot
