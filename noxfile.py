@@ -46,7 +46,7 @@ MYPY = [
 # What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
 # which pyOpenSSL 26 refuses, on epoll as well.
 TRIO_TESTS = ["pytest>=8", "trustme", "async_generator", "astor", "jedi", "pylint", "cryptography"]
-TRIO_FILE_TESTS = ["trio._tests.test_path"]
+TRIO_FILE_TESTS = ["trio._tests.test_path", "trio._tests.test_file_io"]
 TRIO_RELEASES = [
     nox.param("trio==0.29.0", "pyopenssl<26", id="0.29"),
     nox.param("trio==0.32.0", "pyopenssl", id="0.32"),

@@ -30,6 +30,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import features
+from trio_uring.async_file import AsyncFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,6 +308,24 @@ def test_every_call_is_a_checkpoint(make_root: Callable[[str], pathlib.Path], of
     assert contents(root) == before
 
 
+@pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
+def test_open_gives_a_file_of_ours(tmp_path: pathlib.Path, backend: Backend) -> None:
+    async def main() -> None:
+        path = trio_uring.Path(tmp_path / "file")
+        async with await path.open("w", encoding="utf-16", newline="\r\n") as file:
+            assert isinstance(file, AsyncFile)
+            await file.write("a\nb\n")
+        async with await path.open("rb", 0) as file:
+            assert await file.read() == "a\r\nb\r\n".encode("utf-16")
+        with pytest.raises(FileNotFoundError) as caught:
+            await (path.parent / "none").open()
+        assert caught.value.filename == str(tmp_path / "none")
+        with pytest.raises(ValueError, match="invalid mode"):
+            await path.open("nonsense")
+
+    backend.run(main)
+
+
 def test_stat_is_the_whole_of_it(make_root: Callable[[str], pathlib.Path]) -> None:
     root = make_root("root")
 
@@ -435,8 +454,9 @@ def test_a_missing_encoding_is_warned_of_where_the_caller_is(tmp_path: pathlib.P
         "        warnings.simplefilter('always')\n"
         "        await path.write_text('a')\n"
         "        await path.read_text()\n"
+        "        await (await path.open()).aclose()\n"
         "    assert [(w.category, w.filename, w.lineno) for w in caught] == [\n"
-        "        (EncodingWarning, __file__, 6), (EncodingWarning, __file__, 7)], caught\n"
+        "        (EncodingWarning, __file__, line) for line in (6, 7, 8)], caught\n"
         "trio_uring.run(main)\n"
     )
     subprocess.run(
