@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING
 
@@ -184,6 +185,33 @@ def test_devices_and_proc_are_sent(backend: Backend) -> None:
                 assert await sent_and_received(
                     lambda stream, file=file, count=count: trio_uring.send_file(stream, file, 0, count)
                 ) == (len(expected_bytes), expected_bytes)
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_tls_stream_gets_a_copy(backend: Backend, path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    client, server = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(client)
+    authority.issue_cert("example.org").configure_cert(server)
+
+    async def main() -> None:
+        ours, peer = socket_pair()
+        received = b""
+
+        async def receive() -> None:
+            nonlocal received
+            received = await received_all(trio.SSLStream(peer, client, server_hostname="example.org"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            async with trio.SSLStream(ours, server, server_side=True) as encrypted:
+                with open(path, "rb") as file:
+                    assert await trio_uring.send_file(encrypted, file, 3, 1_000_000) == 1_000_000
+        assert received == CONTENT[3:1_000_003]
+        await peer.aclose()
 
     backend.run(main)
 
