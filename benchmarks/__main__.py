@@ -59,29 +59,33 @@ def main() -> int:
         scale = attrs.evolve(scale, rounds=args.rounds)
     second = Report.load(args.second) if args.second else None
     args.output.mkdir(parents=True, exist_ok=True)
+    results = args.output / "results.json"
     started, begun = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
     with tempfile.TemporaryDirectory(dir=args.output) as scratch:
         planned = [one for group in args.group or GROUPS for one in GROUPS[group](scale, Path(scratch))]
+        result = Report(
+            {"date": f"{started:%Y-%m-%d %H:%M} UTC", **machine.describe(), "run": ""},
+            SIDES,
+            [one.case for one in planned],
+            [f"{tool} is not installed: what needs it was not measured" for tool in machine.missing_tools()],
+        )
+
+        def save(rounds: int) -> None:
+            minutes = (time.monotonic() - begun) / 60
+            result.header["run"] = f"{scale.name}, {rounds} rounds, {minutes:.0f} minutes; {placement()}"
+            result.save(results)
+
         try:
             for number in range(scale.rounds):
                 measure(planned, number, scale.rounds)
+                save(number + 1)
             if shutil.which("strace"):
                 count_system_calls(planned)
+            save(scale.rounds)
         except WrongBackendError as error:
+            results.unlink(missing_ok=True)
             print(f"Nothing is reported, since a side was not what it is called.\n{error}", file=sys.stderr)
             return 1
-    minutes = (time.monotonic() - begun) / 60
-    result = Report(
-        {
-            "date": f"{started:%Y-%m-%d %H:%M} UTC",
-            **machine.describe(),
-            "run": f"{scale.name}, {scale.rounds} rounds, {minutes:.0f} minutes; {placement()}",
-        },
-        SIDES,
-        [one.case for one in planned],
-        [f"{tool} is not installed: what needs it was not measured" for tool in machine.missing_tools()],
-    )
-    result.save(args.output / "results.json")
     report.write(result, args.output, second)
     print(f"The report is {args.output / 'report.md'}")
     return complain(result, may_miss_tools=scale.name != "smoke")

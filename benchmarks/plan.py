@@ -28,7 +28,7 @@ class Scale:
 
 
 SCALES = {
-    "full": Scale("full", 5, 1.0, 0.2),
+    "full": Scale("full", 5, 0.5, 0.1),
     "quick": Scale("quick", 3, 0.4, 0.1),
     "smoke": Scale("smoke", 1, 0.2, 0.01),
 }
