@@ -41,7 +41,7 @@ Cache = Literal["warm", "cold"]
 SIDES = {
     PLAIN: Side("plain open, one thread", "other"),
     "trio-epoll": Side(RUNTIMES["trio-epoll"].label, "trio-epoll"),
-    "trio-uring": Side(f"{RUNTIMES['trio-uring'].label}, trio.open_file", "trio-uring"),
+    "trio-uring": Side(RUNTIMES["trio-uring"].label, "trio-uring"),
     "trio-uring-files": Side("Trio, trio_uring.open_file", "trio-uring"),
     "anyio": Side("anyio, asyncio", "asyncio"),
     "aiofiles": Side("aiofiles, asyncio", "asyncio"),
