@@ -37,17 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
-from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from programs import (
+from calls import (
     Ahead,
     File,
     Outcome,
@@ -58,6 +48,16 @@ from programs import (
     descriptor_position,
     finish,
     outcome_of,
+)
+from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
 )
 from trio.testing import assert_checkpoints
 

@@ -12,8 +12,8 @@ from equivalence import EPOLL, URING
 import trio_uring
 
 if TYPE_CHECKING:
+    from calls import OpenFile
     from equivalence import Backend
-    from programs import OpenFile
 
 
 @attrs.frozen

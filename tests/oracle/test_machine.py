@@ -14,7 +14,7 @@ from subjects import Subject
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from programs import File
+    from calls import File
 
 
 class Faulty:

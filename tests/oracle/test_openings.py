@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from calls import Raised, Returned, Synchronous, attributes_of, contents_of, finish, outcome_of
 from equivalence import open_descriptors
-from programs import Raised, Returned, Synchronous, attributes_of, contents_of, finish, outcome_of
 from subjects import Subject, every_subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from programs import File, OpenFile, Outcome
+    from calls import File, OpenFile, Outcome
 
 CONTENTS = b"\xef\xbb\xbfone\r\ntwo\nthr\xc3\xa9e\r"
 
