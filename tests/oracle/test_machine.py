@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import EPOLL
-from machine import check
+from state_machine import check
 from subjects import Subject
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machine import check
+from state_machine import check
 from subjects import Subject, every_subject
 
 
