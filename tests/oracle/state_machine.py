@@ -398,9 +398,14 @@ class Files(RuleBasedStateMachine):
         return self.is_text() and bool(walks) and not SETTLING.isdisjoint(since[walks[0] :])
 
     def has_written(self) -> bool:
-        """Whether the last that was done was writing, without a seek since then."""
-        names = [step.name for step in reversed(self.program) if step.name in CHANGING | {"seek"}]
-        return bool(names) and names[0] != "seek"
+        """Whether the last that was done was writing, without a seek that succeeded since then."""
+        written = False
+        for step, observation in zip(self.program, self.observed, strict=True):
+            if step.name in CHANGING:
+                written = True
+            elif step.name == "seek" and isinstance(observation.outcome, Returned):
+                written = False
+        return written
 
     def encodable(self, part: str | bytes) -> str | bytes:
         if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
