@@ -92,6 +92,7 @@ def test_measure(planned: dict[str, Planned], side: str, name: str) -> None:
         "open": "1 thread",
         "trio-epoll": "its loop says 'epoll'; it has open: eventpoll; ",
         "trio-uring": "its loop says 'io_uring'; it has open: io_uring; ",
+        "trio-uring-files": "its loop says 'io_uring'; it has open: io_uring; 1 thread",
         "anyio": "its loop says 'asyncio, EpollSelector'; it has open: eventpoll; ",
         "aiofiles": "its loop says 'asyncio, EpollSelector'; it has open: eventpoll; ",
         "aiofile": "asyncio, EpollSelector; caio ",
