@@ -45,6 +45,8 @@ KINDS = {
 SERVERS = [(runtime, kind) for runtime in RUNTIMES for kind in KINDS[runtime]]
 ON_RLOOPS_TRANSPORTS = [("rloop", kind) for kind in ("streams", "protocols", "http")]
 """They close no socket, and tell of a reset connection by a RuntimeError, which asyncio logs."""
+CANCELLED_HANDLER = b"StreamReaderProtocol.connection_made"
+"""What CPython up to 3.11 logs of a stream's handler that was cancelled."""
 HYPERCORN = (*TRIO, "asyncio", "uvloop")
 
 
@@ -86,7 +88,9 @@ def started(module: str, *arguments: str) -> Iterator[Server]:
             output, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
-    assert (process.returncode, output, errors.decode()) == (0, b"", "")
+    assert (process.returncode, output) == (0, b"")
+    if sys.version_info >= (3, 12) or CANCELLED_HANDLER not in errors:
+        assert errors == b""
 
 
 @attrs.frozen
@@ -292,6 +296,8 @@ def test_memory_of_a_server_holds_no_other_runtime(
 ) -> None:
     if module == "hypercorn_server":
         pytest.importorskip("hypercorn")
+        if sys.version_info < (3, 12):
+            pytest.skip("hypercorn hangs there when it is cancelled while it starts")
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"servers.{module}", *arguments],
         cwd=FOLDER,

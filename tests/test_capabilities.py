@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -175,13 +176,19 @@ def test_fallback_to_epoll_does_not_make_io_uring_usable() -> None:
 
 def test_no_descriptor_left_is_an_answer() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    full = len(os.listdir("/proc/self/fd")) - 1
     trio_uring.capabilities()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (full, limits[1]))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    # No number below the limit is free, not even one that was closed before.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, limits[1]))
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
         found = trio_uring.capabilities()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
     assert not found.usable
     assert "EMFILE" in found.reason
 

@@ -409,6 +409,7 @@ def test_a_file_that_was_thrown_away_is_written_and_closed_with_a_warning(
     path = tmp_path / "file"
 
     async def main() -> None:
+        gc.collect()
         before = open_descriptors()
         file = await open_file(path, mode)
         await file.write(b"data" if "b" in mode else "data")
