@@ -84,9 +84,9 @@ int tu_poll_add(tu_core *core, int fd, int kind);
 int tu_poll_cancel(tu_core *core, int slot, int other_slot);
 
 /* An operation of the caller's, by the fields of its submission entry; `other_fd` is
- * the one that a splice reads from, and the second byte of `opcode` has IOSQE_ flags. Returns a slot, > 0, the key of the event that
- * will come, exactly one. Until then what `address` (or `offset`, where it is one)
- * points to stays where it is.
+ * the one that a splice reads from, and the second byte of `opcode` has IOSQE_ flags.
+ * Returns a slot, > 0, the key of the event that will come, exactly one. Until then what
+ * `address` (or `offset`, where it is one) points to stays where it is.
  *
  * `tu_cancel` asks the kernel to stop it. 1: it is gone, and no event will come, since
  * the kernel never knew of it, or the ring is a parent's. 0: the event will come, or has

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ._native import ffi
-from .operation import ASYNC, HERE, NULL, failure, perform
+from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ _AT_SYMLINK_FOLLOW: Final = 0x400
 _AT_NO_AUTOMOUNT: Final = 0x800
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BASIC_STATS: Final = 0x7FF
-_MOST: Final = 0x7FFFF000
-"""Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
 _FURTHEST: Final = (1 << 63) - 1
 """The largest off_t."""
 _MOST_BUFFERS: Final = 1024
@@ -90,13 +88,13 @@ async def close(fd: int) -> None:
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
     view = _bytes_of(buffer, writable=True)
-    return await _transfer(_READ, file, _pointer(view), min(len(view), _MOST), offset, (view,))
+    return await _transfer(READ, file, _pointer(view), min(len(view), MOST), offset, (view,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
     view = _bytes_of(data)
-    return await _transfer(_WRITE, file, _pointer(view), min(len(view), _MOST), offset, (view,))
+    return await _transfer(WRITE, file, _pointer(view), min(len(view), MOST), offset, (view,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
@@ -128,7 +126,7 @@ async def fallocate(file: int | HasFileno, mode: int, offset: int, length: int) 
 
 async def ftruncate(file: int | HasFileno, length: int) -> None:
     """`os.ftruncate`: cut off, or filled up with zeros. Linux 6.9."""
-    await _of_file(_FTRUNCATE, file, offset=_size(length))
+    await _of_file(FTRUNCATE, file, offset=_size(length))
 
 
 async def statx(
@@ -215,7 +213,7 @@ async def splice(
         _SPLICE,
         _fileno(destination),
         ffi.cast("void *", _offset(source_offset)),
-        min(_size(count), _MOST),
+        min(_size(count), MOST),
         _offset(destination_offset),
         flags,
         other_fd=_fileno(source),
@@ -223,22 +221,19 @@ async def splice(
     return _checked(result)
 
 
-# The numbers of <linux/io_uring.h>.
+# The numbers of <linux/io_uring.h>; operation.py has those that files use as well.
 _READV: Final = 1
 _WRITEV: Final = 2
 _FSYNC: Final = 3
 _FALLOCATE: Final = 17
 _OPENAT: Final = 18
 _STATX: Final = 21
-_READ: Final = 22
-_WRITE: Final = 23
 _SPLICE: Final = 30
 _RENAMEAT: Final = 35
 _UNLINKAT: Final = 36
 _MKDIRAT: Final = 37
 _SYMLINKAT: Final = 38
 _LINKAT: Final = 39
-_FTRUNCATE: Final = 55
 _FSYNC_DATASYNC: Final = 1
 
 _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")

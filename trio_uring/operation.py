@@ -34,6 +34,12 @@ ASYNC: Final = 1 << 4 << 8
 # A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
 # what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
 _STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
+# The numbers of <linux/io_uring.h>.
+READ: Final = 22
+WRITE: Final = 23
+FTRUNCATE: Final = 55
+MOST: Final = 0x7FFFF000
+"""Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
 HERE: Final = (1 << 64) - 1
 """As an offset: the file's own position, which moves."""
 

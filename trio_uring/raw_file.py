@@ -25,7 +25,7 @@ from trio.lowlevel import checkpoint
 from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .features import has_operation
-from .operation import HERE, failure, perform
+from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 _from_buffer: Any = ffi.from_buffer
 _cast = ffi.cast
 
-_MOST: Final = 0x7FFFF000
-# The numbers of <linux/io_uring.h>.
-_READ: Final = 22
-_WRITE: Final = 23
-_FTRUNCATE: Final = 55
-
 
 async def read_into(fd: int, memory: Any, length: int, held: object = None) -> int | None:
     """Reads up to ``length`` bytes to where the pointer ``memory`` points. The number read,
@@ -51,7 +45,7 @@ async def read_into(fd: int, memory: Any, length: int, held: object = None) -> i
     if manager is None:
         return await _by_thread(os.readv, fd, [ffi.buffer(memory, length)])
     while True:
-        result = await perform(manager, _READ, fd, memory, min(length, _MOST), HERE, held=held)
+        result = await perform(manager, READ, fd, memory, min(length, MOST), HERE, held=held)
         if result >= 0:
             return result
         _check(result)
@@ -68,7 +62,7 @@ async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = No
         return await _by_thread(os.write, fd, ffi.buffer(memory, length))
     before = raw.tell() if raw.seekable() else -1
     while True:
-        result = await perform(manager, _WRITE, fd, memory, min(length, _MOST), HERE, held=held)
+        result = await perform(manager, WRITE, fd, memory, min(length, MOST), HERE, held=held)
         if result >= 0:
             if result < length and before >= 0:
                 _correct(raw, before + result)
@@ -101,10 +95,10 @@ async def truncate(raw: io.FileIO, size: int | None) -> int:
     if not 0 <= length < 1 << 63:
         raw.truncate(size)  # which raises
     manager = current_manager()
-    if manager is None or not has_operation(_FTRUNCATE):
+    if manager is None or not has_operation(FTRUNCATE):
         await trio.to_thread.run_sync(raw.truncate, length)
         return size
-    result = await perform(manager, _FTRUNCATE, raw.fileno(), offset=length)
+    result = await perform(manager, FTRUNCATE, raw.fileno(), offset=length)
     if result < 0:
         raise failure(result)
     return size
