@@ -135,12 +135,10 @@ class Load:
         seconds = max(self.seconds / 2, in_flight / STRACED_BYTES_PER_SECOND)
         with (
             self.server.start() as server,
-            start_generator(server, self.options, seconds, 0) as generator,
+            start_generator(server, self.options, seconds, 0, least=self.connections) as generator,
         ):
             with counted_system_calls(server.pid) as calls:
                 requests = generator.ask()["requests"]
-            if not requests:
-                raise ChildError(f"no request was answered in {seconds:.2f} s")
             return {name: count / requests for name, count in calls.items()}
 
 
@@ -150,8 +148,11 @@ STRACED_BYTES_PER_SECOND = 2e7
 """A server under strace moves about ten times as many."""
 
 
-def start_generator(server: Child, options: Iterable[str], seconds: float, warmup: float) -> Child:
-    times = ("--seconds", str(seconds), "--warmup", str(warmup))
+def start_generator(
+    server: Child, options: Iterable[str], seconds: float, warmup: float, least: int = 1
+) -> Child:
+    """Its windows last ``seconds``, and longer if fewer requests than ``least`` were answered."""
+    times = ("--seconds", str(seconds), "--warmup", str(warmup), "--least", str(least))
     target = ("--port", str(server.ready["port"]), "--pid", str(server.pid))
     return Child([_programs().load, *options, *times, *target], cpu=GENERATOR_CPU)
 
@@ -159,8 +160,6 @@ def start_generator(server: Child, options: Iterable[str], seconds: float, warmu
 def measurement(answer: dict[str, Any]) -> Measurement:
     """From what a load generator answers, with the CPU seconds of both."""
     requests, seconds = answer["requests"], answer["seconds"]
-    if not requests:
-        raise ChildError(f"no request was answered in {seconds:.2f} s")
     measured = {
         "rate": requests / seconds,
         "per_cpu_second": requests / answer["server_cpu"],
@@ -185,7 +184,7 @@ class Wrk:
             self.server.seen(server, server.ready)
             _warm_up(server.ready["port"])
             server_begun, generator_begun = cpu_seconds(server.pid), _cpu_of_ended_children()
-            answer = self._load(server)
+            answer = self._load(server, self.seconds)
             answer["server_cpu"] = cpu_seconds(server.pid) - server_begun
             answer["generator_cpu"] = _cpu_of_ended_children() - generator_begun
             measured = {**measurement(answer), "peak_rss": memory(server.pid, "VmHWM")}
@@ -195,12 +194,12 @@ class Wrk:
         with self.server.start() as server:
             _warm_up(server.ready["port"])
             with counted_system_calls(server.pid) as calls:
-                requests = self._load(server)["requests"]
+                requests = self._load(server, self.seconds + 1)["requests"]
             return {name: count / requests for name, count in calls.items()}
 
-    def _load(self, server: Child) -> dict[str, Any]:
+    def _load(self, server: Child, seconds: int) -> dict[str, Any]:
         script = Path(__file__).with_name("wrk.lua")
-        numbers = ["--threads", "1", "--connections", str(self.connections), "--duration", f"{self.seconds}s"]
+        numbers = ["--threads", "1", "--connections", str(self.connections), "--duration", f"{seconds}s"]
         url = f"http://127.0.0.1:{server.ready['port']}/"
         with on_cpu(GENERATOR_CPU):
             done = subprocess.run(
@@ -212,6 +211,8 @@ class Wrk:
         if done.returncode != 0:
             raise ChildError(f"wrk: {done.stdout}{done.stderr}")
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if not answer["requests"]:
+            raise ChildError(f"wrk got no answer in {seconds} s:\n{done.stdout}")
         if answer["errors"]:
             raise ChildError(f"wrk met {answer['errors']} errors:\n{done.stdout}")
         for key, beyond in (("p50", 0.5), ("p99", 0.01), ("p999", 0.001)):

@@ -250,6 +250,13 @@ def test_few_samples_have_no_percentiles(programs: Programs) -> None:
     assert 0.03 <= result["max"] < 3
 
 
+def test_a_window_is_prolonged_until_enough_requests_count(programs: Programs) -> None:
+    with limit(programs, "echo") as port:
+        result = measure(programs, "echo", port, seconds=0.001, warmup=0, least=500)
+    assert result["requests"] >= 500
+    assert result["seconds"] > 0.001
+
+
 def test_latency_is_the_servers(programs: Programs) -> None:
     def serve(connection: socket.socket) -> None:
         while data := connection.recv(65536):

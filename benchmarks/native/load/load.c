@@ -15,7 +15,8 @@
  * late by up to that batch's time. A reply that takes several reads is dated when the
  * last one was done. A request counts if the batch of its reply returned in the window:
  * from the first batch at or after the end of the warm-up to the first one at or after
- * the window's end, without the latter. */
+ * the window's end, without the latter. A window is prolonged until --least requests
+ * count. */
 #include "load.h"
 
 #include <errno.h>
@@ -120,6 +121,19 @@ static void run_until(struct load *load, int64_t until)
 	}
 }
 
+static void run_until_counted(struct load *load, uint64_t requests)
+{
+	int64_t until = load->now + 10 * SILENCE;
+
+	while (load->histogram.total < requests) {
+		if (load->now >= until)
+			fail("%" PRIu64 " requests were answered in time, and %" PRIu64 " were awaited",
+			     load->histogram.total, requests);
+		dispatch(load);
+		wait_until(load, until);
+	}
+}
+
 /* The window */
 
 struct clocks {
@@ -178,6 +192,7 @@ static void measure(struct load *load)
 	load->counting = true;
 	begin = read_clocks(load);
 	run_until(load, load->now + load->options.seconds);
+	run_until_counted(load, load->options.least);
 	end = read_clocks(load);
 	load->counting = false;
 
@@ -210,7 +225,7 @@ static const struct mode *find_mode(const char *name)
 		if (!strcmp(modes[index]->name, name))
 			return modes[index];
 	fail("usage: load echo|connect|udp --port P --size BYTES --connections N --seconds S --warmup W\n"
-	     "  [--pid SERVER_PID]  echo: [--idle M] [--tls]  udp: [--window K]");
+	     "  [--least REQUESTS] [--pid SERVER_PID]  echo: [--idle M] [--tls]  udp: [--window K]");
 }
 
 static void set_option(struct options *options, int option, const char *name, const char *text)
@@ -233,6 +248,9 @@ static void set_option(struct options *options, int option, const char *name, co
 		break;
 	case 'd':
 		options->seconds = (int64_t)(number(name, text, 0.001, 86400) * SECOND);
+		break;
+	case 'l':
+		options->least = (uint64_t)number(name, text, 0, 1e9);
 		break;
 	case 'w':
 		options->warmup = (int64_t)(number(name, text, 0, 86400) * SECOND);
@@ -269,7 +287,8 @@ static void parse(struct load *load, int count, char **arguments)
 		{ "connections", required_argument, NULL, 'c' }, { "idle", required_argument, NULL, 'i' },
 		{ "window", required_argument, NULL, 'k' },  { "seconds", required_argument, NULL, 'd' },
 		{ "warmup", required_argument, NULL, 'w' },  { "tls", no_argument, NULL, 't' },
-		{ "pid", required_argument, NULL, 'P' },     { NULL, 0, NULL, 0 },
+		{ "pid", required_argument, NULL, 'P' },     { "least", required_argument, NULL, 'l' },
+		{ NULL, 0, NULL, 0 },
 	};
 	int which = 0;
 	int option;

@@ -18,6 +18,7 @@ struct options {
 	unsigned window;
 	int64_t seconds; /* nanoseconds, as every time here */
 	int64_t warmup;
+	uint64_t least; /* requests of a window */
 	bool tls;
 	pid_t pid; /* 0: no server is named */
 };
