@@ -15,10 +15,12 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define NANOSECONDS 1000000000
+#define MOST_BYTES 0x7ffff000U /* that one send takes (MAX_RW_COUNT) */
 
 static int64_t now(void)
 {
@@ -133,6 +135,7 @@ void tu_cancel_all(tu_core *core)
 void tu_release(tu_core *core)
 {
 	tu_ring_close(&core->ring);
+	tu_buffers_close(&core->buffers);
 	tu_operations_close(&core->operations);
 	free(core->events);
 	core->events = NULL;
@@ -192,7 +195,6 @@ int tu_reap(tu_core *core)
 
 	if (!core->ring.open)
 		return -EBADF;
-
 	while (count < core->events_capacity && tu_ring_pop(&core->ring, &completion)) {
 		bool more = completion.flags & IORING_CQE_F_MORE;
 
@@ -201,8 +203,8 @@ int tu_reap(tu_core *core)
 		} else if (completion.user_data == TU_SIGNAL_POLL) {
 			core->signals_watched = more;
 			outcome |= TU_SIGNALS;
-		} else if (tu_operations_complete(&core->operations, &core->ring, &completion, &core->events[count],
-						  &flush)) {
+		} else if (tu_operations_complete(&core->operations, &core->ring, &core->buffers, &completion,
+						  &core->events[count], &flush)) {
 			count++;
 		}
 	}
@@ -258,6 +260,7 @@ int tu_poll(tu_core *core)
 		return wait_without_ring(core, 0);
 	if (!core->started)
 		return TU_NOT_STARTED;
+	tu_buffers_take_back(&core->buffers);
 	if (core->operations.doomed)
 		tu_operations_retry_doomed(&core->operations, &core->ring);
 	if (must_enter(core)) {
@@ -288,6 +291,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		if (outcome)
 			return outcome;
 	}
+	tu_buffers_take_back(&core->buffers);
 	do {
 		bool completed;
 
@@ -379,6 +383,45 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 int tu_cancel(tu_core *core, int slot)
 {
 	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
+}
+
+int tu_send(tu_core *core, int fd, const void *data, size_t length)
+{
+	struct tu_submission submission = {
+		.opcode = IORING_OP_SEND,
+		.fd = fd,
+		.address = (uintptr_t)data,
+		.length = length > MOST_BYTES ? MOST_BYTES : (uint32_t)length,
+		.flags = MSG_WAITALL | MSG_NOSIGNAL,
+	};
+
+	if (!core->ring.open)
+		return -EBADF;
+	return tu_operations_submit(&core->operations, &core->ring, &submission);
+}
+
+/* Receiving */
+
+int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size)
+{
+	return core->ring.open ? tu_buffers_open(&core->buffers, &core->ring, count, size) : -EBADF;
+}
+
+void *tu_buffer_memory(tu_core *core)
+{
+	return core->buffers.memory;
+}
+
+int tu_receive(tu_core *core, int fd, uint32_t length)
+{
+	if (!core->ring.open)
+		return -EBADF;
+	return tu_operations_receive(&core->operations, &core->ring, fd, length);
+}
+
+int tu_flush(tu_core *core)
+{
+	return core->ring.open ? tu_ring_flush(&core->ring) : 0;
 }
 
 /* What there is to see */

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buffers.h"
 #include "interrupt.h"
 #include "operations.h"
 #include "ring.h"
@@ -34,6 +35,7 @@ typedef struct tu_core {
 	struct tu_interrupt interrupt;
 	struct tu_ring ring;
 	struct tu_operations operations;
+	struct tu_buffers buffers;
 	tu_event *events;
 	uint32_t events_capacity;
 	bool started;
@@ -70,6 +72,12 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot);
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd);
 int tu_cancel(tu_core *core, int slot);
+int tu_send(tu_core *core, int fd, const void *data, size_t length);
+
+int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
+void *tu_buffer_memory(tu_core *core);
+int tu_receive(tu_core *core, int fd, uint32_t length);
+int tu_flush(tu_core *core);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 

@@ -15,13 +15,15 @@
 /* What a readiness operation waits for, and the kind of its event. */
 #define TU_READ ...
 #define TU_WRITE ...
-/* The kind of the event of a caller's operation. */
+/* The kinds of the events of a caller's operation and of a receive. */
 #define TU_OPERATION ...
+#define TU_RECEIVE ...
 
 typedef struct {
 	int32_t kind;
-	int32_t key;    /* the descriptor; a caller's operation's slot */
+	int32_t key;    /* the descriptor; a caller's operation's or a receive's slot */
 	int32_t result; /* poll(2) events, or the operation's result; or -errno */
+	int32_t detail; /* a receive's: 1 if more will come, and 2 * (1 + the number of its buffer) */
 } tu_event;
 
 typedef struct {
@@ -94,6 +96,22 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot);
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd);
 int tu_cancel(tu_core *core, int slot);
+
+/* Sends all of `length` bytes, or 2 GiB less a page if that is fewer, however often the
+ * kernel has to wait for room: an operation of the caller's, as by tu_submit. */
+int tu_send(tu_core *core, int fd, const void *data, size_t length);
+
+/* Receiving into provided buffers: `count`, a power of two, of `size` bytes each. They
+ * are provided once, before the first receive. What an event's buffer holds stays until
+ * the next tick. `tu_receive` returns a slot, > 0: with `length` one event will come, of
+ * that many bytes at most; with 0 events come until one says that no more will. They
+ * stop after `tu_cancel`, or when the buffers are used up (ENOBUFS). */
+int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
+void *tu_buffer_memory(tu_core *core);
+int tu_receive(tu_core *core, int fd, uint32_t length);
+
+/* Has the kernel act on everything that is queued, cancels among them. */
+int tu_flush(tu_core *core);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 

@@ -42,12 +42,17 @@ void tu_operations_close(struct tu_operations *operations)
 	*operations = (struct tu_operations){ 0 };
 }
 
+static bool is_answered(uint8_t kind)
+{
+	return kind >= TU_OPERATION;
+}
+
 static void release(struct tu_operations *operations, uint32_t slot)
 {
 	struct tu_operation *operation = &operations->slots[slot];
 
 	operations->doomed -= operation->state == TU_DOOMED;
-	operations->pinned -= operation->kind == TU_OPERATION;
+	operations->pinned -= is_answered(operation->kind);
 	operation->generation = (operation->generation + 1) & GENERATION_MASK;
 	operation->generation += !operation->generation;
 	operation->state = TU_FREE;
@@ -83,7 +88,7 @@ static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum 
 	operation = &operations->slots[slot];
 	operations->first_free = operation->next_free;
 	operations->in_flight++;
-	operations->pinned += kind == TU_OPERATION;
+	operations->pinned += is_answered(kind);
 	operation->kind = kind;
 	operation->state = TU_ARMED;
 	operation->fd = fd;
@@ -117,6 +122,23 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	sqe->off = submission->offset;
 	sqe->rw_flags = (int)submission->flags;
 	sqe->splice_fd_in = submission->other_fd;
+	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	return slot;
+}
+
+int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length)
+{
+	struct io_uring_sqe *sqe;
+	int slot = acquire(operations, ring, TU_RECEIVE, fd, &sqe);
+
+	if (slot < 0)
+		return slot;
+	if (length)
+		io_uring_prep_recv(sqe, fd, NULL, length, 0);
+	else
+		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = TU_BUFFER_GROUP;
 	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
 	return slot;
 }
@@ -173,7 +195,7 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 		return 0;
 	}
 	if (submit_cancel(ring, identity(operations, slot))) {
-		if (operation->kind != TU_OPERATION)
+		if (!is_answered(operation->kind))
 			release(operations, slot);
 		return 1;
 	}
@@ -206,7 +228,7 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 			return;
 		operations->doomed--;
 		operations->slots[slot].state = TU_ARMED;
-		if (operations->slots[slot].kind != TU_OPERATION)
+		if (!is_answered(operations->slots[slot].kind))
 			release(operations, slot);
 	}
 }
@@ -223,8 +245,8 @@ static bool is_current(const struct tu_operations *operations, uint64_t user_dat
 	return slot < operations->capacity && identity(operations, slot) == user_data;
 }
 
-bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
-			    tu_event *event, bool *flush)
+bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
+			    const struct io_uring_cqe *completion, tu_event *event, bool *flush)
 {
 	uint32_t slot = (uint32_t)completion->user_data;
 	bool more = completion->flags & IORING_CQE_F_MORE;
@@ -234,9 +256,12 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	if (!is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
-	if (operation->kind == TU_OPERATION) {
-		release(operations, slot);
-		*event = (tu_event){ TU_OPERATION, (int32_t)slot, completion->res };
+	if (is_answered(operation->kind)) {
+		int32_t buffer = tu_buffers_lend(buffers, completion);
+
+		*event = (tu_event){ operation->kind, (int32_t)slot, completion->res, (buffer + 1) << 1 | more };
+		if (!more)
+			release(operations, slot);
 		return true;
 	}
 	if (operation->state == TU_DOOMED) {
@@ -254,7 +279,7 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 		}
 		/* No room to wait any longer: wake the task, which will try again. */
 	}
-	*event = (tu_event){ operation->kind, operation->fd, completion->res };
+	*event = (tu_event){ operation->kind, operation->fd, completion->res, 0 };
 	if (more) {
 		*flush = true;
 		tu_operations_cancel(operations, ring, slot);
@@ -264,13 +289,20 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	return true;
 }
 
+static bool opens(uint8_t opcode)
+{
+	return opcode == IORING_OP_OPENAT || opcode == IORING_OP_ACCEPT;
+}
+
 void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion)
 {
 	uint32_t slot = (uint32_t)completion->user_data;
 
-	if (!is_current(operations, completion->user_data) || operations->slots[slot].kind != TU_OPERATION)
+	if (!is_current(operations, completion->user_data) || !is_answered(operations->slots[slot].kind) ||
+	    (completion->flags & IORING_CQE_F_MORE))
 		return;
-	if (operations->slots[slot].opcode == IORING_OP_OPENAT && completion->res >= 0)
+	if (operations->slots[slot].kind == TU_OPERATION && opens(operations->slots[slot].opcode) &&
+	    completion->res >= 0)
 		close(completion->res);
 	release(operations, slot);
 }

@@ -13,9 +13,9 @@
  *   DOOMED    a poll, and the queue was full      FREE, by its completion or at the next tick,
  *             when it was to be cancelled         which tries again to cancel it
  *
- * A caller's operation, which may have memory with the kernel, is ARMED as well. Its
- * completion alone makes it FREE, and is always an event. A cancel only asks: it
- * leaves the operation as it is, or DOOMED until the next tick has asked.
+ * A caller's operation and a receive, which may have memory with the kernel, are ARMED
+ * as well. Their last completion alone makes them FREE, and each is an event. A cancel
+ * only asks: it leaves them as they are, or DOOMED until the next tick has asked.
  *
  * EDGE exists because a poll always reports POLLRDHUP: once the peer has shut
  * down its sending side, a one-shot POLLOUT poll on a full socket completes at
@@ -31,9 +31,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "buffers.h"
 #include "ring.h"
 
-enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3 };
+/* From TU_OPERATION on: answered, whatever happens, and waited for at the end. */
+enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4 };
 
 enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_DOOMED };
 
@@ -55,7 +57,7 @@ struct tu_operations {
 	uint32_t first_free;
 	uint32_t in_flight;
 	uint32_t doomed;
-	uint32_t pinned; /* callers' operations */
+	uint32_t pinned; /* callers' operations and receives */
 };
 
 /* The fields of a submission entry that a caller's operation fills in. */
@@ -74,6 +76,7 @@ typedef struct {
 	int32_t kind;
 	int32_t key;
 	int32_t result;
+	int32_t detail;
 } tu_event;
 
 int tu_operations_open(struct tu_operations *operations);
@@ -85,8 +88,12 @@ int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, i
 /* The slot of a caller's operation, or -errno. */
 int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission);
 
-/* Whether a caller's operation is gone: the kernel never knew of it. Otherwise its
- * completion will come, cancelled or not, or its event has come already. */
+/* The slot of a receive into a provided buffer, or -errno: of up to `length` bytes, once,
+ * or, with length 0, multishot. */
+int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length);
+
+/* Whether a caller's operation or a receive is gone: the kernel never knew of it.
+ * Otherwise its last completion will come, cancelled or not, or has come already. */
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
 /* Asks the kernel to let go of a slot's operation and releases the slot of a poll. 1 if
@@ -98,11 +105,11 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 
 /* Takes one completion in: true if it is an event for Python. `*flush` is set
  * if a cancel was left pending that has to be acted on before Python goes on. */
-bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, const struct io_uring_cqe *completion,
-			    tu_event *event, bool *flush);
+bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
+			    const struct io_uring_cqe *completion, tu_event *event, bool *flush);
 
-/* Takes in the completion of a caller's operation when nobody will hear of it: what it
- * has opened is closed. */
+/* Takes in the completion of a caller's operation or a receive when nobody will hear of
+ * it: what it has opened is closed. */
 void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion);
 
 #endif

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
-from . import features, session
+from . import features, internals, session
 from . import ring as ring_module
 from ._native import ffi, lib
 from .errors import UringUnavailableError
@@ -150,7 +150,7 @@ def capabilities() -> Capabilities:
 def _open(options: RingOptions) -> tuple[ring_module.Ring | None, UringUnavailableError | None]:
     """A run's ring, or why there is none."""
     try:
-        session.check_trio()
+        internals.check_trio()
         return ring_module.open_ring(options), None
     except UringUnavailableError as error:
         return None, error

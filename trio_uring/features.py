@@ -111,7 +111,7 @@ OPERATIONS = (
 )
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
-SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait")
+SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
 
 
 @functools.cache
@@ -159,6 +159,15 @@ def try_flag(flag: SetupFlag) -> int:
 def refused_flags() -> frozenset[str]:
     """The set-up flags that this kernel does not know, each tried with what it needs."""
     return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
+
+
+def completions(off: frozenset[str]) -> bool:
+    """Whether stream sockets receive and send by completions. Multishot receives (6.0) show
+    in no mask: an operation of the same age tells."""
+    return "completions" not in off and has_operation(_SEND_ZC)
+
+
+_SEND_ZC = 47
 
 
 @functools.cache

@@ -72,11 +72,14 @@ from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, TypeAlias
 import attrs
 import outcome
 import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
+from .connections import Connections
+from .sleep import READY
 
 if TYPE_CHECKING:
+    from .connection import Sender
     from .operation import Operation
     from .ring import Ring
 
@@ -91,7 +94,8 @@ _NOT_STARTED: Final = lib.TU_NOT_STARTED
 _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
 _OPERATION: Final = lib.TU_OPERATION
-_EVENT: Final = Struct("=iii")
+_RECEIVE: Final = lib.TU_RECEIVE
+_EVENT: Final = Struct("=iiii")
 _EVENT_SIZE: Final = _EVENT.size
 _iter_unpack = _EVENT.iter_unpack
 
@@ -112,19 +116,6 @@ _close_interrupt = lib.tu_close_interrupt
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
-
-
-class _Ready(outcome.Value[None]):  # type: ignore[misc]  # final for type checkers
-    """A `Value(None)` that any number of tasks may be sent.
-
-    An Outcome may be unwrapped once only, so every wake-up would need its own.
-    """
-
-    def unwrap(self) -> None:
-        return None
-
-
-_READY: Final = _Ready(None)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -158,7 +149,8 @@ class UringManager:
         self._writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self._readers)
         self._abort_write = partial(self._abort, self._writers)
-        self.operations: dict[int, Operation] = {}
+        self.operations: dict[int, Operation | Sender] = {}
+        self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
         self._is_guest: Callable[[], bool] = _not_a_guest
@@ -188,33 +180,53 @@ class UringManager:
             return
         assert isinstance(events, int)
         if events & _REAP:
-            events = self._checked(_reap(self.core)) | events & _SIGNALS
+            events = self.checked(_reap(self.core)) | events & _SIGNALS
         if count := events & _COUNT:
-            for kind, fd, result in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+            for kind, fd, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+                if kind == _RECEIVE:
+                    self._receive(fd, result, detail)
+                    continue
                 if kind == _OPERATION:
                     operation = self.operations.pop(fd)
                     operation.result = result
-                    reschedule(operation.task, _READY)
+                    reschedule(operation.task, READY)
                     continue
                 task = (self._readers if kind == _READ else self._writers).pop(fd, None)
                 if task is None:  # cancelled by an instrument, since the tick
                     continue
                 if result >= 0 or result == -errno.ECANCELED:
-                    reschedule(task, _READY)
+                    reschedule(task, READY)
                 else:
                     reschedule(task, outcome.Error(OSError(-result, os.strerror(-result))))
+        if self.connections.unsettled:
+            self.connections.settle()
         if events & _WOKEN and self._entry_task is not None:
-            reschedule(self._entry_task, _READY)
+            reschedule(self._entry_task, READY)
             self._entry_task = None
         if events & _SIGNALS:
             self._drain_signals()
 
+    def _receive(self, slot: int, result: int, detail: int) -> None:
+        """A completion of a receive: ``detail`` as native/interface.h says."""
+        connections = self.connections
+        connection = connections.receivers[slot]
+        if result > 0:
+            start = ((detail >> 1) - 1) * connections.buffer_size
+            connection.deliver(connections.memory[start : start + result].tobytes())
+        if not detail & 1:
+            del connections.receivers[slot]
+            connection.finish(result)
+
+    def reap(self) -> None:
+        """Processes what has completed by now, in the middle of a tick."""
+        self.process_events(self.checked(_reap(self.core)))
+
     def _get_first_events(self, timeout: float, error: int) -> int:
         """The first tick: from now on its thread owns the ring."""
         if error != _NOT_STARTED:
-            self._checked(error)
+            self.checked(error)
         self._owner = get_ident()
-        self._checked(_start(self.core, self._is_guest()))
+        self.checked(_start(self.core, self._is_guest()))
         return self.get_events(timeout)
 
     def _get_events_elsewhere(self, timeout: float) -> int:
@@ -233,7 +245,7 @@ class UringManager:
                 if self.closed:
                     _release(self.core)
 
-    def _checked(self, result: int) -> int:
+    def checked(self, result: int) -> int:
         if result >= 0:
             return result
         if self._forked:
@@ -252,10 +264,18 @@ class UringManager:
             fd = fd.fileno()
         if fd in self._readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
+        if self.connections.is_accepting(fd):
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        if (connection := self.connections.by_fd.get(fd)) is not None:
+            if connection.task is not None:
+                raise trio.BusyResourceError("another task is already reading / writing this fd")
+            connection.make_way()
+            if connection.readable:
+                return checkpoint()
         task = current_task()
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
-            self._refuse(fd, slot)
+            self.refuse(fd, slot)
         self._readers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_read, fd))
@@ -268,7 +288,7 @@ class UringManager:
         task = current_task()
         slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
-            self._refuse(fd, slot)
+            self.refuse(fd, slot)
         self._writers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_write, fd))
@@ -276,6 +296,7 @@ class UringManager:
     def notify_closing(self, fd: int | HasFileno) -> None:
         if not isinstance(fd, int):
             fd = fd.fileno()
+        self.connections.notify_closing(fd)
         tasks = [task for task in (self._readers.pop(fd, None), self._writers.pop(fd, None)) if task]
         if not tasks:
             return
@@ -283,11 +304,22 @@ class UringManager:
         for task in tasks:
             reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
 
-    def _refuse(self, fd: int, error: int) -> NoReturn:
+    def refuse(self, fd: int, error: int) -> NoReturn:
         if fd < 0:
             raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
-        self._checked(error)
+        self.checked(error)
         raise AssertionError(error)
+
+    def is_waited_for(self, fd: int) -> bool:
+        """Whether a task is in `wait_readable`."""
+        return fd in self._readers
+
+    def wake_reader(self, fd: int) -> None:
+        """What a task in `wait_readable` waits for was read ahead before it could see it."""
+        task = self._readers.pop(fd, None)
+        if task is not None:
+            self._cancel(task.custom_sleep_data)
+            reschedule(task, READY)
 
     def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
         self._cancel(waiters.pop(fd).custom_sleep_data)
@@ -370,6 +402,7 @@ class UringManager:
         if self._owner == get_ident():
             lib.tu_cancel_all(self.core)
             self.operations.clear()
+            self.connections.close()
         elif self.operations:
             _abandoned.append(self.operations)
         if waiting:
@@ -399,7 +432,7 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation]] = []
+_abandoned: list[dict[int, Operation | Sender]] = []
 """Of runs that another thread than their owner had to finalise: the kernel may still
 write to the memory of these, and nobody is left to hear when it is done."""
 

@@ -17,6 +17,7 @@ Fallback = Literal["error", "epoll"]
 # The kernel's limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES.
 _MAX_ENTRIES = 32768
 _MAX_CQ_ENTRIES = 2 * _MAX_ENTRIES
+_MAX_BUFFERS = 32768  # of one group of provided buffers
 
 
 def _check_number(name: str, value: object, low: int, high: int | None, unit: str) -> None:
@@ -76,8 +77,24 @@ class RingOptions:
 
     checkpoint_budget: int = 0
     """Calls, >= 0, that complete at once and that a task may make in a row before
-    it yields. Default: 0, Trio's rule that every call yields. Only operations that
-    complete through the ring can spend it; this version has none, it only waits."""
+    it yields: sends that find room, and receives of what was read ahead, on stream
+    sockets. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines
+    do only when the task yields. Default: 0, Trio's rule that every call yields."""
+
+    buffers: int = 64
+    """Buffers, a power of two from 2 to 32768, that all stream sockets of the run receive
+    into: a connection has one only while data comes. When all are in use, what came is
+    handed out first. Default: 64, which is enough for thousands of connections."""
+
+    buffer_size: int = 65536
+    """Bytes of one buffer, 1024 to 1048576: what one receive brings at most. Memory is
+    taken when data first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by
+    default."""
+
+    read_ahead: int = 131072
+    """Bytes, >= 1, received from one connection that no task has asked for yet, at which its
+    receiving pauses, until they are taken; what one tick brings comes on top, all buffers
+    at most. Default: 131072."""
 
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
     """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
@@ -92,10 +109,15 @@ class RingOptions:
         if self.fallback not in ("error", "epoll"):
             raise ValueError(f"RingOptions: fallback has to be 'error' or 'epoll', not {self.fallback!r}")
         _check_number("checkpoint_budget", self.checkpoint_budget, 0, None, "calls")
+        _check_number("buffers", self.buffers, 2, _MAX_BUFFERS, "buffers, a power of two")
+        if self.buffers & (self.buffers - 1):
+            raise ValueError(f"RingOptions: buffers has to be a power of two, not {self.buffers!r}")
+        _check_number("buffer_size", self.buffer_size, 1024, 1 << 20, "bytes")
+        _check_number("read_ahead", self.read_ahead, 1, None, "bytes")
 
     def __hash__(self) -> int:
-        names = frozenset(self.features)
-        return hash((self.entries, self.cq_entries, self.fallback, self.checkpoint_budget, names))
+        values = attrs.astuple(self, recurse=False, filter=lambda field, _: field.name != "features")
+        return hash((values, frozenset(self.features)))
 
     def __reduce__(self) -> tuple[Callable[[], RingOptions], tuple[()]]:
         """For `copy`, and for `pickle`, which takes no MappingProxyType."""

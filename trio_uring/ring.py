@@ -12,10 +12,10 @@ import attrs
 from . import features
 from ._native import ffi, lib
 from .errors import UringUnavailableError
+from .options import RingOptions
 
 if TYPE_CHECKING:
     from ._native import Core
-    from .options import RingOptions
 
 # A ring that ENOMEM refused is tried again at half the size, down to this.
 _SMALLEST = 8
@@ -29,6 +29,7 @@ class Ring:
 
     core: Core
     flags: tuple[str, ...]
+    options: RingOptions
 
     def release(self) -> None:
         """Gives an unused ring back."""
@@ -49,7 +50,7 @@ def open_ring(options: RingOptions) -> Ring:
     while True:
         core, error = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if core is not None:
-            return Ring(core, _in_use(core, off))
+            return Ring(core, _in_use(core, off), options)
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
@@ -82,7 +83,7 @@ def _try_calls() -> None:
     lib.tu_start(core, False)
     lib.tu_poll_add(core, _NO_DESCRIPTOR, lib.TU_READ)
     error = -lib.tu_poll(core)
-    Ring(core, ()).release()
+    Ring(core, (), RingOptions()).release()
     if error > 0:
         enters = lib.tu_probe_operations(ffi.new("uint8_t[1]"), 1) >= 0
         raise unavailable(error, "io_uring_enter" if enters else "io_uring_register")
@@ -105,7 +106,8 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
                 f"this kernel ({os.uname().release}) has no {feature.name}: {feature.gain}",
                 f"Use Linux {feature.since} or newer",
             )
-    return features.in_use(statistics.setup_flags, statistics.features, off)
+    used = features.in_use(statistics.setup_flags, statistics.features, off)
+    return (*used, "completions") if features.completions(off) else used
 
 
 def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:

@@ -5,49 +5,28 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-What is used of Trio, all of it in ``trio._core._run``, and checked by `check_trio`:
-
-================================  ==============================================
-name                              for
-================================  ==============================================
-TheIOManager                      the class of a run's I/O manager
-setup_runner                      makes a Runner; four parameters
-Runner.entry_queue.wakeup, .lock  the wake-up behind `run_sync_soon`
-Runner.io_manager                 to know which runs are ours
-Runner.is_guest                   whether ticks wait on a worker thread
-GLOBAL_RUN_CONTEXT.runner         the run that calls
-================================  ==============================================
-
-The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
-these, `send_file` holds ``SocketStream._send_conflict_detector``, as `send_all` does, and
-`Path` sets ``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
+So are methods of Trio's sockets and streams (sockets.py, streams.py): `_METHODS` is the
+table of all that is replaced. They call Trio's own for whatever is not ours.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import sys
 import threading
 import warnings
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
 from . import ring as ring_module
+from . import sockets, streams
 from .errors import UringFallbackWarning, UringUnavailableError
+from .internals import SocketType, check_trio, trio_run
 from .manager import UringManager
 from .options import RingOptions, with_environment
 from .wakeup import UringWakeup
-
-try:
-    from trio._core import _run as trio_run
-except ImportError:
-    # Importing us is no error; `check_trio` finds everything missing.
-    trio_run = ModuleType("trio._core._run")
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -59,27 +38,7 @@ if TYPE_CHECKING:
 
 RetT = TypeVar("RetT")
 
-CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
-
 _DEFAULT = RingOptions()
-
-_SETUP_PARAMETERS = (
-    "clock",
-    "instruments",
-    "restrict_keyboard_interrupt_to_checkpoints",
-    "strict_exception_groups",
-)
-_MANAGER_METHODS = (
-    "get_events",
-    "process_events",
-    "wait_readable",
-    "wait_writable",
-    "notify_closing",
-    "force_wakeup",
-    "statistics",
-    "close",
-)
-
 
 class TrioRunArguments(TypedDict, total=False):
     """The keyword arguments of `trio.run`."""
@@ -153,7 +112,8 @@ def install(ring: RingOptions | None = None) -> None:
       RuntimeError: this version of Trio is unknown to us.
     """
     options = resolve_options(ring)
-    check_trio()
+    if not _replacement.replaced:
+        check_trio()
     try:
         opened = ring_module.open_ring(options)
     except UringUnavailableError as error:
@@ -196,7 +156,8 @@ _request = _Request()
 def _requested(ring: RingOptions | None) -> Iterator[None]:
     __tracebackhide__ = True
     options = resolve_options(ring)
-    check_trio()
+    if not _replacement.replaced:
+        check_trio()
     thread = _replacement.acquire()
     try:
         _request.options = options
@@ -282,6 +243,12 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     return runner
 
 
+_METHODS: dict[type, dict[str, Any]] = {SocketType: sockets.REPLACEMENTS, **streams.REPLACEMENTS}
+_ORIGINAL_METHODS = {
+    owner: {name: getattr(owner, name) for name in functions} for owner, functions in _METHODS.items()
+}
+
+
 class _Replacement:
     """Trio's two names: replaced while somebody holds on to that, restored after.
 
@@ -321,6 +288,9 @@ class _Replacement:
             if not self._holders and names["TheIOManager"] is not IOManager:
                 self.original_manager, self.original_setup = names["TheIOManager"], names["setup_runner"]
                 names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
+                for owner, functions in _METHODS.items():
+                    for name, function in functions.items():
+                        setattr(owner, name, function)
             self._holders.append(holder)
         return holder
 
@@ -330,6 +300,9 @@ class _Replacement:
             if not self._holders:
                 names = vars(trio_run)
                 names.update(TheIOManager=self.original_manager, setup_runner=self.original_setup)
+                for owner, functions in _ORIGINAL_METHODS.items():
+                    for name, function in functions.items():
+                        setattr(owner, name, function)
 
     def before_fork(self) -> None:
         self._lock.acquire()
@@ -376,43 +349,6 @@ def _stack_level_of_user() -> int:
 
 
 _NOT_THE_USERS = ("trio", "trio_uring", "contextlib")
-
-
-def check_trio() -> None:
-    """Raises RuntimeError if Trio is not laid out as the table above says."""
-    if _replacement.replaced or not (missing := _missing_from_trio(trio_run)):
-        return
-    raise RuntimeError(
-        f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}. "
-        f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring"
-    )
-
-
-@functools.cache
-def _missing_from_trio(trio_run: ModuleType) -> list[str]:
-    missing = [
-        f"{owner.__name__}.{name} is missing"
-        for owner, names in (
-            (trio_run, ("TheIOManager", "setup_runner", "Runner", "EntryQueue", "GLOBAL_RUN_CONTEXT")),
-            (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
-        )
-        for name in names
-        if not hasattr(owner, name)
-    ]
-    if missing:
-        return missing
-    if not callable(trio_run.setup_runner):
-        return ["setup_runner is not a function"]
-    parameters = tuple(inspect.signature(trio_run.setup_runner).parameters)
-    if parameters != _SETUP_PARAMETERS:
-        missing.append(f"setup_runner has the parameters {', '.join(parameters)}")
-    for owner, names in (
-        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest")),
-        (trio_run.EntryQueue, ("wakeup", "lock")),
-    ):
-        fields = {field.name for field in getattr(owner, "__attrs_attrs__", ())}
-        missing += [f"{owner.__name__}.{name} is missing" for name in names if name not in fields]
-    return missing
 
 
 __all__ = ["install", "installed", "run", "start_guest_run", "uninstall"]

@@ -1,0 +1,331 @@
+"""What a run knows of a stream socket: what it has received, and what it is sending.
+
+The kernel puts data into one of the run's provided buffers when it comes, so that a
+connection that waits has none; the tick that learns of it copies the data out, and
+the next tick gives the buffer back.
+
+  state      with the kernel             next
+  IDLE       nothing                     ONCE or ARMED, by a task that receives
+  ONCE       a receive                   IDLE, by its completion: the task's, whose
+                                         cancellation waits for it
+  ARMED      a multishot receive         IDLE, by its last completion
+
+- The first receive is one of ONCE, and so are all of a socket that others may read from
+  (`make_way`) and of Unix sockets, since descriptors may come with their data. They take
+  nothing that no task waits for. From the second one on receives are multishot.
+- What a multishot brings while nobody waits is *read ahead*, and whoever receives next
+  from the socket, by whatever call of Trio's, gets it first. At ``read_ahead`` bytes the
+  multishot is stopped, and TCP's back-pressure reaches the sender.
+- The end of the stream, or an error, comes after the data, and is told once, as the
+  kernel does: whoever asks again asks the kernel again.
+- A slot is the core's again when it is reaped, and may be somebody else's by the time that
+  Python sees the event. So while events are processed nothing is armed or stopped: that
+  is left to `settle`, when all of them are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import outcome
+import trio
+from trio.lowlevel import Abort, current_task, reschedule
+
+from ._native import lib
+from .internals import WaitTaskRescheduled
+from .sleep import READY, sleep
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from trio.lowlevel import Task
+
+    from .connections import Connections
+
+_receive = lib.tu_receive
+_cancel = lib.tu_cancel
+_flush = lib.tu_flush
+
+# Out of buffers, which come back with the next tick; stopped; what a kernel answers that
+# would have to wait for something else.
+_TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, -errno.EINTR})
+
+
+class SocketReference(weakref.ref["socket.socket"]):
+    """A weak reference to a socket that knows its descriptor when the socket is gone."""
+
+    __slots__ = ("fd",)
+    fd: int
+
+
+class Connection:
+    """Of one socket, in one run."""
+
+    __slots__ = (
+        "_ahead",
+        "_end",
+        "_exact",
+        "_length",
+        "_multishot",
+        "_raise_cancel",
+        "_slot",
+        "_warm",
+        "ahead",
+        "closed",
+        "data",
+        "fd",
+        "forsaken",
+        "message",
+        "quiet",
+        "run",
+        "runner",
+        "sender",
+        "sock",
+        "task",
+    )
+
+    def __init__(self, run: Connections, runner: object, sock: socket.socket, *, exact: bool) -> None:
+        self.run = run
+        self.runner = runner
+        self.fd = sock.fileno()
+        self.sock = SocketReference(sock, run.forsake)
+        self.sock.fd = self.fd
+        self.message: Any = WaitTaskRescheduled(self._abort)
+        """What a receiving task sleeps with."""
+        self.sender: Sender | None = None
+        self.closed = False
+        self.forsaken = False
+        """The socket is gone, and nobody has closed it."""
+        self.quiet = False
+        """ARMED, nothing read ahead, and nobody waits: a task may set ``task`` and sleep."""
+        self.task: Task | None = None
+        """Who waits for data."""
+        self.data: bytes | None = None
+        """For that task, when it is woken; None: the end."""
+        self.ahead = 0
+        """Bytes that were read ahead."""
+        self._ahead: list[bytes] = []
+        self._end: int | None = None
+        """0 or -errno, to be told after what was read ahead."""
+        self._slot = 0
+        """0: IDLE."""
+        self._multishot = False
+        """What the slot is of."""
+        self._length = 0
+        """What the task wants at most, in bytes."""
+        self._warm = False
+        """Something was received: the next receive is multishot, unless ``_exact``."""
+        self._exact = exact
+        self._raise_cancel: Callable[[], NoReturn] | None = None
+
+    # For the tasks of the run
+
+    async def receive(self, length: int) -> bytes:
+        """Up to ``length`` > 0 bytes; empty at the end of the stream. A checkpoint.
+
+        Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
+        """
+        while self._ahead or self._end is not None:
+            await self.run.checkpoint()
+            if self._ahead:
+                return self.take(length)
+            if self._end is not None:
+                return self.take_end()
+        if self.task is not None or self.run.manager.is_waited_for(self.fd):
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        self._length = length
+        if not self._slot:
+            self._arm()
+        self.quiet = False
+        self.task = current_task()
+        await sleep(self.message)
+        data = self.data
+        if data is None:
+            return self.take_end()
+        self.data = None
+        return self.shorten(data, length) if len(data) > length else data
+
+    def shorten(self, data: bytes, length: int) -> bytes:
+        """The first ``length`` bytes; the others are read ahead."""
+        self._ahead.insert(0, data[length:])
+        self.ahead += len(data) - length
+        self.quiet = False
+        return data[:length]
+
+    def take_end(self) -> bytes:
+        """Empty for the end of the stream, or raises the error that ended it."""
+        end, self._end = self._end, None
+        if end:
+            raise OSError(-end, os.strerror(-end))
+        return b""
+
+    def peek(self, length: int) -> bytes:
+        """What was read ahead; it stays so."""
+        return b"".join(self._ahead)[:length]
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._ahead) or self._end is not None
+
+    def is_of(self, sock: socket.socket) -> bool:
+        """Whether a socket is this one: the same object, or another on its descriptor."""
+        known = self.sock()
+        return known is sock or (known is not None and known.fileno() == self.fd)
+
+    def make_way(self) -> None:
+        """Others may read from the descriptor from now on: nothing is read ahead any more."""
+        self._exact = True
+        self.quiet = False
+        while self._slot and self._multishot:
+            if _cancel(self.run.core, self._slot):
+                self._forget()
+            else:
+                _flush(self.run.core)
+                self.run.manager.reap()
+
+    def close(self) -> bool:
+        """Whoever waits gets trio.ClosedResourceError, and what was read ahead is dropped, as
+        by the kernel. True if the kernel has to be flushed for it."""
+        self.closed = True
+        self.quiet = False
+        self._ahead.clear()
+        self._end = None
+        self.ahead = 0
+        flush = False
+        if self.task is not None:
+            closed = trio.ClosedResourceError("another task closed this fd")
+            reschedule(self.task, outcome.Error(closed))
+            self.task = None
+        if self._slot:
+            if _cancel(self.run.core, self._slot):
+                self._forget()
+            else:
+                flush = True
+        if self.sender is not None and self.run.manager.operations.get(self.sender.slot) is self.sender:
+            flush |= self.sender.stop()
+        # They refer back to us.
+        self.message = self.sender = None
+        return flush
+
+    # Of process_events
+
+    def deliver(self, data: bytes) -> None:
+        task = self.task
+        if task is not None:
+            self.task = self._raise_cancel = None
+            self.data = data
+            self._warm = True
+            self.quiet = self._multishot
+            reschedule(task, READY)
+        elif not self.closed:
+            self.quiet = False
+            self._ahead.append(data)
+            self.ahead += len(data)
+            self.run.bytes_read_ahead += len(data)
+            if self.ahead >= self.run.read_ahead or self.run.manager.is_waited_for(self.fd):
+                self.run.unsettled.append(self)
+
+    def finish(self, result: int) -> None:
+        """The last completion of a receive; its data has been delivered."""
+        self._slot = 0
+        self.quiet = False
+        self.run.multishot_terminations += self._multishot
+        self.run.buffer_shortages += result == -errno.ENOBUFS
+        if result > 0:
+            return
+        if result in _TRANSIENT:
+            if self._raise_cancel is not None:
+                assert self.task is not None
+                cancelled = outcome.capture(self._raise_cancel)
+                reschedule(self.task, cancelled)
+                self.task = self._raise_cancel = None
+            elif self.task is not None or self.forsaken:
+                self.run.unsettled.append(self)
+        elif not self.closed:
+            self._end = result
+            if self.task is not None:
+                reschedule(self.task, READY)
+                self.task = self._raise_cancel = None
+            else:
+                self.run.unsettled.append(self)
+
+    def settle(self) -> None:
+        if self.forsaken:
+            self.run.drop(self)
+        elif self.task is not None and not self._slot:
+            self._arm()
+        elif self.readable and self.run.manager.is_waited_for(self.fd):
+            self.run.manager.wake_reader(self.fd)
+        elif self._multishot and self._slot and self.ahead >= self.run.read_ahead:
+            if _cancel(self.run.core, self._slot):
+                self._forget()
+
+    def _arm(self) -> None:
+        self._multishot = self._warm and not self._exact
+        slot = _receive(self.run.core, self.fd, 0 if self._multishot else self._length)
+        if slot < 0:
+            self.run.manager.refuse(self.fd, slot)
+        self._slot = slot
+        self.run.receivers[slot] = self
+
+    def _forget(self) -> None:
+        """The kernel has never known of the receive."""
+        del self.run.receivers[self._slot]
+        self._slot = 0
+        self.quiet = False
+
+    def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if not self._multishot:
+            if not _cancel(self.run.core, self._slot):
+                self._raise_cancel = raise_cancel
+                return Abort.FAILED
+            self._forget()
+        self.task = None
+        self.quiet = self._slot != 0
+        return Abort.SUCCEEDED
+
+    def take(self, length: int) -> bytes:
+        data = self._ahead[0] if len(self._ahead) == 1 else b"".join(self._ahead)
+        self._ahead.clear()
+        self.ahead = 0
+        if len(data) > length:
+            return self.shorten(data, length)
+        self.quiet = self._slot != 0 and self._end is None and self._multishot and self.task is None
+        return data
+
+
+class Sender:
+    """The sends of a stream, one at a time: an `Operation` that is made once."""
+
+    __slots__ = ("held", "message", "raise_cancel", "result", "run", "slot", "task")
+
+    def __init__(self, run: Connections) -> None:
+        self.run = run
+        self.task: Task = current_task()
+        self.slot = 0
+        self.held: object = None
+        self.result = 0
+        self.raise_cancel: Callable[[], NoReturn] | None = None
+        self.message: Any = WaitTaskRescheduled(self._abort)
+
+    def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if _cancel(self.run.core, self.slot):
+            del self.run.manager.operations[self.slot]
+            return Abort.SUCCEEDED
+        self.raise_cancel = raise_cancel
+        return Abort.FAILED
+
+    def stop(self) -> bool:
+        """The socket is closed. The kernel is done with the memory when its answer is in."""
+        if not _cancel(self.run.core, self.slot):
+            return True
+        del self.run.manager.operations[self.slot]
+        reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
+        return False
+
+

@@ -1,0 +1,189 @@
+"""The stream sockets of a run: their provided buffers, and what they may do without yielding.
+
+A connection is made for a socket when a task first receives or sends with it, and is
+known by its descriptor until that is closed. A socket that is collected, or whose
+descriptor turns up in another socket's hands, takes its connection along: a receive that
+is pending would keep it open.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+from . import internals
+from ._native import ffi, lib
+from .connection import Connection
+from .operation import Operation
+from .sleep import READY
+
+if TYPE_CHECKING:
+    from trio.lowlevel import Task
+
+    from .connection import SocketReference
+    from .manager import UringManager
+    from .options import RingOptions
+
+_ACCEPT: Final = 13
+_ACCEPTED: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+
+
+class Connections:
+    def __init__(self, manager: UringManager, options: RingOptions, *, usable: bool) -> None:
+        self.manager = manager
+        self.core = manager.core
+        self.usable = usable
+        """Whether sockets are to work by completions at all."""
+        self.by_fd: dict[int, Connection] = {}
+        self._accepts: dict[int, Operation] = {}
+        self.receivers: dict[int, Connection] = {}
+        """By the slots of their receives."""
+        self.unsettled: list[Connection] = []
+        """To be looked at when all events of a tick are processed."""
+        self.buffer_size = options.buffer_size
+        self.memory = memoryview(b"")
+        """All buffers; empty before the first connection."""
+        self.read_ahead = options.read_ahead
+        self.budget = options.checkpoint_budget
+        self.bytes_read_ahead = 0
+        self.multishot_terminations = 0
+        self.buffer_shortages = 0
+        self._count = options.buffers
+        self._spender: Task | None = None
+        self._spent_at = -1
+        self._left = 0
+
+    def connection_of(self, trio_socket: Any) -> Connection | None:
+        """The connection of a Trio socket, made if need be. None for what receives by
+        readiness: other kinds of sockets, closed ones, and those of other classes."""
+        if type(trio_socket) is not internals.SocketType:
+            return None
+        sock: socket.socket = trio_socket._sock
+        fd = sock.fileno()
+        if fd < 0:
+            return None
+        connection = self.by_fd.get(fd)
+        if connection is not None and not connection.is_of(sock):
+            self.drop(connection)
+            connection = None
+        if connection is None:
+            if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
+                return None
+            if not self.memory:
+                self._provide()
+            runner = internals.context.runner
+            exact = sock.family == socket.AF_UNIX
+            connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
+        trio_socket._uring = connection
+        return connection
+
+    def drop(self, connection: Connection) -> None:
+        """Afterwards the ring holds no reference to its file."""
+        if self.by_fd.get(connection.fd) is connection:
+            del self.by_fd[connection.fd]
+        if connection.close():
+            lib.tu_flush(self.core)
+
+    def forsake(self, reference: SocketReference) -> None:
+        """The socket was collected: on any thread, at any moment."""
+        connection = self.by_fd.get(reference.fd)
+        if connection is not None and connection.sock is reference:
+            connection.forsaken = True
+            self.unsettled.append(connection)
+            self.manager.force_wakeup()
+
+    # Listening sockets
+
+    def may_accept(self, fd: int) -> bool:
+        """Not if it is closed, nor while another task waits for it."""
+        return fd >= 0 and fd not in self._accepts and not self.manager.is_waited_for(fd)
+
+    def is_accepting(self, fd: int) -> bool:
+        return fd in self._accepts
+
+    async def accept(self, fd: int) -> int:
+        """One connection: its descriptor, non-blocking and not inherited; or -errno."""
+        slot = lib.tu_submit(self.core, _ACCEPT, fd, ffi.NULL, 0, 0, _ACCEPTED, 0)
+        if slot < 0:
+            self.manager.refuse(fd, slot)
+        operation = Operation(self.manager, current_task(), slot, None)
+        self.manager.operations[slot] = self._accepts[fd] = operation
+        try:
+            await wait_task_rescheduled(operation.abort)
+        finally:
+            closed = self._accepts.get(fd) is not operation
+            if not closed:
+                del self._accepts[fd]
+        result = operation.outcome()
+        if closed and result < 0:
+            raise trio.ClosedResourceError("another task closed this fd")
+        return result
+
+    def notify_closing(self, fd: int) -> None:
+        """Afterwards the ring holds no reference to the file."""
+        connection = self.by_fd.get(fd)
+        if connection is not None:
+            self.drop(connection)
+        operation = self._accepts.pop(fd, None)
+        if operation is None or operation.slot not in self.manager.operations:
+            return
+        if lib.tu_cancel(self.core, operation.slot):
+            del self.manager.operations[operation.slot]
+            operation.result = -errno.ECANCELED
+            reschedule(operation.task, READY)
+        else:
+            lib.tu_flush(self.core)
+
+    def settle(self) -> None:
+        """When all events are processed."""
+        unsettled, self.unsettled = self.unsettled, []
+        for connection in unsettled:
+            connection.settle()
+
+    # Yielding
+
+    async def checkpoint(self) -> None:
+        """A checkpoint, or, where the calling task has some budget left, half of one."""
+        if self.budget and self.may_go_on():
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+
+    async def end_checkpoint(self) -> None:
+        """After `trio.lowlevel.checkpoint_if_cancelled`: the other half, or nothing."""
+        if not (self.budget and self.may_go_on()):
+            await cancel_shielded_checkpoint()
+
+    def may_go_on(self) -> bool:
+        """Spends one call of the budget, which is whole again when the task has yielded."""
+        task: Task = internals.context.task
+        if task is not self._spender or task._schedule_points != self._spent_at:
+            self._spender, self._spent_at = task, task._schedule_points
+            self._left = self.budget
+        self._left -= 1
+        return self._left >= 0
+
+    def _provide(self) -> None:
+        size = self._count * self.buffer_size
+        self.manager.checked(lib.tu_provide_buffers(self.core, self._count, self.buffer_size))
+        self.memory = memoryview(ffi.buffer(lib.tu_buffer_memory(self.core), size))
+
+    def close(self) -> None:
+        """The run ends, and with it the memory of the buffers."""
+        self.memory = memoryview(b"")
+        self.by_fd.clear()
+        self.receivers.clear()
+        self._spender = None
+

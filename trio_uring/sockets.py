@@ -1,0 +1,218 @@
+"""Trio's stream sockets by completions: what their methods are replaced by while runs are
+on io_uring.
+
+In a run that is on epoll, and for whatever has no completion form here, each calls Trio's
+own, which waits by readiness. What was read ahead (connection.py) comes first by every
+call that receives.
+
+| call | by completion |
+| --- | --- |
+| recv, recv_into | of a stream socket, without flags |
+| send | tried at once, as by Trio |
+| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else by readiness |
+| fileno, detach, dup, ``wait_readable`` | let others read: nothing is read ahead any more |
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from typing import TYPE_CHECKING, Any
+
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection, wait_writable
+
+from .internals import SocketType, context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from .connection import Connection
+
+ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
+
+
+def connection_of(trio_socket: Any) -> Connection | None:
+    """The socket's connection in the run that calls. None: use Trio's own method."""
+    try:
+        connection: Connection = trio_socket._uring
+        if connection.runner is context.runner and not connection.closed:
+            return connection
+    except AttributeError:
+        pass
+    try:
+        connections = context.runner.io_manager.connections
+    except AttributeError:  # on epoll, or not in a run
+        return None
+    found: Connection | None = connections.connection_of(trio_socket) if connections.usable else None
+    return found
+
+
+@enable_ki_protection
+async def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
+    if flags == 0 and type(bufsize) is int and bufsize > 0:
+        connection = connection_of(self)
+        if connection is not None:
+            return await connection.receive(bufsize)
+    data = await _read_ahead(self, bufsize, flags)
+    return await ORIGINAL["recv"](self, bufsize, flags) if data is None else data
+
+
+@enable_ki_protection
+async def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    length = nbytes or memoryview(buffer).nbytes
+    if flags == 0 and 0 < length <= memoryview(buffer).nbytes:
+        connection = connection_of(self)
+        data = None if connection is None else await connection.receive(length)
+    else:
+        data = await _read_ahead(self, length, flags)
+    if data is None:
+        received: int = await ORIGINAL["recv_into"](self, buffer, nbytes, flags)
+        return received
+    return _fill([buffer], data)
+
+
+@enable_ki_protection
+async def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+    data = await _read_ahead(self, bufsize, flags)
+    return await ORIGINAL["recvfrom"](self, bufsize, flags) if data is None else (data, None)
+
+
+@enable_ki_protection
+async def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+    data = await _read_ahead(self, nbytes or memoryview(buffer).nbytes, flags)
+    if data is None:
+        return await ORIGINAL["recvfrom_into"](self, buffer, nbytes, flags)
+    return _fill([buffer], data), None
+
+
+@enable_ki_protection
+async def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    data = await _read_ahead(self, bufsize, flags)
+    if data is None:
+        return await ORIGINAL["recvmsg"](self, bufsize, ancbufsize, flags)
+    return data, [], 0, None
+
+
+@enable_ki_protection
+async def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    buffers = list(buffers)
+    data = await _read_ahead(self, sum(memoryview(buffer).nbytes for buffer in buffers), flags)
+    if data is None:
+        return await ORIGINAL["recvmsg_into"](self, buffers, ancbufsize, flags)
+    return _fill(buffers, data), [], 0, None
+
+
+async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | None:
+    """What was read ahead, for a call that goes past the multishot otherwise; None: nothing."""
+    connection = connection_of_known(trio_socket)
+    if connection is None:
+        return None
+    connection.make_way()
+    if not connection.ahead or not isinstance(length, int) or length <= 0 or flags & socket.MSG_OOB:
+        return None
+    await checkpoint()
+    if not connection.ahead:  # another task took it
+        return None
+    return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
+
+
+def _fill(buffers: Iterable[Any], data: bytes) -> int:
+    at = 0
+    for buffer in buffers:
+        with memoryview(buffer) as view, view.cast("B") as memory:
+            part = data[at : at + len(memory)]
+            memory[: len(part)] = part
+            at += len(part)
+    return at
+
+
+@enable_ki_protection
+async def send(self: Any, data: Any, flags: int = 0, /) -> int:
+    connection = connection_of(self)
+    if connection is None:
+        sent: int = await ORIGINAL["send"](self, data, flags)
+        return sent
+    await checkpoint_if_cancelled()
+    try:
+        sent = self._sock.send(data, flags)
+    except BlockingIOError:
+        await wait_writable(self._sock)
+        return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]
+    await connection.run.end_checkpoint()
+    return sent
+
+
+def fileno(self: Any) -> int:
+    """Whoever asks for the descriptor may read from it."""
+    connection = connection_of_known(self)
+    if connection is not None:
+        connection.make_way()
+    return self._sock.fileno()  # type: ignore[no-any-return]
+
+
+def is_readable(self: Any) -> bool:
+    connection = connection_of_known(self)
+    if connection is not None:
+        connection.make_way()
+        if connection.readable:
+            return True
+    return ORIGINAL["is_readable"](self)  # type: ignore[no-any-return]
+
+
+def detach(self: Any) -> int:
+    _give_away(self, "detach")
+    connection = connection_of_known(self)
+    if connection is not None:
+        connection.run.drop(connection)
+    return self._sock.detach()  # type: ignore[no-any-return]
+
+
+def dup(self: Any) -> Any:
+    _give_away(self, "dup")
+    return ORIGINAL["dup"](self)
+
+
+def _give_away(trio_socket: Any, what: str) -> None:
+    connection = connection_of_known(trio_socket)
+    if connection is None:
+        return
+    connection.make_way()
+    if connection.ahead:
+        raise RuntimeError(
+            f"{what}: {connection.ahead} bytes were read ahead from this socket, which its new owner "
+            f"would miss; receive them first, or call fileno() before you receive for the second time"
+        )
+
+
+def leave(
+    self: Any, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+) -> None:
+    connection = connection_of_known(self)
+    if connection is not None:
+        connection.run.drop(connection)
+    self._sock.__exit__(kind, value, traceback)
+
+
+def connection_of_known(trio_socket: Any) -> Connection | None:
+    """The socket's connection, if it has one already, whichever run it belongs to."""
+    connection: Connection | None = getattr(trio_socket, "_uring", None)
+    return connection if connection is not None and not connection.closed else None
+
+
+REPLACEMENTS = {
+    "recv": recv,
+    "recv_into": recv_into,
+    "recvfrom": recvfrom,
+    "recvfrom_into": recvfrom_into,
+    "recvmsg": recvmsg,
+    "recvmsg_into": recvmsg_into,
+    "send": send,
+    "fileno": fileno,
+    "is_readable": is_readable,
+    "detach": detach,
+    "dup": dup,
+    "__exit__": leave,
+}
+for _name, _function in REPLACEMENTS.items():
+    functools.update_wrapper(_function, ORIGINAL[_name], updated=())  # type: ignore[arg-type]

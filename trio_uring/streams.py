@@ -1,0 +1,213 @@
+"""`trio.SocketStream` and `trio.SocketListener` by completions: what their methods are
+replaced by while runs are on io_uring.
+
+In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they are Trio's.
+
+- `receive_some` takes what was read ahead, or sleeps until the kernel has received.
+- `send_all` is one submission from the caller's memory, which the kernel sends whole,
+  however often it has to wait for room. It rides along with the tick's one system call.
+  With a `RingOptions.checkpoint_budget` the socket is tried at once.
+- `accept` is one submission for each call: no connection is accepted that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
+
+from ._native import ffi, lib
+from .connection import Sender
+from .internals import SocketType, context
+from .operation import perform
+from .sleep import sleep
+from .sockets import connection_of
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .connections import Connections
+
+_send = lib.tu_send
+_from_buffer = ffi.from_buffer
+_cast = ffi.cast
+ORIGINAL: Final[dict[str, Any]] = {
+    "receive_some": trio.SocketStream.receive_some,
+    "send_all": trio.SocketStream.send_all,
+    "wait_send_all_might_not_block": trio.SocketStream.wait_send_all_might_not_block,
+    "accept": trio.SocketListener.accept,
+}
+_RECEIVE_SIZE: Final = 65536
+_ACCEPT: Final = 13
+_CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
+_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR)
+
+
+@enable_ki_protection
+async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
+    trio_socket: Any = self.socket
+    try:
+        connection: Connection = trio_socket._uring
+        quiet = connection.quiet and connection.runner is context.runner
+    except AttributeError:
+        quiet = False
+    if not quiet or (max_bytes is not None and max_bytes < 1):
+        return await _receive(self, max_bytes)
+    connection.quiet = False
+    connection.task = context.task
+    try:
+        await sleep(connection.message)
+        data = connection.data
+        if data is None:
+            return connection.take_end()
+    except OSError as error:
+        raise _broken(error) from error
+    connection.data = None
+    if max_bytes is not None and len(data) > max_bytes:
+        return connection.shorten(data, max_bytes)
+    return data
+
+
+async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
+    """Where no multishot is armed, or more than one thing may have to be told."""
+    length = _RECEIVE_SIZE if max_bytes is None else max_bytes
+    connection = connection_of(stream.socket) if type(length) is int and length > 0 else None
+    if connection is None:
+        data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
+        return data
+    try:
+        return await connection.receive(length)
+    except OSError as error:
+        raise _broken(error) from error
+
+
+@enable_ki_protection
+async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
+    connection = connection_of(self.socket)
+    if connection is None or not data or self.socket.did_shutdown_SHUT_WR:
+        await ORIGINAL["send_all"](self, data)
+        return
+    with self._send_conflict_detector:
+        if type(data) is bytes:
+            await _send_bytes(self, connection, data, len(data), _from_buffer(data))
+            return
+        with memoryview(data) as view:
+            if not view.c_contiguous:
+                raise BufferError("memoryview: underlying buffer is not C-contiguous")
+            # The view alone keeps the memory where it is: up to CPython 3.12 the garbage
+            # collector crashes on a view in a cycle of which such a pointer lives.
+            await _send_bytes(self, connection, view, view.nbytes, _cast("char *", _from_buffer(view)))
+
+
+async def _send_bytes(
+    stream: trio.SocketStream, connection: Connection, held: Any, length: int, address: Any
+) -> None:
+    """Sends ``length`` bytes at ``address``, which stay there while ``held`` lives."""
+    run = connection.run
+    sock: socket.socket = stream.socket._sock  # type: ignore[attr-defined]
+    sent = 0
+    if run.budget:
+        await checkpoint_if_cancelled()
+        sent = _try_to_send(sock, held)
+        if sent == length:
+            await run.end_checkpoint()
+            return
+    sender = connection.sender
+    if sender is None:
+        sender = connection.sender = Sender(run)
+    sender.held = (held, address)
+    while True:
+        slot = sender.slot = _send(run.core, connection.fd, address + sent if sent else address, length - sent)
+        if slot < 0:
+            run.manager.refuse(connection.fd, slot)
+        sender.task = context.task
+        run.manager.operations[slot] = sender
+        await sleep(sender.message)
+        result = sender.result
+        if result > 0:
+            sent += result
+            if sent == length:
+                sender.held = sender.raise_cancel = None
+                return
+        raise_cancel, sender.raise_cancel = sender.raise_cancel, None
+        if result < 0 and result not in _STOPPED and result != -errno.EAGAIN:
+            sender.held = None
+            error = OSError(-result, os.strerror(-result))
+            raise _broken(error) from error
+        if connection.closed:
+            sender.held = None
+            raise trio.ClosedResourceError("another task closed this fd")
+        if raise_cancel is not None:
+            sender.held = None
+            raise_cancel()
+        if result == -errno.EAGAIN:
+            await wait_writable(sock)
+
+
+def _try_to_send(sock: socket.socket, data: Any) -> int:
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise _broken(error) from error
+
+
+def _broken(error: OSError) -> Exception:
+    if error.errno in _CLOSED:
+        return trio.ClosedResourceError("this socket was already closed")
+    return trio.BrokenResourceError(f"socket connection broken: {error}")
+
+
+async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
+    if connection_of(self.socket) is None:
+        await ORIGINAL["wait_send_all_might_not_block"](self)
+        return
+    with self._send_conflict_detector:
+        try:
+            await wait_writable(self.socket._sock)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise _broken(error) from error
+
+
+@enable_ki_protection
+async def accept(self: trio.SocketListener) -> trio.SocketStream:
+    trio_socket: Any = self.socket
+    connections = _accepts_for(trio_socket)
+    if connections is None:
+        return await ORIGINAL["accept"](self)  # type: ignore[no-any-return]
+    sock: socket.socket = trio_socket._sock
+    result = await connections.accept(sock.fileno())
+    if result < 0:  # Trio knows which errors are to be passed over, and meets the others again.
+        return await ORIGINAL["accept"](self)  # type: ignore[no-any-return]
+    accepted = socket.socket(sock.family, sock.type, sock.proto, result)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+
+
+def _accepts_for(trio_socket: Any) -> Connections | None:
+    """What accepts for a socket; None: Trio's own method does."""
+    if type(trio_socket) is not SocketType:
+        return None
+    try:
+        connections: Connections = context.runner.io_manager.connections
+    except AttributeError:  # on epoll
+        return None
+    return connections if connections.usable and connections.may_accept(trio_socket._sock.fileno()) else None
+
+
+REPLACEMENTS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
+    trio.SocketStream: {
+        "receive_some": receive_some,
+        "send_all": send_all,
+        "wait_send_all_might_not_block": wait_send_all_might_not_block,
+    },
+    trio.SocketListener: {"accept": accept},
+}
+for _functions in REPLACEMENTS.values():
+    for _name, _function in _functions.items():
+        functools.update_wrapper(_function, ORIGINAL[_name], updated=())
