@@ -198,7 +198,7 @@ def _features(used: Collection[str], off: Collection[str]) -> tuple[Capability, 
             return Capability(feature.name, "used", feature.since, feature.gain)
         if mask < 0:
             return _missing(feature, "io_uring_setup", -mask)
-        if not mask & feature.bit:
+        if not feature.is_in(mask):
             return _missing(feature)
         if feature.name in off:
             return Capability(feature.name, "off", feature.since, feature.gain, *_switched_off(feature.name))

@@ -169,6 +169,11 @@ class Connection:
         return b"".join(self._ahead)[:length]
 
     @property
+    def is_sending(self) -> bool:
+        sender = self.sender
+        return sender is not None and self.run.manager.operations.get(sender.slot) is sender
+
+    @property
     def readable(self) -> bool:
         return bool(self._ahead) or self._end is not None
 
@@ -206,7 +211,7 @@ class Connection:
                 self._forget()
             else:
                 flush = True
-        if self.sender is not None and self.run.manager.operations.get(self.sender.slot) is self.sender:
+        if self.sender is not None and self.is_sending:
             flush |= self.sender.stop()
         # They refer back to us.
         self.message = self.sender = None
@@ -327,5 +332,3 @@ class Sender:
         del self.run.manager.operations[self.slot]
         reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
         return False
-
-

@@ -146,6 +146,14 @@ class Connections:
         else:
             lib.tu_flush(self.core)
 
+    def tasks_receiving(self) -> int:
+        """Accepting ones too."""
+        receiving = sum(connection.task is not None for connection in self.by_fd.values())
+        return receiving + len(self._accepts)
+
+    def tasks_sending(self) -> int:
+        return sum(connection.is_sending for connection in self.by_fd.values())
+
     def settle(self) -> None:
         """When all events are processed."""
         unsettled, self.unsettled = self.unsettled, []
@@ -186,4 +194,3 @@ class Connections:
         self.by_fd.clear()
         self.receivers.clear()
         self._spender = None
-

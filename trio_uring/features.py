@@ -29,12 +29,18 @@ class SetupFlag:
 
 @attrs.frozen
 class Feature:
-    """A bit of the feature mask that io_uring_setup reports."""
+    """A bit of the feature mask that io_uring_setup reports, or something that shows in no
+    mask, but is as old as an operation."""
 
     name: str
     bit: int
     since: str
     gain: str
+    as_old_as: int = 0
+    """The number of that operation."""
+
+    def is_in(self, mask: int) -> bool:
+        return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
 
 
 @attrs.frozen
@@ -76,6 +82,7 @@ FEATURES = (
     Feature("ext_arg", 1 << 8, "5.11", "waits with a timeout of their own"),
     Feature("rsrc_tags", 1 << 10, "5.13", "as old as multishot polls, which no bit tells of"),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
+    Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as=47),
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
 
@@ -84,10 +91,10 @@ OPERATIONS = (
     Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
     Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
     Operation("nop", 0, "5.1", "taking a wait back that the kernel has not seen yet", used=True),
-    Operation("accept", 13, "5.5", "sockets: accepting connections"),
+    Operation("accept", 13, "5.5", "sockets: accepting connections", used=True),
     Operation("connect", 16, "5.5", "sockets: connecting"),
-    Operation("recv", 27, "5.6", "sockets: receiving"),
-    Operation("send", 26, "5.6", "sockets: sending"),
+    Operation("recv", 27, "5.6", "sockets: receiving", used=True),
+    Operation("send", 26, "5.6", "sockets: sending", used=True),
     Operation("recvmsg", 10, "5.3", "sockets: receiving datagrams"),
     Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
     Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
@@ -138,7 +145,7 @@ def bits(names: tuple[str, ...]) -> int:
 def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
     """The names of what a ring uses, given what the kernel says of it and what is switched off."""
     used = [flag.name for flag in SETUP_FLAGS if setup_flags & flag.bit]
-    used += [feature.name for feature in FEATURES if mask & feature.bit and feature.name not in off]
+    used += [feature.name for feature in FEATURES if feature.is_in(mask) and feature.name not in off]
     return tuple(used)
 
 
@@ -159,15 +166,6 @@ def try_flag(flag: SetupFlag) -> int:
 def refused_flags() -> frozenset[str]:
     """The set-up flags that this kernel does not know, each tried with what it needs."""
     return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
-
-
-def completions(off: frozenset[str]) -> bool:
-    """Whether stream sockets receive and send by completions. Multishot receives (6.0) show
-    in no mask: an operation of the same age tells."""
-    return "completions" not in off and has_operation(_SEND_ZC)
-
-
-_SEND_ZC = 47
 
 
 @functools.cache

@@ -99,7 +99,10 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
     missing = [
         f"{owner.__name__}.{name} is missing"
         for owner, names in (
-            (trio_run, ("TheIOManager", "setup_runner", "Runner", "EntryQueue", "Task", "GLOBAL_RUN_CONTEXT")),
+            (
+                trio_run,
+                ("TheIOManager", "setup_runner", "Runner", "EntryQueue", "Task", "GLOBAL_RUN_CONTEXT"),
+            ),
             (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
             (trio_traps, ("WaitTaskRescheduled",)),
             (SocketType or object, _SOCKET_METHODS),

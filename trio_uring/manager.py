@@ -124,15 +124,23 @@ class UringStatistics:
 
     backend: Literal["io_uring"] = attrs.field(init=False, default="io_uring")
     tasks_waiting_read: int
-    """Tasks in `trio.lowlevel.wait_readable`, and Trio's own that waits for `run_sync_soon`."""
+    """Tasks in `trio.lowlevel.wait_readable`, in receives and accepts of completions, and
+    Trio's own that waits for `run_sync_soon`."""
     tasks_waiting_write: int
-    """Tasks in `trio.lowlevel.wait_writable`."""
+    """Tasks in `trio.lowlevel.wait_writable`, and in `trio.SocketStream.send_all`."""
     operations_in_flight: int
     """Operations that were submitted or are queued, and have not completed."""
     entered: int
     """``io_uring_enter`` calls that this run has made."""
     skipped: int
     """Ticks for which none was needed."""
+    multishot_terminations: int
+    """Multishot receives that have ended: with their connection, for want of buffers, or
+    since too much was read ahead."""
+    buffer_shortages: int
+    """Receives that found no buffer left (ENOBUFS), and were repeated."""
+    bytes_read_ahead: int
+    """Bytes that came when no task was waiting for them, since the run began."""
     flags: tuple[str, ...]
     """What the ring uses, by the names that ``python -m trio_uring doctor`` prints."""
 
@@ -380,11 +388,16 @@ class UringManager:
         statistics = ffi.new("tu_statistics *")
         lib.tu_read_statistics(self.core, statistics)
         return UringStatistics(
-            tasks_waiting_read=len(self._readers) + (self._entry_task is not None),
-            tasks_waiting_write=len(self._writers),
+            tasks_waiting_read=len(self._readers)
+            + self.connections.tasks_receiving()
+            + (self._entry_task is not None),
+            tasks_waiting_write=len(self._writers) + self.connections.tasks_sending(),
             operations_in_flight=statistics.in_flight,
             entered=statistics.entered,
             skipped=statistics.skipped,
+            multishot_terminations=self.connections.multishot_terminations,
+            buffer_shortages=self.connections.buffer_shortages,
+            bytes_read_ahead=self.connections.bytes_read_ahead,
             flags=self._flags,
         )
 

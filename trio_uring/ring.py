@@ -106,8 +106,7 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
                 f"this kernel ({os.uname().release}) has no {feature.name}: {feature.gain}",
                 f"Use Linux {feature.since} or newer",
             )
-    used = features.in_use(statistics.setup_flags, statistics.features, off)
-    return (*used, "completions") if features.completions(off) else used
+    return features.in_use(statistics.setup_flags, statistics.features, off)
 
 
 def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:

@@ -40,6 +40,7 @@ RetT = TypeVar("RetT")
 
 _DEFAULT = RingOptions()
 
+
 class TrioRunArguments(TypedDict, total=False):
     """The keyword arguments of `trio.run`."""
 
@@ -112,8 +113,7 @@ def install(ring: RingOptions | None = None) -> None:
       RuntimeError: this version of Trio is unknown to us.
     """
     options = resolve_options(ring)
-    if not _replacement.replaced:
-        check_trio()
+    check_trio()
     try:
         opened = ring_module.open_ring(options)
     except UringUnavailableError as error:
@@ -156,8 +156,7 @@ _request = _Request()
 def _requested(ring: RingOptions | None) -> Iterator[None]:
     __tracebackhide__ = True
     options = resolve_options(ring)
-    if not _replacement.replaced:
-        check_trio()
+    check_trio()
     thread = _replacement.acquire()
     try:
         _request.options = options

@@ -82,7 +82,7 @@ async def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, A
 async def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
     data = await _read_ahead(self, nbytes or memoryview(buffer).nbytes, flags)
     if data is None:
-        return await ORIGINAL["recvfrom_into"](self, buffer, nbytes, flags)
+        return await ORIGINAL["recvfrom_into"](self, buffer, nbytes, flags)  # type: ignore[no-any-return]
     return _fill([buffer], data), None
 
 

@@ -122,7 +122,9 @@ async def _send_bytes(
         sender = connection.sender = Sender(run)
     sender.held = (held, address)
     while True:
-        slot = sender.slot = _send(run.core, connection.fd, address + sent if sent else address, length - sent)
+        slot = sender.slot = _send(
+            run.core, connection.fd, address + sent if sent else address, length - sent
+        )
         if slot < 0:
             run.manager.refuse(connection.fd, slot)
         sender.task = context.task
