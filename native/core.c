@@ -385,7 +385,7 @@ int tu_cancel(tu_core *core, int slot)
 	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
-int tu_send(tu_core *core, int fd, const void *data, size_t length)
+int tu_send(tu_core *core, int fd, const char *data, size_t length)
 {
 	struct tu_submission submission = {
 		.opcode = IORING_OP_SEND,

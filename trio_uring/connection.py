@@ -168,10 +168,14 @@ class Connection:
         """What was read ahead; it stays so."""
         return b"".join(self._ahead)[:length]
 
+    def new_sender(self) -> Sender:
+        self.sender = Sender(self.run)
+        return self.sender
+
     @property
     def is_sending(self) -> bool:
         sender = self.sender
-        return sender is not None and self.run.manager.operations.get(sender.slot) is sender
+        return sender is not None and self.run.operations.get(sender.slot) is sender
 
     @property
     def readable(self) -> bool:
@@ -226,7 +230,7 @@ class Connection:
             self.data = data
             self._warm = True
             self.quiet = self._multishot
-            reschedule(task, READY)
+            self.run.manager.reschedule(task, READY)
         elif not self.closed:
             self.quiet = False
             self._ahead.append(data)
@@ -266,9 +270,12 @@ class Connection:
             self._arm()
         elif self.readable and self.run.manager.is_waited_for(self.fd):
             self.run.manager.wake_reader(self.fd)
-        elif self._multishot and self._slot and self.ahead >= self.run.read_ahead:
-            if _cancel(self.run.core, self._slot):
-                self._forget()
+        elif self._is_too_far_ahead and _cancel(self.run.core, self._slot):
+            self._forget()
+
+    @property
+    def _is_too_far_ahead(self) -> bool:
+        return self._multishot and self._slot != 0 and self.ahead >= self.run.read_ahead
 
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact
@@ -320,7 +327,7 @@ class Sender:
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if _cancel(self.run.core, self.slot):
-            del self.run.manager.operations[self.slot]
+            del self.run.operations[self.slot]
             return Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         return Abort.FAILED
@@ -329,6 +336,6 @@ class Sender:
         """The socket is closed. The kernel is done with the memory when its answer is in."""
         if not _cancel(self.run.core, self.slot):
             return True
-        del self.run.manager.operations[self.slot]
+        del self.run.operations[self.slot]
         reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
         return False

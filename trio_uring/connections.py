@@ -44,6 +44,7 @@ class Connections:
     def __init__(self, manager: UringManager, options: RingOptions, *, usable: bool) -> None:
         self.manager = manager
         self.core = manager.core
+        self.operations = manager.operations
         self.usable = usable
         """Whether sockets are to work by completions at all."""
         self.by_fd: dict[int, Connection] = {}

@@ -9,6 +9,7 @@ _core._run.Runner.entry_queue.wakeup,       the wake-up behind `run_sync_soon`
 .lock
 _core._run.Runner.io_manager                to know which runs are ours
 _core._run.Runner.is_guest                  whether ticks wait on a worker thread
+_core._run.Runner.reschedule                `trio.lowlevel.reschedule`, less a call
 _core._run.GLOBAL_RUN_CONTEXT.runner,       the run and the task that call
 .task
 _core._run.Task._schedule_points            to tell the steps of a task apart

@@ -67,7 +67,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from struct import Struct
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeAlias
 
 import attrs
 import outcome
@@ -162,6 +162,8 @@ class UringManager:
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
         self._is_guest: Callable[[], bool] = _not_a_guest
+        self.reschedule: Callable[[Task, Any], None] = reschedule
+        """The runner's own, which spares a call for each task that is woken."""
         self._owner: int | None = None
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
@@ -181,7 +183,7 @@ class UringManager:
             return self._get_events_elsewhere(timeout)
         return events if events >= 0 else self._get_first_events(timeout, events)
 
-    def process_events(self, events: int | Sequence[object]) -> None:
+    def process_events(self, events: int | Sequence[object]) -> None:  # noqa: PLR0912  # a call per event less
         """Wakes the tasks that ``events`` is about: what `get_events` returned, or, for
         the first ticks of a guest run, Trio's own ``[]``."""
         if not events:
@@ -189,15 +191,23 @@ class UringManager:
         assert isinstance(events, int)
         if events & _REAP:
             events = self.checked(_reap(self.core)) | events & _SIGNALS
+        reschedule, connections = self.reschedule, self.connections
         if count := events & _COUNT:
+            receivers = connections.receivers
             for kind, fd, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
-                if kind == _RECEIVE:
-                    self._receive(fd, result, detail)
-                    continue
                 if kind == _OPERATION:
                     operation = self.operations.pop(fd)
                     operation.result = result
                     reschedule(operation.task, READY)
+                    continue
+                if kind == _RECEIVE:
+                    connection = receivers[fd]
+                    if result > 0:
+                        start = ((detail >> 1) - 1) * connections.buffer_size
+                        connection.deliver(connections.memory[start : start + result].tobytes())
+                    if not detail & 1:
+                        del receivers[fd]
+                        connection.finish(result)
                     continue
                 task = (self._readers if kind == _READ else self._writers).pop(fd, None)
                 if task is None:  # cancelled by an instrument, since the tick
@@ -206,24 +216,13 @@ class UringManager:
                     reschedule(task, READY)
                 else:
                     reschedule(task, outcome.Error(OSError(-result, os.strerror(-result))))
-        if self.connections.unsettled:
-            self.connections.settle()
+        if connections.unsettled:
+            connections.settle()
         if events & _WOKEN and self._entry_task is not None:
             reschedule(self._entry_task, READY)
             self._entry_task = None
         if events & _SIGNALS:
             self._drain_signals()
-
-    def _receive(self, slot: int, result: int, detail: int) -> None:
-        """A completion of a receive: ``detail`` as native/interface.h says."""
-        connections = self.connections
-        connection = connections.receivers[slot]
-        if result > 0:
-            start = ((detail >> 1) - 1) * connections.buffer_size
-            connection.deliver(connections.memory[start : start + result].tobytes())
-        if not detail & 1:
-            del connections.receivers[slot]
-            connection.finish(result)
 
     def reap(self) -> None:
         """Processes what has completed by now, in the middle of a tick."""
@@ -380,9 +379,10 @@ class UringManager:
 
     # The run
 
-    def serve(self, is_guest: Callable[[], bool]) -> None:
-        """Before the first tick: how to tell whether the run is a guest's."""
-        self._is_guest = is_guest
+    def serve(self, runner: Any) -> None:
+        """Before the first tick: whose manager this is."""
+        self._is_guest = lambda: bool(runner.is_guest)
+        self.reschedule = runner.reschedule
 
     def statistics(self) -> UringStatistics:
         statistics = ffi.new("tu_statistics *")
@@ -412,6 +412,7 @@ class UringManager:
         # They refer back to us: without them, nothing waits for the garbage collector.
         del self._abort_read, self._abort_write
         self._is_guest = _not_a_guest
+        self.reschedule = reschedule
         if self._owner == get_ident():
             lib.tu_cancel_all(self.core)
             self.operations.clear()

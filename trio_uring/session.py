@@ -236,7 +236,7 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     manager: object = runner.io_manager
     if isinstance(manager, IOManager):
         manager.hold()
-        manager.serve(lambda: runner.is_guest)
+        manager.serve(runner)
         entry_queue = runner.entry_queue
         entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
     return runner

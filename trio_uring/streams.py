@@ -16,21 +16,25 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+    wait_writable,
+)
 
 from ._native import ffi, lib
-from .connection import Sender
 from .internals import SocketType, context
-from .operation import perform
 from .sleep import sleep
 from .sockets import connection_of
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from collections.abc import Callable
+
+    from .connection import Connection, Sender
     from .connections import Connections
 
 _send = lib.tu_send
@@ -45,7 +49,7 @@ ORIGINAL: Final[dict[str, Any]] = {
 _RECEIVE_SIZE: Final = 65536
 _ACCEPT: Final = 13
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
-_STOPPED: Final = (-errno.ECANCELED, -errno.EINTR)
+_TRY_AGAIN: Final = (-errno.ECANCELED, -errno.EINTR, -errno.EAGAIN)
 
 
 @enable_ki_protection
@@ -88,70 +92,95 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
-    connection = connection_of(self.socket)
-    if connection is None or not data or self.socket.did_shutdown_SHUT_WR:
+    trio_socket: Any = self.socket
+    connection = connection_of(trio_socket)
+    if connection is None or not data or trio_socket._did_shutdown_SHUT_WR:
         await ORIGINAL["send_all"](self, data)
         return
     with self._send_conflict_detector:
-        if type(data) is bytes:
-            await _send_bytes(self, connection, data, len(data), _from_buffer(data))
+        run = connection.run
+        if type(data) is not bytes:
+            await _send_view(trio_socket._sock, connection, data)
             return
-        with memoryview(data) as view:
-            if not view.c_contiguous:
-                raise BufferError("memoryview: underlying buffer is not C-contiguous")
-            # The view alone keeps the memory where it is: up to CPython 3.12 the garbage
-            # collector crashes on a view in a cycle of which such a pointer lives.
-            await _send_bytes(self, connection, view, view.nbytes, _cast("char *", _from_buffer(view)))
-
-
-async def _send_bytes(
-    stream: trio.SocketStream, connection: Connection, held: Any, length: int, address: Any
-) -> None:
-    """Sends ``length`` bytes at ``address``, which stay there while ``held`` lives."""
-    run = connection.run
-    sock: socket.socket = stream.socket._sock  # type: ignore[attr-defined]
-    sent = 0
-    if run.budget:
-        await checkpoint_if_cancelled()
-        sent = _try_to_send(sock, held)
-        if sent == length:
-            await run.end_checkpoint()
-            return
-    sender = connection.sender
-    if sender is None:
-        sender = connection.sender = Sender(run)
-    sender.held = (held, address)
-    while True:
-        slot = sender.slot = _send(
-            run.core, connection.fd, address + sent if sent else address, length - sent
-        )
+        if run.budget:
+            await checkpoint_if_cancelled()
+            sent = _try_to_send(trio_socket._sock, data)
+            if sent == len(data):
+                if not run.may_go_on():
+                    await cancel_shielded_checkpoint()
+                return
+            if sent:
+                await _send_rest(trio_socket._sock, connection, data, sent)
+                return
+        sender = connection.sender or connection.new_sender()
+        sender.held = data
+        sender.task = context.task
+        slot = sender.slot = _send(run.core, connection.fd, data, len(data))
         if slot < 0:
             run.manager.refuse(connection.fd, slot)
-        sender.task = context.task
-        run.manager.operations[slot] = sender
+        run.operations[slot] = sender
         await sleep(sender.message)
-        result = sender.result
-        if result > 0:
-            sent += result
-            if sent == length:
-                sender.held = sender.raise_cancel = None
-                return
-        raise_cancel, sender.raise_cancel = sender.raise_cancel, None
-        if result < 0 and result not in _STOPPED and result != -errno.EAGAIN:
-            sender.held = None
-            error = OSError(-result, os.strerror(-result))
-            raise _broken(error) from error
-        if connection.closed:
-            sender.held = None
-            raise trio.ClosedResourceError("another task closed this fd")
-        if raise_cancel is not None:
-            sender.held = None
-            raise_cancel()
+        if sender.result == len(data):
+            sender.held = sender.raise_cancel = None
+        else:
+            await _send_rest(trio_socket._sock, connection, data, sender.result)
+
+
+async def _send_view(sock: socket.socket, connection: Connection, data: bytearray | memoryview) -> None:
+    with memoryview(data) as view, view.cast("B") as memory:
+        sent = 0
+        if connection.run.budget:
+            await checkpoint_if_cancelled()
+            sent = _try_to_send(sock, memory)
+        if sent == len(memory):
+            await connection.run.end_checkpoint()
+        else:
+            await _send_rest(sock, connection, memory, sent)
+
+
+async def _send_rest(
+    sock: socket.socket, connection: Connection, data: bytes | memoryview, result: int
+) -> None:
+    """All of ``data``, after a send of it had this result."""
+    sender = connection.sender or connection.new_sender()
+    # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
+    # which such a pointer lives. What it points to stays where it is while ``data`` is held.
+    address = _cast("char *", _from_buffer(data))
+    length = len(data)
+    sent = 0
+    while True:
+        sent += _progress(connection, sender, result)
+        if sent == length:
+            return
         if result == -errno.EAGAIN:
             await wait_writable(sock)
+        sender.held = data
+        sender.task = context.task
+        slot = sender.slot = _send(connection.run.core, connection.fd, address + sent, length - sent)
+        if slot < 0:
+            connection.run.manager.refuse(connection.fd, slot)
+        connection.run.operations[slot] = sender
+        await sleep(sender.message)
+        result = sender.result
+        if sent + result == length:
+            sender.raise_cancel = None
 
 
-def _try_to_send(sock: socket.socket, data: Any) -> int:
+def _progress(connection: Connection, sender: Sender, result: int) -> int:
+    """The bytes that a send has moved; raises what became of it, if it may not go on."""
+    raise_cancel, sender.raise_cancel = sender.raise_cancel, None
+    sender.held = None
+    if result < 0 and result not in _TRY_AGAIN:
+        error = OSError(-result, os.strerror(-result))
+        raise _broken(error) from error
+    if connection.closed:
+        raise trio.ClosedResourceError("another task closed this fd")
+    if raise_cancel is not None:
+        raise_cancel()
+    return max(0, result)
+
+
+def _try_to_send(sock: socket.socket, data: bytes | memoryview) -> int:
     try:
         return sock.send(data)
     except BlockingIOError:
