@@ -126,7 +126,9 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             await _send_rest(trio_socket._sock, connection, data, sender.result)
 
 
-async def _send_view(sock: socket.socket, connection: Connection, data: bytearray | memoryview) -> None:
+async def _send_view(
+    sock: socket.socket, connection: Connection, data: bytes | bytearray | memoryview
+) -> None:
     with memoryview(data) as view, view.cast("B") as memory:
         sent = 0
         if connection.run.budget:
