@@ -302,12 +302,22 @@ class Connection:
         return Abort.SUCCEEDED
 
     def take(self, length: int) -> bytes:
-        data = self._ahead[0] if len(self._ahead) == 1 else b"".join(self._ahead)
-        self._ahead.clear()
-        self.ahead = 0
+        """Up to ``length`` bytes of what was read ahead, in one piece: never split but the first."""
+        ahead = self._ahead
+        data = ahead.pop(0)
+        if len(data) < length and ahead and len(data) + len(ahead[0]) <= length:
+            parts = [data]
+            left = length - len(data)
+            while ahead and len(ahead[0]) <= left:
+                parts.append(ahead.pop(0))
+                left -= len(parts[-1])
+            data = b"".join(parts)
+        self.ahead -= len(data)
         if len(data) > length:
             return self.shorten(data, length)
-        self.quiet = self._slot != 0 and self._end is None and self._multishot and self.task is None
+        self.quiet = (
+            not ahead and self._slot != 0 and self._end is None and self._multishot and self.task is None
+        )
         return data
 
 
