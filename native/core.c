@@ -132,10 +132,13 @@ void tu_cancel_all(tu_core *core)
 	wait_for_pinned(core);
 }
 
+/* Where the owner has not waited for what is pending, the kernel goes on with it for a
+ * while after the ring is closed: its buffers stay mapped for good. */
 void tu_release(tu_core *core)
 {
 	tu_ring_close(&core->ring);
-	tu_buffers_close(&core->buffers);
+	if (!core->operations.pinned)
+		tu_buffers_close(&core->buffers);
 	tu_operations_close(&core->operations);
 	free(core->events);
 	core->events = NULL;
