@@ -160,10 +160,7 @@ ONE_PATH: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 TWO_PATHS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "replace": (os.replace, lowlevel.renameat),
-    "link": (
-        partial(os.link, follow_symlinks=False),
-        partial(lowlevel.linkat, follow_symlinks=False),
-    ),
+    "link": (os.link, lowlevel.linkat),
     "symlink": (os.symlink, lowlevel.symlinkat),
 }
 

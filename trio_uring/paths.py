@@ -265,7 +265,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
     async def hardlink_to(self, target: StrOrBytesPath) -> None:
         """`pathlib.Path.hardlink_to`: of a symbolic link itself, as by link(2). Linux 5.15."""
         if _kernel_has("linkat"):
-            await lowlevel.linkat(target, self, follow_symlinks=False)
+            await lowlevel.linkat(target, self)
         else:
             await super().hardlink_to(target)
 
@@ -275,7 +275,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
             """`pathlib.Path.link_to`, which Python 3.12 has no longer. Linux 5.15."""
             warnings.warn("link_to() is deprecated, see hardlink_to()", DeprecationWarning, stacklevel=2)
             if _kernel_has("linkat"):
-                await lowlevel.linkat(self, target, follow_symlinks=False)
+                await lowlevel.linkat(self, target)
             else:
                 await super().link_to(target)
 
