@@ -112,6 +112,7 @@ OPERATIONS = (
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
 SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait")
+_NUMBERS = {operation.name: operation.number for operation in OPERATIONS}
 
 
 @functools.cache
@@ -162,10 +163,10 @@ def refused_flags() -> frozenset[str]:
 
 
 @functools.cache
-def has_operation(number: int) -> bool:
+def has_operation(name: str) -> bool:
     """Whether this kernel has an operation of OPERATIONS."""
     supported = probe_operations()
-    return not isinstance(supported, int) and number in supported
+    return not isinstance(supported, int) and _NUMBERS[name] in supported
 
 
 def probe_operations() -> frozenset[int] | int:

@@ -284,12 +284,11 @@ _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _CHUNK: Final = 1 << 16
 """Bytes to ask for where nothing tells how long the file is."""
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
-_OPERATIONS: Final = {operation.name: operation.number for operation in features.OPERATIONS}
 
 
 def _kernel_has(operation: str) -> bool:
     """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
-    return current_manager() is not None and features.has_operation(_OPERATIONS[operation])
+    return current_manager() is not None and features.has_operation(operation)
 
 
 def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:

@@ -95,7 +95,7 @@ async def truncate(raw: io.FileIO, size: int | None) -> int:
     if not 0 <= length < 1 << 63:
         raw.truncate(size)  # which raises
     manager = current_manager()
-    if manager is None or not has_operation(FTRUNCATE):
+    if manager is None or not has_operation("ftruncate"):
         await trio.to_thread.run_sync(raw.truncate, length)
         return size
     result = await perform(manager, FTRUNCATE, raw.fileno(), offset=length)
