@@ -30,6 +30,7 @@ import trio
 
 from . import features, lowlevel
 from .files import open_file
+from .raw_file import left_of, read_all
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -281,8 +282,6 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
 
 _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_CHUNK: Final = 1 << 16
-"""Bytes to ask for where nothing tells how long the file is."""
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 
@@ -306,17 +305,9 @@ async def _read(fd: int, path: Path) -> bytes:
     if stat.S_ISFIFO(found.st_mode):
         # The kernel opened it without waiting for a writer, before whom it has an end.
         await trio.lowlevel.wait_readable(fd)
-    # One more than the file has, so that the end shows: a short read is not one in /proc.
-    buffer = bytearray(found.st_size + 1 if found.st_size else _CHUNK)
-    length = await lowlevel.read(fd, buffer)
-    while length and length != found.st_size:
-        if length == len(buffer):
-            buffer += bytes(max(length, _CHUNK))
-        count = await lowlevel.read(fd, memoryview(buffer)[length:])
-        if not count:
-            break
-        length += count
-    return bytes(memoryview(buffer)[:length])
+    parts: list[bytes] = []
+    await read_all(fd, left_of(found, 0), parts)
+    return b"".join(parts)
 
 
 async def _write(fd: int, data: memoryview) -> int:
