@@ -34,11 +34,15 @@ NAMES = [
     "10 small files read, 64 at a time",
     "10 small files written, 64 at a time",
     "10 small files stat'ed, 64 at a time",
-    "sequential read, warm cache",
-    "sequential read, cold cache",
-    "sequential write",
+    "sequential read, 256 KiB at a time, warm cache",
+    "sequential read, 256 KiB at a time, cold cache",
+    "sequential read, 1 MiB at a time, warm cache",
+    "sequential read, 1 MiB at a time, cold cache",
+    "sequential write, 256 KiB at a time",
+    "sequential write, 1 MiB at a time",
     "lines of a text file",
 ]
+CHUNK = cases.CHUNKS["256 KiB"]
 needs_fio = pytest.mark.skipif(bool(fio.missing()), reason=fio.missing())
 
 
@@ -104,19 +108,28 @@ def test_measure(planned: dict[str, Planned], side: str, name: str) -> None:
 def test_all_of_the_work_is_done_in_time(data: Path, children: cases.Children, side: str) -> None:
     """Counted from outside by `_check`, which is shown to notice below."""
     new = data.with_name("new")
-    for kind, path, count in [
-        ("sequential-read", data, 4),
-        ("sequential-write", new, 4),
-        ("small-write", new, 7),
+    for kind, path, count, size in [
+        ("sequential-read", data, 4, CHUNK),
+        ("sequential-write", new, 4, CHUNK),
+        ("small-write", new, 7, BLOCK),
     ]:
-        work = Work(kind, str(path), count, 3, seconds=60)
+        work = Work(kind, str(path), count, 3, seconds=60, size=size)
         with children.child(side) as child:
             job = cases.LibraryJob(side, work, "warm", children, children)
             with job._prepared(child, work):
                 assert job._done(child, work)["operations"] == count
                 if kind == "sequential-write":
-                    assert new.stat().st_size == 4 * cases.CHUNK
+                    assert new.stat().st_size == 4 * CHUNK
         assert not new.exists()
+
+
+def test_small_files_that_were_written_stay_until_all_is_done_but_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with cases._written(Work("small-write", str(folder), 1, 1, seconds=1)):
+        write(folder / "000000", [block(0)])
+    (left,) = tmp_path.rglob("000000")
+    assert not folder.exists()
+    assert left.stat().st_size == 0
 
 
 @pytest.mark.parametrize(
@@ -131,7 +144,7 @@ def test_work_that_is_not_done_is_noticed(kind: str, operations: int, seconds: f
 
 
 def test_peak_of_memory_is_told_of_fresh_children_only(data: Path, children: cases.Children) -> None:
-    work = Work("sequential-read", str(data), 4, 1, seconds=60)
+    work = Work("sequential-read", str(data), 4, 1, seconds=60, size=CHUNK)
     fresh = cases.LibraryJob("open", work, "warm", cases.Children(shared=False), children)
     assert 1 << 20 < fresh.measure()[0]["peak_rss"] < 1 << 30
     assert "peak_rss" not in cases.LibraryJob("open", work, "warm", children, children).measure()[0]
@@ -152,11 +165,11 @@ def test_what_is_not_written_is_noticed(tmp_path: Path) -> None:
         cases._check(answer, files)
 
     path = tmp_path / "written"
-    chunks = Work("sequential-write", str(path), 2, 1, seconds=1)
-    path.write_bytes(bytes(2 * cases.CHUNK - 1))
+    chunks = Work("sequential-write", str(path), 2, 1, seconds=1, size=CHUNK)
+    path.write_bytes(bytes(2 * CHUNK - 1))
     with pytest.raises(ChildError, match="not done as told"):
         cases._check(answer, chunks)
-    path.write_bytes(bytes(2 * cases.CHUNK))
+    path.write_bytes(bytes(2 * CHUNK))
     cases._check(answer, chunks)
 
 
@@ -167,14 +180,15 @@ def test_wrong_bytes_are_noticed(data: Path, children: cases.Children, side: str
         work = Work(kind, str(data.parent), 1, 1, seconds=0.05)
         data = Path(work.small_file(0))
     else:
-        work = Work(kind, str(data), 256 if kind == "random" else 4, 1, seconds=0.05)
+        count, size = (256, BLOCK) if kind == "random" else (4, CHUNK)
+        work = Work(kind, str(data), count, 1, seconds=0.05, size=size)
     write(data, [b"\xff" * BLOCK] * 256)
     with pytest.raises(ChildError, match="ContentsError"):
         cases.LibraryJob(side, work, "warm", children, children).measure()
 
 
 def test_cold_reads_come_from_the_disk(data: Path, children: cases.Children) -> None:
-    work = Work("sequential-read", str(data), 4, 1, seconds=60)
+    work = Work("sequential-read", str(data), 4, 1, seconds=60, size=CHUNK)
     with children.child("open") as child:
         pid = child.pid
     read = {}

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 on_both = pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
 
-FTRUNCATE = 55
 KINDS = {"raw": ("rb", 0), "buffered": ("rb", 16), "text": ("r", 16)}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -394,7 +393,7 @@ def test_calls_start_no_thread(tmp_path: Path) -> None:
                 await file.read()
                 await file.seek(0)
                 assert len([line async for line in file]) == 10_003
-                if has_operation(FTRUNCATE):
+                if has_operation("ftruncate"):
                     await file.truncate(10)
         assert set(threading.enumerate()) <= before
 

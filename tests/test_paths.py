@@ -265,7 +265,7 @@ class TestAsPathlib:
     def test_without_the_newer_operations(
         self, two_roots: tuple[pathlib.Path, pathlib.Path], of: Call, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(features, "has_operation", lambda number: False)
+        monkeypatch.setattr(features, "has_operation", lambda name: False)
         check(URING, trio_uring.Path, two_roots, of)
 
     @pytest.mark.parametrize("of", [*BY_RING, *BY_THREADS], ids=str)

@@ -98,8 +98,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         The descriptor is closed by the calling thread, as `os.close` does.
         """
         if self._turns.taken or self._unwritten():
-            with trio.CancelScope(shield=True):
-                await self._close_in_turn()
+            await self._close_in_turn()
             await checkpoint_if_cancelled()
         else:
             self._wrapped.close()
@@ -107,10 +106,19 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @enable_ki_protection
     async def _close_in_turn(self) -> None:
-        await self._turns.take()
+        if self._turns.taken:
+            with trio.CancelScope(shield=True):
+                await self._turns.take()
+        else:
+            self._turns.taken = True
         try:
             if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
+        except trio.Cancelled:
+            # Only now: to enter a scope takes longer than to write.
+            with trio.CancelScope(shield=True):
+                await self._write_out()
+            raise
         finally:
             self._turns.leave()
             self._wrapped.close()

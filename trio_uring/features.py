@@ -36,8 +36,8 @@ class Feature:
     bit: int
     since: str
     gain: str
-    as_old_as: int = 0
-    """The number of that operation."""
+    as_old_as: str = ""
+    """The name of that operation."""
 
     def is_in(self, mask: int) -> bool:
         return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
@@ -82,7 +82,7 @@ FEATURES = (
     Feature("ext_arg", 1 << 8, "5.11", "waits with a timeout of their own"),
     Feature("rsrc_tags", 1 << 10, "5.13", "as old as multishot polls, which no bit tells of"),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
-    Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as=47),
+    Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
 
@@ -119,6 +119,7 @@ OPERATIONS = (
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
 SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
+_NUMBERS = {operation.name: operation.number for operation in OPERATIONS}
 
 
 @functools.cache
@@ -169,10 +170,10 @@ def refused_flags() -> frozenset[str]:
 
 
 @functools.cache
-def has_operation(number: int) -> bool:
+def has_operation(name: str) -> bool:
     """Whether this kernel has an operation of OPERATIONS."""
     supported = probe_operations()
-    return not isinstance(supported, int) and number in supported
+    return not isinstance(supported, int) and _NUMBERS[name] in supported
 
 
 def probe_operations() -> frozenset[int] | int:

@@ -30,7 +30,7 @@ from trio.lowlevel import checkpoint
 
 from ._native import ffi
 from .async_file import AsyncFile, Turns
-from .raw_file import Memory, new_bytes, pinned, read_all, read_into, write_from
+from .raw_file import Memory, left_in, new_bytes, pinned, read_all, read_into, write_from
 
 if TYPE_CHECKING:
     import io
@@ -190,7 +190,7 @@ class FileBuffer(AsyncFile[bytes]):
         parts = [self._take(ahead)] if ahead else []
         await self._leave_buffer(ahead)
         try:
-            complete = await read_all(self._raw, parts)
+            complete = await read_all(self._raw.fileno(), left_in(self._raw), parts)
         except BaseException:
             self._give_back(b"".join(parts))
             raise

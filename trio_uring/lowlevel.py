@@ -173,9 +173,14 @@ async def linkat(
     *,
     source_dir_fd: int | None = None,
     destination_dir_fd: int | None = None,
-    follow_symlinks: bool = True,
+    follow_symlinks: bool = False,
 ) -> None:
-    """`os.link`: a hard link. Linux 5.15."""
+    """`os.link`: a hard link. Linux 5.15.
+
+    By default to ``source`` itself also where that is a symbolic link, as link(2) and
+    so `os.link` do. With ``follow_symlinks`` to what it points to, which `os.link` does
+    only when it is given a directory's descriptor.
+    """
     flags = _AT_SYMLINK_FOLLOW if follow_symlinks else 0
     await _of_paths(_LINKAT, source, source_dir_fd, destination, destination_dir_fd, flags)
 

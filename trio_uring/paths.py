@@ -30,6 +30,7 @@ import trio
 
 from . import features, lowlevel
 from .files import open_file
+from .raw_file import left_of, read_all
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
     async def hardlink_to(self, target: StrOrBytesPath) -> None:
         """`pathlib.Path.hardlink_to`: of a symbolic link itself, as by link(2). Linux 5.15."""
         if _kernel_has("linkat"):
-            await lowlevel.linkat(target, self, follow_symlinks=False)
+            await lowlevel.linkat(target, self)
         else:
             await super().hardlink_to(target)
 
@@ -275,21 +276,18 @@ class Path(trio.Path, pathlib.PurePosixPath):
             """`pathlib.Path.link_to`, which Python 3.12 has no longer. Linux 5.15."""
             warnings.warn("link_to() is deprecated, see hardlink_to()", DeprecationWarning, stacklevel=2)
             if _kernel_has("linkat"):
-                await lowlevel.linkat(self, target, follow_symlinks=False)
+                await lowlevel.linkat(self, target)
             else:
                 await super().link_to(target)
 
 
 _WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_CHUNK: Final = 1 << 16
-"""Bytes to ask for where nothing tells how long the file is."""
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
-_OPERATIONS: Final = {operation.name: operation.number for operation in features.OPERATIONS}
 
 
 def _kernel_has(operation: str) -> bool:
     """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
-    return current_manager() is not None and features.has_operation(_OPERATIONS[operation])
+    return current_manager() is not None and features.has_operation(operation)
 
 
 def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:
@@ -307,17 +305,9 @@ async def _read(fd: int, path: Path) -> bytes:
     if stat.S_ISFIFO(found.st_mode):
         # The kernel opened it without waiting for a writer, before whom it has an end.
         await trio.lowlevel.wait_readable(fd)
-    # One more than the file has, so that the end shows: a short read is not one in /proc.
-    buffer = bytearray(found.st_size + 1 if found.st_size else _CHUNK)
-    length = await lowlevel.read(fd, buffer)
-    while length and length != found.st_size:
-        if length == len(buffer):
-            buffer += bytes(max(length, _CHUNK))
-        count = await lowlevel.read(fd, memoryview(buffer)[length:])
-        if not count:
-            break
-        length += count
-    return bytes(memoryview(buffer)[:length])
+    parts: list[bytes] = []
+    await read_all(fd, left_of(found, 0), parts)
+    return b"".join(parts)
 
 
 async def _write(fd: int, data: memoryview) -> int:

@@ -72,13 +72,13 @@ async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = No
             return None
 
 
-async def read_all(raw: io.FileIO, parts: list[bytes]) -> bool:
-    """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
-    descriptor had no more."""
-    length, complete = _left(raw)
+async def read_all(fd: int, left: tuple[int, bool], parts: list[bytes]) -> bool:
+    """Reads to the end, into ``parts``. What is ``left`` says `left_of`. False if it stopped
+    there since a non-blocking descriptor had no more."""
+    length, complete = left
     while True:
         data = new_bytes(length)
-        got = await read_into(raw.fileno(), _from_buffer(data), length, data)
+        got = await read_into(fd, _from_buffer(data), length, data)
         if not got:
             return got is not None
         parts.append(data if got == length else data[:got])
@@ -95,7 +95,7 @@ async def truncate(raw: io.FileIO, size: int | None) -> int:
     if not 0 <= length < 1 << 63:
         raw.truncate(size)  # which raises
     manager = current_manager()
-    if manager is None or not has_operation(FTRUNCATE):
+    if manager is None or not has_operation("ftruncate"):
         await trio.to_thread.run_sync(raw.truncate, length)
         return size
     result = await perform(manager, FTRUNCATE, raw.fileno(), offset=length)
@@ -211,7 +211,7 @@ class RawFile(AsyncFile[bytes]):
     async def _read_all(self) -> bytes | None:
         parts = [self._take(len(self._given_back))] if self._given_back else []
         try:
-            complete = await read_all(self._wrapped, parts)
+            complete = await read_all(self._wrapped.fileno(), left_in(self._wrapped), parts)
         except BaseException:
             self._give_back(b"".join(parts))
             raise
@@ -304,14 +304,18 @@ _LARGE: Final = 1 << 16
 _LARGEST_BLOCK: Final = 1 << 20
 
 
-def _left(raw: io.FileIO) -> tuple[int, bool]:
+def left_in(raw: io.FileIO) -> tuple[int, bool]:
+    """`left_of` an open file."""
+    try:
+        return left_of(os.fstat(raw.fileno()), raw.tell())
+    except OSError:
+        return io.DEFAULT_BUFFER_SIZE, False
+
+
+def left_of(status: os.stat_result, position: int) -> tuple[int, bool]:
     """How many bytes `read_all` should ask for first, and whether fewer mean the end: the
     ring itself goes on where a read of a regular file falls short."""
-    try:
-        status = os.fstat(raw.fileno())
-        left = status.st_size - raw.tell()
-    except OSError:
-        left = 0
+    left = status.st_size - position
     if left <= 0:
         return io.DEFAULT_BUFFER_SIZE, False
     # One byte more spares the read that finds the end, but a large result would be copied.

@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BLOCK = 4096
-CHUNK = 256 << 10
+CHUNKS = {"256 KiB": 256 << 10, "1 MiB": 1 << 20}
 """Of sequential reads and writes."""
+_FAIR_PLACES = range(32, 4064)
+"""Within a page, for data that is written to a file. Some processors (AMD, `rep movsb`) copy at a
+ninth of their speed to where the target's offset in its page is less than 32 bytes above the source's."""
 
 _FILLER = bytes(range(256)) * 16
 _WORDS = "naïve façades über cafés, señor: plain letters are the rule and accents are not "
@@ -24,6 +27,14 @@ class ContentsError(Exception):
 
 def block(number: int) -> bytes:
     return number.to_bytes(8, "little") + _FILLER[8:]
+
+
+def chunk(size: int) -> bytes:
+    """Blocks to be written at once, whose place in memory does no side harm."""
+    unfair = []
+    while (id(data := block(0) * (size // BLOCK)) + bytes.__basicsize__ - 1) % 4096 not in _FAIR_PLACES:
+        unfair.append(data)
+    return data
 
 
 def check(data: bytes, number: int, size: int) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from time import perf_counter
 
-from files.contents import BLOCK, CHUNK, block, check
+from files.contents import BLOCK, block, check, chunk
 from files.work import LINES_BETWEEN_LOOKS, Record, Work
 
 Run = Callable[[], None]
@@ -72,8 +72,8 @@ def sequential_read(work: Work, record: Record) -> Iterator[Run]:
     with open(work.path, "rb") as file:
 
         def run() -> None:
-            while perf_counter() < record.deadline and (chunk := file.read(CHUNK)):
-                check(chunk, record.operations * (CHUNK // BLOCK), CHUNK)
+            while perf_counter() < record.deadline and (data := file.read(work.size)):
+                check(data, record.operations * (work.size // BLOCK), work.size)
                 record.operations += 1
 
         yield run
@@ -81,12 +81,12 @@ def sequential_read(work: Work, record: Record) -> Iterator[Run]:
 
 @contextmanager
 def sequential_write(work: Work, record: Record) -> Iterator[Run]:
-    chunk = block(0) * (CHUNK // BLOCK)
+    data = chunk(work.size)
     with open(work.path, "wb") as file:
 
         def run() -> None:
             while perf_counter() < record.deadline and record.operations < work.count:
-                file.write(chunk)
+                file.write(data)
                 record.operations += 1
 
         yield run

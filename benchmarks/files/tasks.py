@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from files.contents import BLOCK, CHUNK, block, check
+from files.contents import BLOCK, block, check, chunk
 from files.libraries import Library
 from files.work import LINES_BETWEEN_LOOKS, Record, Work
 
@@ -83,8 +83,8 @@ async def sequential_read(library: Library, work: Work, record: Record) -> Async
     file = await library.open(work.path, "rb")
 
     async def run() -> None:
-        while perf_counter() < record.deadline and (chunk := await file.read(CHUNK)):
-            check(chunk, record.operations * (CHUNK // BLOCK), CHUNK)
+        while perf_counter() < record.deadline and (data := await file.read(work.size)):
+            check(data, record.operations * (work.size // BLOCK), work.size)
             record.operations += 1
 
     yield run
@@ -93,12 +93,12 @@ async def sequential_read(library: Library, work: Work, record: Record) -> Async
 
 @asynccontextmanager
 async def sequential_write(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
-    chunk = block(0) * (CHUNK // BLOCK)
+    data = chunk(work.size)
     file = await library.open(work.path, "wb")
 
     async def run() -> None:
         while perf_counter() < record.deadline and record.operations < work.count:
-            await file.write(chunk)
+            await file.write(data)
             record.operations += 1
 
     yield run

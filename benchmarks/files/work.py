@@ -26,7 +26,7 @@ from typing import Literal
 import attrs
 from processes import cpu_seconds, memory
 
-from files.contents import BLOCK, CHUNK
+from files.contents import BLOCK
 
 Kind = Literal[
     "random", "small-read", "small-write", "small-stat", "sequential-read", "sequential-write", "lines"
@@ -46,9 +46,8 @@ class Work:
     """Blocks that are chosen from, files, chunks or lines."""
     tasks: int
     seconds: float
-
-    def operation_bytes(self) -> int:
-        return CHUNK if self.kind.startswith("sequential") else BLOCK
+    size: int = BLOCK
+    """Bytes of a block, a file or a chunk."""
 
     def small_file(self, number: int) -> str:
         return f"{self.path}/{number:06}"
