@@ -152,9 +152,11 @@ async def _splice_by_pipe(sending: _Sending, stream: trio.SocketStream) -> bool:
 
 async def _splice_to(stream: trio.SocketStream, pipe: int, count: int) -> int:
     """Bytes moved from a pipe to the socket; 0 at the pipe's end."""
+    # Trio's own socket would take us for somebody who reads from its descriptor.
+    sock: HasFileno = getattr(stream.socket, "_sock", stream.socket)
     with _as_stream_errors():
         while True:
-            duplicate = os.dup(stream.socket.fileno())
+            duplicate = os.dup(sock.fileno())
             try:
                 return await lowlevel.splice(pipe, duplicate, count, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
@@ -162,7 +164,7 @@ async def _splice_to(stream: trio.SocketStream, pipe: int, count: int) -> int:
             finally:
                 os.close(duplicate)
             # Either may have been the reason.
-            await trio.lowlevel.wait_writable(stream.socket)
+            await trio.lowlevel.wait_writable(sock)
             await trio.lowlevel.wait_readable(pipe)
 
 
