@@ -28,6 +28,7 @@ from __future__ import annotations
 import errno
 import os
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
@@ -54,6 +55,10 @@ _flush = lib.tu_flush
 # Out of buffers, which come back with the next tick; stopped; what a kernel answers that
 # would have to wait for something else.
 _TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, -errno.EINTR})
+
+
+# An empty deque is larger than all else of an idle connection. Nothing is ever put into this.
+_NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
 
 class SocketReference(weakref.ref["socket.socket"]):
@@ -109,7 +114,7 @@ class Connection:
         """For that task, when it is woken; None: the end."""
         self.ahead = 0
         """Bytes that were read ahead."""
-        self._ahead: list[bytes] = []
+        self._ahead: deque[bytes | memoryview] = _NOTHING
         self._end: int | None = None
         """0 or -errno, to be told after what was read ahead."""
         self._slot = 0
@@ -152,10 +157,26 @@ class Connection:
 
     def shorten(self, data: bytes, length: int) -> bytes:
         """The first ``length`` bytes; the others are read ahead."""
-        self._ahead.insert(0, data[length:])
-        self.ahead += len(data) - length
-        self.quiet = False
+        self._keep(memoryview(data)[length:], first=True)
         return data[:length]
+
+    def take(self, length: int) -> bytes:
+        """Up to ``length`` bytes of what was read ahead."""
+        ahead = self._ahead
+        parts = [ahead.popleft()]
+        left = length - len(parts[0])
+        while ahead and left >= len(ahead[0]):
+            parts.append(ahead.popleft())
+            left -= len(parts[-1])
+        data = parts[0] if left < 0 or len(parts) == 1 else b"".join(parts)
+        self.ahead -= len(data)
+        if left < 0:  # of the first piece; it is not copied again for each small receive
+            self._keep(memoryview(data)[length:], first=True)
+            return bytes(data[:length])
+        self.quiet = (
+            not ahead and self._slot != 0 and self._end is None and self._multishot and self.task is None
+        )
+        return bytes(data)
 
     def take_end(self) -> bytes:
         """Empty for the end of the stream, or raises the error that ended it."""
@@ -202,7 +223,7 @@ class Connection:
         by the kernel. True if the kernel has to be flushed for it."""
         self.closed = True
         self.quiet = False
-        self._ahead.clear()
+        self._ahead = _NOTHING
         self._end = None
         self.ahead = 0
         flush = False
@@ -232,9 +253,7 @@ class Connection:
             self.quiet = self._multishot
             self.run.manager.reschedule(task, READY)
         elif not self.closed:
-            self.quiet = False
-            self._ahead.append(data)
-            self.ahead += len(data)
+            self._keep(data)
             self.run.bytes_read_ahead += len(data)
             if self.ahead >= self.run.read_ahead or self.run.manager.is_waited_for(self.fd):
                 self.run.unsettled.append(self)
@@ -253,7 +272,7 @@ class Connection:
                 cancelled = outcome.capture(self._raise_cancel)
                 reschedule(self.task, cancelled)
                 self.task = self._raise_cancel = None
-            elif self.task is not None or self.forsaken:
+            elif self.task is not None:
                 self.run.unsettled.append(self)
         elif not self.closed:
             self._end = result
@@ -272,6 +291,16 @@ class Connection:
             self.run.manager.wake_reader(self.fd)
         elif self._is_too_far_ahead and _cancel(self.run.core, self._slot):
             self._forget()
+
+    def _keep(self, data: bytes | memoryview, *, first: bool = False) -> None:
+        if self._ahead is _NOTHING:
+            self._ahead = deque()
+        if first:
+            self._ahead.appendleft(data)
+        else:
+            self._ahead.append(data)
+        self.ahead += len(data)
+        self.quiet = False
 
     @property
     def _is_too_far_ahead(self) -> bool:
@@ -300,25 +329,6 @@ class Connection:
         self.task = None
         self.quiet = self._slot != 0
         return Abort.SUCCEEDED
-
-    def take(self, length: int) -> bytes:
-        """Up to ``length`` bytes of what was read ahead, in one piece: never split but the first."""
-        ahead = self._ahead
-        data = ahead.pop(0)
-        if len(data) < length and ahead and len(data) + len(ahead[0]) <= length:
-            parts = [data]
-            left = length - len(data)
-            while ahead and len(ahead[0]) <= left:
-                parts.append(ahead.pop(0))
-                left -= len(parts[-1])
-            data = b"".join(parts)
-        self.ahead -= len(data)
-        if len(data) > length:
-            return self.shorten(data, length)
-        self.quiet = (
-            not ahead and self._slot != 0 and self._end is None and self._multishot and self.task is None
-        )
-        return data
 
 
 class Sender:
