@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+import fairness
 import files.cases
 import machine
 import micro
@@ -42,10 +43,11 @@ GROUPS: dict[str, Callable[[Scale, Path], list[Planned]]] = {
     "files": files.cases.plan,
     "scale": lambda scale, _: network.scale_of_connections(scale),
     "idle": lambda scale, _: network.idle(scale),
+    "fairness": lambda scale, _: fairness.plan(scale),
 }
 
 SIDES = {
-    **{key: Side(runtime.label, key) for key, runtime in RUNTIMES.items()},
+    **{key: Side(runtime.label, runtime.family) for key, runtime in RUNTIMES.items()},
     **{f"{key}-protocols": Side(f"{RUNTIMES[key].label}, protocols", key) for key in ASYNCIO},
     "limit": Side("C on io_uring", "limit"),
     **files.cases.SIDES,

@@ -532,4 +532,11 @@ CHARTS = {
     "idle": Chart(
         "idle", "CPU that a server takes while nothing comes", _bars, "of one CPU", metric="cpu_share"
     ),
+    "fairness": Chart(
+        "fairness",
+        "How late a task runs beside a greedy one",
+        _percentiles,
+        "time from the moment that the task slept until",
+        metric="p50",
+    ),
 }

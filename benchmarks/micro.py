@@ -3,7 +3,7 @@ the micro group of the suite.
 
     python benchmarks/micro.py --runtime trio-epoll [--scale X] [pyperf's options] [BENCHMARK ...]
 
-The suite runs both runtimes one right after the other and computes ratios, which is what
+The suite runs BOTH runtimes one right after the other and computes ratios, which is what
 to quote: the time of a step alone changes with the machine's mood. Of the values that a
 process measures one after the other it takes the fastest, since whatever else runs only
 adds. Each benchmark has a process of its own in a full run; in smaller ones, where starts
@@ -38,6 +38,7 @@ from runtimes import TRIO, WrongBackendError, run_trio, seen, trio_backend
 from trio.lowlevel import checkpoint, current_trio_token, notify_closing, wait_readable
 
 BASELINE = "trio-epoll"
+BOTH = (BASELINE, "trio-uring")
 WRONG_BACKEND = "wrong backend"
 """What the script's last line begins with if that is why it failed."""
 MASS = 1000
@@ -311,11 +312,11 @@ BENCHMARKS = {
 
 def plan(scale: Scale) -> list[Planned]:
     amount, values = {"full": (1.0, 8), "quick": (0.15, 3), "smoke": (0.001, 1)}[scale.name]
-    together = {runtime: Processes(runtime, amount, values, list(BENCHMARKS)) for runtime in TRIO}
+    together = {runtime: Processes(runtime, amount, values, list(BENCHMARKS)) for runtime in BOTH}
     planned = []
     for name in BENCHMARKS:
         jobs = {}
-        for runtime in TRIO:
+        for runtime in BOTH:
             alone = Processes(runtime, amount, values, [name])
             jobs[runtime] = MicroJob(name, alone if scale.name == "full" else together[runtime])
         planned.append(Planned(Case("micro", name, BASELINE, "seconds", {}), dict(jobs)))

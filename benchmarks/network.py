@@ -24,6 +24,7 @@ from typing import Any
 import attrs
 import trustme
 from model import Case, Measurement, Series
+from percentiles import SAMPLES_BEYOND
 from plan import Job, Planned, Scale
 from processes import (
     GENERATOR_CPU,
@@ -36,10 +37,14 @@ from processes import (
     on_cpu,
 )
 from programs import Programs, build, default_folder
-from runtimes import ASYNCIO, TRIO, WrongBackendError, polled_with, seen
+from runtimes import ASYNCIO, RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 from servers.unsupported import UNSUPPORTED
 
-STREAMS = (*TRIO, *ASYNCIO)
+STREAMS = ("trio-epoll", "trio-uring", *ASYNCIO)
+"""Those that are measured in every case; the other variants of trio-uring are where they may differ."""
+WITH_BUDGET = ("trio-epoll", "trio-uring", "trio-uring-budget", *ASYNCIO)
+WITH_READINESS = ("trio-epoll", "trio-uring", "trio-uring-readiness", *ASYNCIO)
+WITH_BOTH = (*TRIO, *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)
 BASELINE = "trio-epoll"
 OWN_DESCRIPTORS = 50
@@ -66,24 +71,42 @@ class Server:
     def start(self) -> Child:
         return Child([*self._program(), *self._options()], cpu=SERVER_CPU)
 
-    def seen(self, server: Child, answer: dict[str, object]) -> str:
+    def seen(self, pid: int, answer: dict[str, object]) -> str:
         """The backend that the running server answered, checked against what it has open."""
         if self.side != "limit":
-            return seen(self.runtime, str(answer["backend"]), server.pid)
-        if polled_with(server.pid) != {"io_uring"}:
-            raise WrongBackendError(f"the limit was to work with io_uring alone: {polled_with(server.pid)}")
+            return seen(self.runtime, str(answer["backend"]), pid)
+        if polled_with(pid) != {"io_uring"}:
+            raise WrongBackendError(f"the limit was to work with io_uring alone: {polled_with(pid)}")
         return str(answer["seen"])
+
+    def seen_after_load(self, pid: int, answer: dict[str, Any]) -> str:
+        """The same when its clients are gone, with how it received from them."""
+        text = self.seen(pid, answer)
+        if self.runtime not in TRIO or self.kind in RECEIVE_ONCE:
+            return text
+        runtime = RUNTIMES[self.runtime]
+        if bool(answer["multishots"]) != runtime.multishot:
+            raise WrongBackendError(
+                f"this was to be {runtime.label}, but {answer['multishots']} multishot receives ended"
+            )
+        return f"{text}; it received {'' if runtime.multishot else 'nothing '}by multishot"
 
     def _program(self) -> list[str]:
         if self.side == "limit":
             return [str(_programs().limit), self.kind]
         module = "trio_server" if self.runtime in TRIO else "asyncio_server"
+        if self.kind == "greedy":
+            module = "greedy_server"
         if self.kind == "hypercorn":
             return [sys.executable, "-m", "servers.hypercorn_server", "--runtime", self.runtime]
         return [sys.executable, "-m", f"servers.{module}", "--runtime", self.runtime, "--kind", self.kind]
 
     def _options(self) -> list[str]:
         return ["--certificate", str(_certificate())] if self.kind == "tls" else []
+
+
+RECEIVE_ONCE = ("connections", "udp")
+"""Kinds of servers that have no connection from which they receive a second time."""
 
 
 @cache
@@ -119,13 +142,13 @@ class Load:
 
     def measure(self) -> tuple[Measurement, str]:
         with self.server.start() as server:
-            self.server.seen(server, server.ready)
+            self.server.seen(server.pid, server.ready)
             with start_generator(server, self.options, self.seconds, self.warmup) as generator:
                 answer = generator.ask()
             measured = {**measurement(answer), "peak_rss": memory(server.pid, "VmHWM")}
             if self.options[0] == "udp":
                 measured["lost_share"] = answer["lost"] / (answer["requests"] + answer["lost"])
-            return measured, self.server.seen(server, server.ask())
+            return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
         if self.connections > MOST_UNDER_STRACE:
@@ -181,14 +204,14 @@ class Wrk:
 
     def measure(self) -> tuple[Measurement, str]:
         with self.server.start() as server:
-            self.server.seen(server, server.ready)
+            self.server.seen(server.pid, server.ready)
             _warm_up(server.ready["port"])
             server_begun, generator_begun = cpu_seconds(server.pid), _cpu_of_ended_children()
             answer = self._load(server, self.seconds)
             answer["server_cpu"] = cpu_seconds(server.pid) - server_begun
             answer["generator_cpu"] = _cpu_of_ended_children() - generator_begun
             measured = {**measurement(answer), "peak_rss": memory(server.pid, "VmHWM")}
-            return measured, self.server.seen(server, server.ask())
+            return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
         with self.server.start() as server:
@@ -216,13 +239,9 @@ class Wrk:
         if answer["errors"]:
             raise ChildError(f"wrk met {answer['errors']} errors:\n{done.stdout}")
         for key, beyond in (("p50", 0.5), ("p99", 0.01), ("p999", 0.001)):
-            if answer["requests"] * beyond < ENOUGH_BEYOND:
+            if answer["requests"] * beyond < SAMPLES_BEYOND:
                 answer[key] = None
         return answer
-
-
-ENOUGH_BEYOND = 10
-"""Samples that have to lie beyond a percentile for it to be told."""
 
 
 def _warm_up(port: int) -> None:
@@ -250,13 +269,13 @@ class Crowd:
     def measure(self) -> tuple[Measurement, str]:
         options = ("echo", "--size", "64", "--connections", "1", "--idle", str(self.idle))
         with self.server.start() as server:
-            self.server.seen(server, server.ready)
+            self.server.seen(server.pid, server.ready)
             before = memory(server.pid, "VmRSS")
             with start_generator(server, options, self.seconds, self.warmup) as generator:
                 # The answered connection came last: all others are accepted.
                 answer = generator.ask()
                 after = memory(server.pid, "VmRSS")
-                text = self.server.seen(server, server.ask())
+            text = self.server.seen_after_load(server.pid, server.ask())
         measured = measurement(answer)
         measured["cpu"] = answer["server_cpu"] / answer["requests"]
         if self.idle >= MEMORY_FROM:
@@ -281,7 +300,7 @@ class Idle:
     def measure(self) -> tuple[Measurement, str]:
         options = ("echo", "--size", "64", "--connections", "10")
         with self.server.start() as server:
-            self.server.seen(server, server.ready)
+            self.server.seen(server.pid, server.ready)
             with start_generator(server, options, 0.01, 0) as generator:
                 generator.ask()
                 cpu, waited, begun = cpu_seconds(server.pid), _iowait(), time.monotonic()
@@ -291,7 +310,7 @@ class Idle:
                     "cpu_share": (cpu_seconds(server.pid) - cpu) / lasted,
                     "iowait_share": (_iowait() - waited) / lasted,
                 }
-            return measured, self.server.seen(server, server.ask())
+            return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
         return {}
@@ -319,9 +338,13 @@ def echo(scale: Scale) -> list[Planned]:
     }[scale.name]
     streams = [(64, count) for count in connections] + [(size, 50) for size in sizes]
     sockets = [(64, count) for count in connections if count in (20, 50, 500)]
-    sides = (*STREAMS, *PROTOCOLS, "limit")
+
+    def sides(size: int, count: int) -> tuple[str, ...]:
+        streams = WITH_BOTH if size == 64 and count <= 500 else WITH_BUDGET
+        return (*streams, *PROTOCOLS, "limit")
+
     return [
-        *(_echo(scale, "streams", size, count, sides) for size, count in streams),
+        *(_echo(scale, "streams", size, count, sides(size, count)) for size, count in streams),
         *(_echo(scale, "sockets", size, count, STREAMS) for size, count in sockets),
     ]
 
@@ -348,7 +371,7 @@ def tls(scale: Scale) -> list[Planned]:
         options = ("echo", "--tls", "--size", str(size), "--connections", "50")
         jobs = {
             side: Load(Server(side, "tls"), options, 50, scale.seconds, scale.warmup, size)
-            for side in STREAMS
+            for side in WITH_BUDGET
         }
         without = "" if _programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
         return _planned(case, jobs, without)
@@ -358,7 +381,7 @@ def tls(scale: Scale) -> list[Planned]:
 
 def connections(scale: Scale) -> list[Planned]:
     options = ("connect", "--size", "64", "--connections", "50")
-    sides = (*STREAMS, "limit")
+    sides = (*WITH_BUDGET, "limit")
     case = Case("connections", "connect, 64 B, close; 50 at a time", BASELINE, "per_cpu_second", {})
     return [
         _planned(
@@ -392,8 +415,8 @@ def http(scale: Scale) -> list[Planned]:
 
     counts = (8, 256)[: scale.choose(2, 2, 1)]
     return [
-        *(planned("http", (*STREAMS, "limit"), count) for count in counts),
-        *(planned("hypercorn", (*TRIO, "asyncio", "uvloop"), count) for count in counts),
+        *(planned("http", (*WITH_BUDGET, "limit"), count) for count in counts),
+        *(planned("hypercorn", (BASELINE, "trio-uring", "asyncio", "uvloop"), count) for count in counts),
     ]
 
 
@@ -413,7 +436,8 @@ def scale_of_connections(scale: Scale) -> list[Planned]:
             note if count < wanted else "",
         )
         return _planned(
-            case, {side: Crowd(Server(side, "streams"), count, scale.seconds / 2, 0.05) for side in STREAMS}
+            case,
+            {side: Crowd(Server(side, "streams"), count, scale.seconds / 2, 0.05) for side in WITH_READINESS},
         )
 
     return [planned(count) for count in (10, 1000, 30_000)[: scale.choose(3, 2, 1)]]
@@ -422,7 +446,7 @@ def scale_of_connections(scale: Scale) -> list[Planned]:
 def idle(scale: Scale) -> list[Planned]:
     seconds = {"full": 1.5, "quick": 0.5, "smoke": 0.05}[scale.name]
     case = Case("idle", "10 connections, nothing to do", BASELINE, "cpu_share", {})
-    return [_planned(case, {side: Idle(Server(side, "streams"), seconds) for side in STREAMS})]
+    return [_planned(case, {side: Idle(Server(side, "streams"), seconds) for side in WITH_READINESS})]
 
 
 def _planned(case: Case, jobs: Mapping[str, Load | Wrk | Crowd | Idle], missing: str = "") -> Planned:

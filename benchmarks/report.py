@@ -18,7 +18,7 @@ import charts
 import readable
 from agreement import AGREEMENT, Comparison, compare, compared_metrics
 from model import METRICS, Case, Report, Series
-from summary import in_brief
+from summary import OURS, in_brief, sides_of
 
 BENCHMARKS = Path(__file__).resolve().parent
 
@@ -32,7 +32,10 @@ GROUPS = {
     "files": "Files",
     "scale": "Many idle connections",
     "idle": "An idle server",
+    "fairness": "Fairness: how late a task runs beside a greedy one",
 }
+RIVALS = {"echo": "uvloop"}
+"""By group: a side that trio-uring is to be compared with beside the baseline."""
 
 HOW_TO_READ = """\
 - In every round each side is started anew, one right after the other. A number is the median of the rounds, \
@@ -71,7 +74,10 @@ def write(report: Report, folder: Path, second: Report | None) -> None:
     ]
     for group in dict.fromkeys(case.group for case in report.cases):
         lines += [f"## {GROUPS.get(group, group)}", "", *_pictures(pictures, group)]
-        lines += _group(report, [case for case in report.cases if case.group == group])
+        cases = [case for case in report.cases if case.group == group]
+        lines += _group(report, cases)
+        if group in RIVALS:
+            lines += _against(report, cases, RIVALS[group])
     lines += _seen(report)
     if second:
         lines += _agreement(report, second)
@@ -115,6 +121,28 @@ def _group(report: Report, cases: Sequence[Case]) -> Iterator[str]:
         return
     for case in cases:
         yield from (f"### {case.name}", "", *_case_table(report, case), *_remarks(report, case), "")
+
+
+def _against(report: Report, cases: Sequence[Case], rival: str) -> Iterator[str]:
+    """Our sides' ratios to one that is not the baseline: a row for each case."""
+    found = {
+        case.name: {
+            side: ratios
+            for side in sides_of(report, OURS)
+            if rival in case.series and side in case.series and (ratios := case.ratios(side, against=rival))
+        }
+        for case in cases
+    }
+    sides = [side for side in report.sides if any(side in ratios for ratios in found.values())]
+    if sides:
+        metrics = ", ".join(dict.fromkeys(_title(case.metric) for case in cases))
+        yield from (f"### Against {_label(report, rival)}: {metrics}, ratio", "")
+        rows = [
+            [name, *(readable.ratio(ratios[side]) if side in ratios else "-" for side in sides)]
+            for name, ratios in found.items()
+            if ratios
+        ]
+        yield from _table(["", *(_label(report, side) for side in sides)], rows)
 
 
 def _one_table(report: Report, cases: Sequence[Case]) -> Iterator[str]:

@@ -5,7 +5,9 @@ Only what a runtime needs is imported: the memory of its process is measured.
 A measured program is told its runtime by key and starts on it with `run_trio` or
 `run_asyncio`. Which backend it got is asked of the running loop, by `trio_backend` or
 `asyncio_backend`, and looked at from outside, by `seen`: what a process has open in
-/proc cannot be claimed. Where either is not what RUNTIMES expects, the benchmark fails.
+/proc cannot be claimed. Whether streams were received by multishot is counted by the run,
+and read when a server has been under load. Where one of these is not what RUNTIMES
+expects, the benchmark fails.
 """
 
 from __future__ import annotations
@@ -27,32 +29,49 @@ class WrongBackendError(Exception):
 @attrs.frozen
 class Runtime:
     label: str
+    family: str
+    """A key of charts.COLOURS."""
     backend: str
     """What the running loop answers."""
     opens: str
     """The kind of descriptor that it cannot work without."""
     never_opens: frozenset[str]
+    multishot: bool = False
+    """Whether a connection that receives more than once does so by multishot."""
+
+
+def _trio_uring(variant: str, backend: str, *, multishot: bool) -> Runtime:
+    label = f"Trio, trio-uring{variant}"
+    return Runtime(label, "trio-uring", backend, "io_uring", frozenset({"eventpoll"}), multishot)
 
 
 RUNTIMES = {
-    "trio-epoll": Runtime("Trio, epoll", "epoll", "eventpoll", frozenset({"io_uring"})),
-    "trio-uring": Runtime("Trio, trio-uring (readiness)", "io_uring", "io_uring", frozenset({"eventpoll"})),
-    "asyncio": Runtime("asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
+    "trio-epoll": Runtime("Trio, epoll", "trio-epoll", "epoll", "eventpoll", frozenset({"io_uring"})),
+    "trio-uring": _trio_uring("", "io_uring, completions", multishot=True),
+    "trio-uring-budget": _trio_uring(", budget 16", "io_uring, completions, budget 16", multishot=True),
+    "trio-uring-readiness": _trio_uring(", readiness only", "io_uring, readiness only", multishot=False),
+    "asyncio": Runtime("asyncio", "asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
     # libuv keeps a ring beside its epoll, for files.
-    "uvloop": Runtime("uvloop", "uvloop.Loop", "eventpoll", frozenset()),
-    "rloop": Runtime("rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
+    "uvloop": Runtime("uvloop", "uvloop", "uvloop.Loop", "eventpoll", frozenset()),
+    "rloop": Runtime("rloop", "rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
 }
-TRIO = ("trio-epoll", "trio-uring")
+TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness")
+TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
 
 
 def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
     import trio
 
-    if runtime == "trio-uring":
-        import trio_uring
+    if runtime in TRIO_URING:
+        from trio_uring import RingOptions, install
 
-        trio_uring.install()
+        options = {
+            "trio-uring": RingOptions(),
+            "trio-uring-budget": RingOptions(checkpoint_budget=16),
+            "trio-uring-readiness": RingOptions(features={"completions": False}),
+        }
+        install(options[runtime])
     trio.run(main)
 
 
@@ -83,7 +102,23 @@ def trio_backend() -> str:
     """To be called in the running loop, as `asyncio_backend`."""
     import trio
 
-    return trio.lowlevel.current_statistics().io_statistics.backend
+    backend: str = trio.lowlevel.current_statistics().io_statistics.backend
+    if backend != "io_uring":
+        return backend
+    from trio_uring.session import current_manager
+
+    manager = current_manager()
+    assert manager is not None
+    how = "completions" if "completions" in manager.statistics().flags else "readiness only"
+    budget = manager.connections.budget
+    return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
+
+
+def trio_multishots() -> int:
+    """Multishot receives of the run that have ended, as they do with their connections."""
+    import trio
+
+    return getattr(trio.lowlevel.current_statistics().io_statistics, "multishot_terminations", 0)
 
 
 def asyncio_backend() -> str:

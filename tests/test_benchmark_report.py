@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -17,13 +18,16 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import agreement  # noqa: E402
 import charts  # noqa: E402
+import fairness  # noqa: E402
 import files.cases  # noqa: E402
 import network  # noqa: E402
+import percentiles  # noqa: E402
 import readable  # noqa: E402
 import report  # noqa: E402
 import summary  # noqa: E402
 from model import METRICS, Case, Report, Series, Side  # noqa: E402
 from plan import SCALES  # noqa: E402
+from runtimes import RUNTIMES  # noqa: E402
 
 SIDES = {
     "trio-epoll": Side("Trio, epoll", "trio-epoll"),
@@ -160,6 +164,28 @@ def test_group_with_one_number_for_each_side_is_one_table(tmp_path: Path) -> Non
     text = written(made_of(*cases), tmp_path)
     assert row(text, "tick (time ↓)") == ["2.00 us", "1.00 us", "0.50"]
     assert "### tick" not in text
+
+
+def test_echo_is_compared_with_uvloop_round_by_round(tmp_path: Path) -> None:
+    def echoed(name: str, **sides: Series) -> Case:
+        keys = {"epoll": "trio-epoll", "uring": "trio-uring", "budget": "trio-uring-budget"}
+        return case({keys.get(side, side): one for side, one in sides.items()}, "rate", "echo", name)
+
+    result = made_of(
+        echoed("a", epoll=series(1, 1), uring=series(20, 10), budget=series(40, 80), uvloop=series(10, 20)),
+        echoed("b", epoll=series(1), uring=series(30), uvloop=series(10)),
+        echoed("without us", epoll=series(1), uvloop=series(10)),
+        echoed("without it", epoll=series(1), uring=series(10)),
+    )
+    result.sides = {**SIDES, "trio-uring-budget": Side("budget 16", "trio-uring")}
+    text = written(result, tmp_path)
+    heading = "### Against uvloop: throughput, /s ↑, ratio"
+    assert f"{heading}\n\n|  | Trio, io_uring | budget 16 |" in text
+    assert row(text, "a", heading) == ["1.25 [0.50-2.00]", "4.00 [4.00-4.00]"]
+    assert row(text, "b", heading) == ["3.00", "-"]
+    table = text[text.index(heading) : text.index("## What was seen")]
+    assert "without" not in table
+    assert "Against uvloop:" not in written(made_of(ratio_of(2.0)), tmp_path)
 
 
 def test_what_was_seen_is_told_once_for_each_side_and_text(tmp_path: Path) -> None:
@@ -363,6 +389,7 @@ def test_every_chart_finds_cases_in_the_full_suite() -> None:
         network.udp,
         network.scale_of_connections,
         network.idle,
+        fairness.plan,
     )
     planned = [one.case for plan in plans for one in plan(scale)]
     planned += [case({}, group=group) for group in ("micro", "files", "tls")]
@@ -379,6 +406,7 @@ def test_every_chart_finds_cases_in_the_full_suite() -> None:
 def test_every_family_has_a_colour_of_its_own() -> None:
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
     assert {side.family for side in files.cases.SIDES.values()} <= set(charts.COLOURS)
+    assert {runtime.family for runtime in RUNTIMES.values()} <= set(charts.COLOURS)
 
 
 def test_sides_of_a_family_share_the_colour_and_nothing_else() -> None:
@@ -404,6 +432,16 @@ def test_names_at_the_ends_of_lines_are_apart(heights: list[float]) -> None:
 
 
 # --- numbers, and the file ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"), [(0, []), (19, []), (20, ["p50"]), (999, ["p50"]), (1000, ["p50", "p99"])]
+)
+def test_percentile_needs_ten_samples_beyond_it(samples: int, told: list[str]) -> None:
+    found = percentiles.percentiles([float(number) for number in range(samples, 0, -1)])
+    assert list(found) == told
+    for name, value in found.items():
+        assert value == math.ceil(samples * percentiles.SHARES[name])
 
 
 @pytest.mark.parametrize(

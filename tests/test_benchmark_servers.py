@@ -29,7 +29,7 @@ SECCOMP = Path(__file__).with_name("seccomp.py")
 
 sys.path.insert(0, str(FOLDER))
 from processes import Child, ChildError  # noqa: E402
-from runtimes import ASYNCIO, RUNTIMES, TRIO, WrongBackendError, seen  # noqa: E402
+from runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen  # noqa: E402
 from servers.unsupported import UNSUPPORTED  # noqa: E402
 
 HOST = "127.0.0.1"
@@ -224,8 +224,9 @@ def test_server_works_on_the_runtime_of_its_label(
     with server(runtime, kind, certificate) as process:
         check(process, runtime, kind, certificate)
         assert process.ready["backend"] == RUNTIMES[runtime].backend
-        assert process.ask() == {"backend": RUNTIMES[runtime].backend}
-        assert seen(runtime, process.ask()["backend"], process.pid)
+        answer = process.ask()
+        assert answer["backend"] == RUNTIMES[runtime].backend
+        assert seen(runtime, answer["backend"], process.pid)
 
 
 @pytest.mark.parametrize(("runtime", "kind"), [case for case in SERVERS if case[1] != "udp"])
@@ -271,8 +272,81 @@ def test_server_on_another_backend_than_its_label_is_refused(kind: str, certific
     command = [sys.executable, "-m", "servers.trio_server", "--runtime", "trio-uring", "--kind", kind, *tls]
     with Child([*refused, *command], environment={"TRIO_URING_FALLBACK": "epoll"}) as child:
         for answer in (child.ready, child.ask()):
-            with pytest.raises(WrongBackendError, match=r"trio-uring .* its loop says 'epoll'"):
+            with pytest.raises(WrongBackendError, match=r"trio-uring, but its loop says 'epoll'"):
                 seen("trio-uring", answer["backend"], child.pid)
+
+
+@pytest.mark.parametrize("runtime", TRIO_URING)
+def test_variants_of_trio_uring_are_told_apart(runtime: str, certificate: MakeCertificate) -> None:
+    with server(runtime, "streams", certificate) as process:
+        for other in TRIO_URING:
+            with pytest.raises(WrongBackendError) if other != runtime else contextlib.nullcontext():
+                seen(other, process.ready["backend"], process.pid)
+
+
+@pytest.mark.parametrize("kind", ["streams", "sockets", "http"])
+@pytest.mark.parametrize("runtime", TRIO)
+def test_how_a_server_received_is_seen(runtime: str, kind: str, certificate: MakeCertificate) -> None:
+    pytest.importorskip("trustme")
+    from network import Server as Measured
+
+    multishot = RUNTIMES[runtime].multishot
+    with server(runtime, kind, certificate) as process:
+        if multishot:
+            with pytest.raises(WrongBackendError, match="0 multishot receives"):
+                Measured(runtime, kind).seen_after_load(process.pid, process.ask())
+        check(process, runtime, kind, certificate)
+        text = Measured(runtime, kind).seen_after_load(process.pid, process.ask())
+        assert text.endswith("it received by multishot" if multishot else "it received nothing by multishot")
+        wrong = {**process.ask(), "multishots": 0 if multishot else 1}
+        with pytest.raises(WrongBackendError, match="multishot receives ended"):
+            Measured(runtime, kind).seen_after_load(process.pid, wrong)
+
+
+# Argument: the runtime. Tells how many sends that find room a task makes in one step.
+CALLS_IN_A_ROW = """
+import sys
+import trio
+from runtimes import run_trio
+
+class Steps(trio.abc.Instrument):
+    count = 0
+    def before_task_step(self, task):
+        self.count += 1
+
+async def main():
+    a, b = trio.socket.socketpair()
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    sent = 0
+    while not steps.count:
+        await a.send(b"x")
+        sent += 1
+    print(sent)
+
+run_trio(sys.argv[1], main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("runtime", "calls"),
+    [("trio-epoll", 1), ("trio-uring", 1), ("trio-uring-readiness", 1), ("trio-uring-budget", 17)],
+)
+def test_budget_is_that_of_the_label(runtime: str, calls: int) -> None:
+    command = [sys.executable, "-c", CALLS_IN_A_ROW, runtime]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{calls}\n", "")
+
+
+@pytest.mark.parametrize("runtime", TRIO)
+def test_greedy_server_tells_how_late_another_task_runs(runtime: str) -> None:
+    with started("greedy_server", "--runtime", runtime, "--kind", "greedy") as process:
+        assert process.ask()["late"] == {}
+        with process.connect() as connection:
+            while "p50" not in (answer := process.ask())["late"]:
+                check_echo(connection, MEBIBYTE[:65536])
+        assert answer["late"]["p50"] > 0
+        assert seen(runtime, answer["backend"], process.pid)
 
 
 @pytest.mark.parametrize(("runtime", "kind"), UNSUPPORTED)

@@ -28,7 +28,7 @@ async def _answer_questions(port: int) -> None:
     ended = loop.create_future()
 
     def readable() -> None:
-        if not answer(asyncio_backend):
+        if not answer(lambda: {"backend": asyncio_backend()}):
             loop.remove_reader(STDIN)
             ended.set_result(None)
 

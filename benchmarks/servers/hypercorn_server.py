@@ -1,6 +1,6 @@
 """Hypercorn with an ASGI application that answers what the http kind of our own servers does.
 
-    python -m servers.hypercorn_server --runtime trio-epoll|trio-uring|asyncio|uvloop
+    python -m servers.hypercorn_server --runtime RUNTIME
 
 Its settings are its own but for the backlog, and it writes only warnings. What only the
 other side needs is not imported, since a server's memory is measured.

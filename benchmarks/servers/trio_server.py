@@ -1,6 +1,6 @@
 """Servers on Trio, each written as Trio's documentation advises.
 
-    python -m servers.trio_server --runtime trio-epoll|trio-uring --kind KIND
+    python -m servers.trio_server --runtime RUNTIME --kind KIND
 
 A client that resets its connection ends that connection, and nothing else.
 """
