@@ -13,5 +13,11 @@ SAMPLES_BEYOND = 10
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
     """By the names of METRICS: those that there are samples enough for."""
     ordered = sorted(samples)
-    ranks = {name: math.ceil(len(ordered) * share) for name, share in SHARES.items()}
-    return {name: ordered[rank - 1] for name, rank in ranks.items() if len(ordered) - rank >= SAMPLES_BEYOND}
+    count = len(ordered)
+    return {
+        name: ordered[math.ceil(count * share) - 1] for name, share in SHARES.items() if enough(count, share)
+    }
+
+
+def enough(samples: int, share: float) -> bool:
+    return samples - math.ceil(samples * share) >= SAMPLES_BEYOND

@@ -18,7 +18,8 @@ FOLDER = TESTS.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 from files import cache, cases, fio  # noqa: E402
 from files.contents import BLOCK, block, write  # noqa: E402
-from files.work import Record, Work, enough  # noqa: E402
+from files.work import Record, Work  # noqa: E402
+from percentiles import enough  # noqa: E402
 from plan import SCALES, Planned  # noqa: E402
 from processes import Child, ChildError  # noqa: E402
 from runtimes import WrongBackendError  # noqa: E402

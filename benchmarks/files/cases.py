@@ -30,6 +30,7 @@ from typing import Literal
 
 import attrs
 from model import Case, Measurement, Series, Side
+from percentiles import SHARES
 from plan import Job, Planned, Scale
 from processes import Child, ChildError, counted_system_calls
 from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
@@ -37,7 +38,7 @@ from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 from files import cache, fio
 from files.contents import BLOCK, CHUNKS, block, characters, write, write_blocks, write_lines
 from files.program import PLAIN
-from files.work import PERCENTILES, Kind, Work
+from files.work import Kind, Work
 
 Cache = Literal["warm", "cold"]
 
@@ -314,7 +315,7 @@ def _measurement(answer: dict[str, float], work: Work) -> Measurement:
         "rate": operations / seconds,
         "per_cpu_second": operations / cpu,
         "peak_rss": answer["peak_rss"],
-        **{name: answer[name] for name in PERCENTILES if name in answer},
+        **{name: answer[name] for name in SHARES if name in answer},
     }
     if work.kind.startswith("sequential"):
         measurement["bytes_per_second"] = operations * work.size / seconds

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from model import Measurement
+from percentiles import SHARES, enough
 from processes import PATIENCE, ChildError
 from runtimes import WrongBackendError
 
-from files.work import PERCENTILES, Work, enough
+from files.work import Work
 
 ENGINE = "io_uring"
 _NAME = "limit"
@@ -96,7 +97,7 @@ def _measurement(job: dict[str, Any], work: Work, process: str) -> Measurement:
         measurement["per_cpu_second"] = operations / cpu
     if work.kind == "random":
         found = {float(name): nanoseconds for name, nanoseconds in side["lat_ns"]["percentile"].items()}
-        for name, share in PERCENTILES.items():
+        for name, share in SHARES.items():
             if enough(operations, share):
                 measurement[name] = found[share * 100] / 1e9
     return measurement

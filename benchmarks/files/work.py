@@ -17,13 +17,13 @@ worked on, and are closed after it has stopped.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from array import array
 from typing import Literal
 
 import attrs
+from percentiles import percentiles
 from processes import cpu_seconds, memory
 
 from files.contents import BLOCK
@@ -31,9 +31,6 @@ from files.contents import BLOCK
 Kind = Literal[
     "random", "small-read", "small-write", "small-stat", "sequential-read", "sequential-write", "lines"
 ]
-PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-SAMPLES_BEYOND = 10
-"""A percentile that fewer samples lie beyond is not told."""
 LINES_BETWEEN_LOOKS = 256
 """At the clock, which costs as much as a line does."""
 
@@ -76,21 +73,5 @@ class Record:
             "peak_rss": memory(os.getpid(), "VmHWM"),
             "operations": self.operations or len(self.latencies),
             "characters": self.characters,
-            **self._percentiles(),
+            **percentiles(self.latencies),
         }
-
-    def _percentiles(self) -> dict[str, float]:
-        ordered = sorted(self.latencies)
-        return {
-            name: ordered[_rank(len(ordered), share) - 1]
-            for name, share in PERCENTILES.items()
-            if enough(len(ordered), share)
-        }
-
-
-def enough(samples: int, share: float) -> bool:
-    return samples - _rank(samples, share) >= SAMPLES_BEYOND
-
-
-def _rank(samples: int, share: float) -> int:
-    return math.ceil(samples * share)
