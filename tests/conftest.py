@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,3 +22,13 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a name of each kind but a file, which tests write anew each time."""
+    monkeypatch.chdir(tmp_path)
+    Path("directory").mkdir()
+    Path("link to nowhere").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    return tmp_path
