@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_configure() -> None:
+    # A script starts its background jobs with SIGINT ignored; then no Ctrl-C would come.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
