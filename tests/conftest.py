@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,12 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester"]
 
 
+def pytest_configure() -> None:
+    # A script starts its background jobs with SIGINT ignored; then no Ctrl-C would come.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -21,3 +29,13 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a name of each kind but a file, which tests write anew each time."""
+    monkeypatch.chdir(tmp_path)
+    Path("directory").mkdir()
+    Path("link to nowhere").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    return tmp_path

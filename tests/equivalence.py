@@ -28,10 +28,11 @@ PATIENCE = 30
 class Backend:
     name: str
     ring: RingOptions | None = None  # None: epoll
+    patience: float = PATIENCE
 
     def run(self, async_fn: Callable[[], Awaitable[T]], **trio_run_arguments: object) -> T:
         async def main() -> T:
-            limit = math.inf if "clock" in trio_run_arguments else PATIENCE
+            limit = math.inf if "clock" in trio_run_arguments else self.patience
             with trio.fail_after(limit):
                 return await async_fn()
 

@@ -339,6 +339,8 @@ def test_one_changed_byte_is_an_error(programs: Programs, mode: str, size: int) 
     def serve(connection: socket.socket) -> None:
         for number in range(50):
             data = connection.recv(size if number or mode == "connect" else 64, socket.MSG_WAITALL)
+            if not data:
+                return  # Another connection has met the changed byte.
             changed = number == 20 or mode == "connect"
             connection.sendall(flipped(data, 37) if changed else data)
 

@@ -7,18 +7,8 @@ from functools import lru_cache
 
 from hypothesis import strategies as st
 
-# utf-16 and utf-8-sig begin with a mark, iso2022_jp has states, the bytes of
-# shift_jis' and gb18030's characters can look like ASCII.
-ENCODINGS = [
-    *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "ascii"),
-    *("shift_jis", "iso2022_jp", "gb18030"),
-]
-ERRORS = ["strict", "strict", "strict", "replace", "ignore", "surrogateescape"]
-NEWLINES = [None, "", "\n", "\r", "\r\n"]
-BUFFERINGS = [-1, 1, 2, 7, 64, 1000]
-
 # Borders of the standard library's chunks of text, of the blocks of most file systems,
-# of the small bufferings above, and of what is read ahead at once elsewhere.
+# of the small bufferings, and of what is read ahead at once elsewhere.
 BORDERS = [0, 2, 7, 64, 1000, 4096, 8192, 16384, 24576]
 FAR_BORDERS = [65536, 131072]
 

@@ -31,25 +31,13 @@ import tempfile
 import warnings
 from array import array
 from contextlib import suppress
-from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import attrs
-from calls import (
-    Ahead,
-    File,
-    Outcome,
-    Returned,
-    Synchronous,
-    attributes_of,
-    contents_of,
-    descriptor_position,
-    finish,
-    outcome_of,
-)
-from contents import BORDERS, BUFFERINGS, ENCODINGS, ERRORS, NEWLINES, binary, chunks, texts
+from arguments import Border, far, lengths, near, openings, sizes, wrong
+from calls import Ahead, File, Returned, Synchronous, attributes_of, finish
+from contents import chunks, texts
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -59,103 +47,20 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from trio.testing import assert_checkpoints
+from program import SETTLING, Program, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from program import Call, Opening
     from subjects import Subject
 
-Call: TypeAlias = "Callable[[File], Awaitable[object]]"
-
-MODES = ["r", "r", "r", "r", "r+", "r+", "r+", "r+", "r+", "w", "w+", "a", "a+", "x", "x+"]
 MARKED = {"utf-8-sig", "utf-16", "utf-32"}
-SETTLING = {"flush", "truncate", "seek", "aclose", "detach"}
 READING = {"iterate", "peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines"}
 FORGETS_WRITES = sys.version_info < (3, 13)
 """Before 3.13 a file open for both could read ahead of what was written and not yet flushed, and
 then write that in the wrong place. So there the machine seeks between writing and reading."""
 CHANGING = {"write", "writelines", "truncate"}
-
-
-@attrs.frozen
-class Opening:
-    """How a file is opened, which succeeds, and what is in it before: None, it does not exist."""
-
-    contents: bytes | None
-    arguments: dict[str, Any]
-
-
-@attrs.frozen
-class Observation:
-    """What a call did; the descriptor's position and the file's contents, if they are settled."""
-
-    outcome: Outcome
-    position: int | None = None
-    contents: bytes | None = None
-
-
-@attrs.frozen
-class Step:
-    """A call of a program, and on which of the files: `detach` adds one."""
-
-    name: str
-    arguments: tuple[object, ...]
-    call: Call
-    handle: int
-    unbuffered: bool
-
-    async def on(self, handles: list[File], path: Path, *, checkpoints: bool) -> Observation:
-        file = handles[self.handle]
-        outcome, value = await outcome_of(
-            partial(self.call, file), checkpoints=checkpoints and self.name != "attributes"
-        )
-        if isinstance(outcome, Returned) and self.name == "detach":
-            handles.append(value)
-            outcome = Returned.of(None)
-        return Observation(
-            outcome,
-            descriptor_position(file) if self.unbuffered else None,
-            contents_of(path) if self.name in SETTLING and isinstance(outcome, Returned) else None,
-        )
-
-    def __str__(self) -> str:
-        return f"files[{self.handle}].{self.name}({', '.join(map(shortened, self.arguments))})"
-
-
-@attrs.frozen
-class Border:
-    """A length that ends some bytes behind the next border of a buffer that began at 0."""
-
-    behind: int
-
-
-@st.composite
-def openings(draw: st.DrawFn) -> Opening:
-    arguments: dict[str, Any] = {"mode": draw(st.sampled_from(MODES))}
-    encoding = draw(st.sampled_from([*ENCODINGS, *[None] * 6]))
-    if encoding is None:
-        arguments["mode"] += "b"
-        arguments["buffering"] = draw(st.sampled_from([0, 0, 7, 64, *BUFFERINGS]))
-    else:
-        arguments["buffering"] = draw(st.sampled_from(BUFFERINGS))
-        arguments["encoding"] = encoding
-        arguments["errors"] = draw(st.sampled_from(ERRORS))
-        arguments["newline"] = draw(st.sampled_from(NEWLINES))
-    exists = {"r": True, "x": False}.get(arguments["mode"][0])
-    if exists is None:
-        exists = draw(st.integers(0, 9)) != 9
-    return Opening(draw(binary(encoding or "utf-8")) if exists else None, arguments)
-
-
-# Around the borders, where the mistakes are; and short, so as not to be at the end at once.
-few = st.integers(0, 12)
-near = st.builds(Border, st.integers(-2, 2))
-far = st.builds(lambda border, more: max(0, border + more), st.sampled_from(BORDERS), st.integers(-3, 3))
-lengths = st.one_of(few, few, near, near, far)
-sizes = st.one_of(few, few, few, near, near, near, far, st.sampled_from([None, -1, 20_000, 200_000]))
-wrong = st.sampled_from([1.5, "1", b"1", None, [1], ["a", b"b", 3], -5, 1 << 70])
-
 
 EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 """Programs that a test runs, chosen at random. 0: a few hundred, the same ones every time."""
@@ -185,9 +90,6 @@ class Files(RuleBasedStateMachine):
         super().__init__()
         self.subject = subject
         self.directory = tempfile.TemporaryDirectory()
-        self.path = Path(self.directory.name) / "file"
-        self.program: list[Step] = []
-        self.observed: list[Observation] = []
         self.handles: list[File] = []
         self.cookies: list[int] = []
         self.kind = ""
@@ -195,12 +97,12 @@ class Files(RuleBasedStateMachine):
     @initialize(opening=openings(), tells=st.booleans())
     def open(self, opening: Opening, tells: bool) -> None:
         """``tells``: the position is asked for after each call."""
-        self.opening = opening
         self.tells = tells
-        self.prepare()
+        self.program = Program(Path(self.directory.name) / "file", opening)
+        self.program.prepare()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # Line buffering of binary files.
-            file = open(self.path, **opening.arguments)  # noqa: SIM115
+            file = open(self.program.path, **opening.arguments)  # noqa: SIM115
         self.handles.append(Synchronous(file, iterates_by_readline=self.subject.iterates_by_readline))
         file.seekable()
         self.set_kind()
@@ -336,7 +238,7 @@ class Files(RuleBasedStateMachine):
 
     @rule()
     def attributes(self) -> None:
-        untold = all(step.name not in ("tell", "seek") for step in self.program)
+        untold = all(step.name not in ("tell", "seek") for step, _ in self.program.steps)
 
         async def ask(file: File) -> object:
             answers = attributes_of(file)
@@ -373,11 +275,6 @@ class Files(RuleBasedStateMachine):
 
     # What the rules stand on
 
-    def prepare(self) -> None:
-        self.path.unlink(missing_ok=True)
-        if self.opening.contents is not None:
-            self.path.write_bytes(self.opening.contents)
-
     def set_kind(self) -> None:
         file = self.handles[-1]._file
         if isinstance(file, io.TextIOBase):
@@ -387,10 +284,10 @@ class Files(RuleBasedStateMachine):
 
     def is_misled(self) -> bool:
         """Whether the standard library would not say where the file is."""
-        if self.is_text() and self.opening.arguments["encoding"] == "iso2022_jp":
+        if self.is_text() and self.program.opening.arguments["encoding"] == "iso2022_jp":
             return True
         since: list[str] = []
-        for step, observation in zip(self.program, self.observed, strict=True):
+        for step, observation in self.program.steps:
             if step.name == "seek" and isinstance(observation.outcome, Returned):
                 since.clear()
             since.append(step.name)
@@ -400,7 +297,7 @@ class Files(RuleBasedStateMachine):
     def has_written(self) -> bool:
         """Whether the last that was done was writing, without a seek that succeeded since then."""
         written = False
-        for step, observation in zip(self.program, self.observed, strict=True):
+        for step, observation in self.program.steps:
             if step.name in CHANGING:
                 written = True
             elif step.name == "seek" and isinstance(observation.outcome, Returned):
@@ -408,14 +305,14 @@ class Files(RuleBasedStateMachine):
         return written
 
     def encodable(self, part: str | bytes) -> str | bytes:
-        if isinstance(part, str) and self.opening.arguments.get("encoding") in MARKED:
+        if isinstance(part, str) and self.program.opening.arguments.get("encoding") in MARKED:
             return part.replace("\udc80", "x")
         return part
 
     def length(self, length: int | Border) -> int:
         if isinstance(length, int):
             return length
-        buffer, position = self.opening.arguments["buffering"], 0
+        buffer, position = self.program.opening.arguments["buffering"], 0
         if buffer < 2:
             buffer = io.DEFAULT_BUFFER_SIZE
         with suppress(OSError, ValueError):  # It is closed, or detached.
@@ -434,9 +331,8 @@ class Files(RuleBasedStateMachine):
             len(self.handles) + handle,
             self.kind == "unbuffered" and handle == -1,
         )
-        observation = finish(step.on(self.handles, self.path, checkpoints=False))
-        self.program.append(step)
-        self.observed.append(observation)
+        observation = finish(step.on(self.handles, self.program.path, checkpoints=False))
+        self.program.steps.append((step, observation))
         if name in CHANGING:
             self.cookies.clear()
         if name == "detach":
@@ -454,44 +350,4 @@ class Files(RuleBasedStateMachine):
                 return
             for handle in range(-1, -1 - len(self.handles), -1):
                 self.do("aclose", handle=handle)
-            contents = contents_of(self.path)
-            self.prepare()
-            self.subject.backend.run(self.run_subject)
-            assert contents_of(self.path) == contents, self.report("the contents at the end differ")
-
-    async def run_subject(self) -> None:
-        with warnings.catch_warnings(), assert_checkpoints():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            file = await self.subject.open_file(self.path, **self.opening.arguments)
-        file.seekable()
-        handles = [file]
-        try:
-            for count, (step, expected) in enumerate(zip(self.program, self.observed, strict=True), 1):
-                seen = await step.on(handles, self.path, checkpoints=True)
-                assert seen == expected, self.report(difference(expected, seen), count)
-        finally:
-            await handles[-1].aclose()
-
-    def report(self, finding: str, count: int | None = None) -> str:
-        """The program that shows it, up to the step that did."""
-        opening = self.opening
-        lines = [
-            f"{self.subject.name}: {finding}",
-            f"contents = {shortened(opening.contents)}",
-            f"files = [await open_file(path, **{opening.arguments})]",
-            *(f"await {step}" for step in self.program[:count]),
-        ]
-        return "\n".join(lines)
-
-
-def difference(expected: object, seen: object) -> str:
-    return f"\n  expected {shortened(expected, 2000)}\n  but got  {shortened(seen, 2000)}"
-
-
-def shortened(value: object, length: int = 300) -> str:
-    if isinstance(value, memoryview):
-        return f"memoryview({shortened(bytes(value), length)})"
-    text = repr(value)
-    if len(text) <= length:
-        return text
-    return f"{text[: length // 2]} ... {text[-length // 2 :]} ({len(text)} characters)"
+            self.program.check(self.subject)
