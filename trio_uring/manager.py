@@ -290,7 +290,8 @@ class UringManager:
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self._writers:
+        connection = self.connections.by_fd.get(fd)
+        if fd in self._writers or (connection is not None and connection.is_sending):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         slot = _poll_add(self.core, fd, _WRITE)
@@ -320,6 +321,10 @@ class UringManager:
     def is_waited_for(self, fd: int) -> bool:
         """Whether a task is in `wait_readable`."""
         return fd in self._readers
+
+    def is_waited_for_to_write(self, fd: int) -> bool:
+        """Whether a task is in `wait_writable`."""
+        return fd in self._writers
 
     def wake_reader(self, fd: int) -> None:
         """What a task in `wait_readable` waits for was read ahead before it could see it."""

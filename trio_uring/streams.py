@@ -99,6 +99,8 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
         return
     with self._send_conflict_detector:
         run = connection.run
+        if run.manager.is_waited_for_to_write(connection.fd):
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
         if type(data) is not bytes:
             await _send_view(trio_socket._sock, connection, data)
             return
