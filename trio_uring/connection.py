@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -40,7 +42,6 @@ from .internals import WaitTaskRescheduled
 from .sleep import READY, sleep
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from typing import NoReturn
 
@@ -57,6 +58,7 @@ _flush = lib.tu_flush
 _TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, -errno.EINTR})
 
 
+_RESET: Final = struct.pack("ii", 1, 0)
 # An empty deque is larger than all else of an idle connection. Nothing is ever put into this.
 _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
@@ -223,6 +225,10 @@ class Connection:
         by the kernel. True if the kernel has to be flushed for it."""
         self.closed = True
         self.quiet = False
+        sock = self.sock()
+        if self.ahead and sock is not None and sock.fileno() == self.fd:
+            # The kernel resets a connection that is closed with data unread, and so have we to.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._ahead = _NOTHING
         self._end = None
         self.ahead = 0
