@@ -17,6 +17,7 @@ import random
 import socket
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
@@ -55,6 +56,12 @@ def described(error: BaseException | None) -> Observation:
     return type(error).__name__, number, str(error), *described(error.__cause__)
 
 
+def broken(error: Exception) -> Observation:
+    """A send that the peer broke. The kernel tells of a reset once: whether that is told to who
+    sends or to who receives (the other finds EPIPE, or the end) is left to who asks first."""
+    return ("BrokenResourceError" if isinstance(error, trio.BrokenResourceError) else "OSError",)
+
+
 @attrs.define(eq=False)
 class Call:
     """A call in a task of its own."""
@@ -88,6 +95,10 @@ class End:
 
     def is_sending(self) -> bool:
         return any(call.name == "send" for call in self.waiting())
+
+    def is_breaking(self) -> bool:
+        """Whether a send may have been told of what broke the connection."""
+        return self.torn or self.is_sending()
 
     @property
     def socket(self) -> Any:
@@ -180,8 +191,14 @@ class Pair:
                 assert data == expected(end.received, len(data)), (method, size, end.received, len(data))
                 end.received += len(data)
                 how = "" if data else "end"
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError) as error:
+        except (trio.ClosedResourceError, trio.BusyResourceError) as error:
             return self.position(end, ended=True), *described(error)
+        except (OSError, trio.BrokenResourceError) as error:
+            if end.is_breaking():
+                return self.position(end, ended=True), "over"
+            return self.position(end, ended=True), *described(error)
+        if how and end.is_breaking():
+            how = "over"
         return self.position(end, ended=bool(how)), how
 
     def position(self, end: End, *, ended: bool) -> int | None:
@@ -213,10 +230,7 @@ class Pair:
             await end.stream.send_all(data)
         except trio.BrokenResourceError as error:
             end.torn = True
-            if size == HUGE:
-                # A send that the kernel has begun ends short, and the next one finds another error.
-                return type(error).__name__, "in the middle"
-            raise
+            return broken(error)
         except trio.BusyResourceError:
             end.sent -= size
             raise
@@ -237,13 +251,16 @@ class Pair:
             while at < end.sent:
                 data = expected(at, end.sent - at)
                 if after:
-                    at += await disturbed(lambda data=data: end.socket.send(data), after.pop()) or 0
+                    at += await disturbed(partial(end.socket.send, data), after.pop()) or 0
                 else:
                     at += await end.socket.send(data)
         except trio.BusyResourceError:
             assert at == end.sent - size
             end.sent = at
             raise
+        except (BrokenPipeError, ConnectionResetError) as error:
+            end.torn = True
+            return broken(error)
         except BaseException:
             end.torn = True
             raise

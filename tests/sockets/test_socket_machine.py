@@ -19,7 +19,19 @@ import trio
 from equivalence import EPOLL, Backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from socket_calls import HUGE, LITTLE, RECEIVES, WHAT_COMES, End, Observation, Pair, reset
+from socket_calls import (
+    HUGE,
+    LITTLE,
+    RECEIVES,
+    WHAT_COMES,
+    End,
+    Observation,
+    Pair,
+    described,
+    disturbed,
+    reset,
+)
+from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions
 
@@ -59,9 +71,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
         ),
         ends,
     ),
-    st.tuples(
-        st.sampled_from(["send_eof", "aclose", "reset", "close", "notify_closing", "aenter"]), ends
-    ),
+    st.tuples(st.sampled_from(["send_eof", "aclose", "reset", "close", "leave"]), ends),
     st.tuples(st.just("shutdown"), ends, st.sampled_from([socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])),
 )
 programs = st.lists(steps, min_size=1, max_size=25)
@@ -86,7 +96,8 @@ def test_sockets_show_what_they_show_on_epoll(family: str) -> None:
 
 
 def run(backend: Backend, family: str, program: list[Step]) -> list[Observation]:
-    return backend.run(partial(observe, family, program))
+    shown: list[Observation] = backend.run(partial(observe, family, program))
+    return shown
 
 
 def compare(program: list[Step], on_epoll: list[Observation], seen: list[Observation], on: Backend) -> None:
@@ -176,7 +187,12 @@ class Machine:
         sending = end.is_sending()
         if not sending and not ahead:
             end.huge = False
-        if end.torn or self.state.peer(end).deaf or (end.huge and not sending) or (ahead > LITTLE and not sending):
+        if (
+            end.torn
+            or self.state.peer(end).deaf
+            or (end.huge and not sending)
+            or (ahead > LITTLE and not sending)
+        ):
             return False
         end.huge = end.huge or size == HUGE
         return True
@@ -230,15 +246,15 @@ class Machine:
     async def aclose(self, end: End) -> Observation:
         return await self.state.call(end, "aclose", lambda: nothing_of(end.stream.aclose()))
 
-    async def aenter(self, end: End) -> Observation:
+    async def leave(self, end: End) -> Observation:
         if end.waiting():
             return ()
 
-        async def enter() -> Observation:
+        async def enter_and_leave() -> Observation:
             with end.socket:
                 return ()
 
-        return await self.state.call(end, "with", enter)
+        return await self.state.call(end, "leave", enter_and_leave)
 
     async def reset(self, end: End) -> Observation:
         reset(end)
@@ -249,13 +265,88 @@ class Machine:
         await self.state.settle()
         return ()
 
-    async def notify_closing(self, end: End) -> Observation:
-        if end.socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(end.socket.fileno())
-        await self.state.settle()
-        return ()
-
 
 async def nothing_of(call: Awaitable[object]) -> Observation:
     await call
     return ()
+
+
+accepting: st.SearchStrategy[str] = st.sampled_from(
+    ["accept", "accept", "connect", "connect", "cancel", "accept disturbed", "wait_readable", "close"]
+)
+
+
+@pytest.mark.parametrize("backend", RINGS[:2], ids=lambda backend: backend.name)
+def test_listeners_show_what_they_show_on_epoll(backend: Backend) -> None:
+    @settings(
+        max_examples=EXAMPLES or 60,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(accepting, min_size=1, max_size=15), st.lists(st.integers(0, 3), min_size=1))
+    def check(program: list[str], moments: list[int]) -> None:
+        expected = EPOLL.run(partial(observe_listener, program, moments))
+        assert backend.run(partial(observe_listener, program, moments)) == expected
+
+    check()
+
+
+async def observe_listener(program: list[str], moments: list[int]) -> list[Observation]:
+    """What accepts show, each of which accepts the client whose turn it is."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.create_server(("127.0.0.1", 0))))
+    address = listener.socket.getsockname()
+    clients: list[socket.socket] = []
+    accepted: list[trio.SocketStream] = []
+    shown: list[Observation] = []
+    scopes: list[trio.CancelScope] = []
+
+    async def accept() -> None:
+        stream = await listener.accept()
+        assert stream.socket.getpeername() == clients[len(accepted)].getsockname()
+        accepted.append(stream)
+
+    async def note(name: str, call: Callable[[], Awaitable[object]]) -> None:
+        scopes.append(trio.CancelScope())
+        with scopes[-1] as scope:
+            try:
+                await call()
+            except Exception as error:
+                shown.append((name, described(error)))
+                return
+        shown.append((name, "cancelled" if scope.cancelled_caught else "done"))
+
+    async def accept_disturbed() -> None:
+        """One accept, however often it has to be called."""
+        before = len(accepted)
+        for steps in moments:
+            await disturbed(accept, steps)
+            if len(accepted) > before:
+                return
+        await accept()
+
+    async with trio.open_nursery() as nursery:
+        for step in [*program, "cancel", "close"]:
+            if step in ("accept", "accept disturbed"):
+                nursery.start_soon(note, step, accept if step == "accept" else accept_disturbed)
+            elif step == "wait_readable" and listener.socket.fileno() >= 0:
+                nursery.start_soon(note, step, partial(trio.lowlevel.wait_readable, listener.socket))
+            elif step == "connect" and listener.socket.fileno() >= 0:
+                clients.append(socket.create_connection(address))
+            elif step == "cancel":
+                for scope in scopes:
+                    scope.cancel()
+            elif step == "close":
+                await listener.aclose()
+            await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked(0.0005)
+            shown.append((step, len(accepted)))
+    for client, stream in zip(clients, accepted, strict=False):
+        client.sendall(b"hello")
+        assert await stream.receive_some() == b"hello"
+    for client in clients:
+        client.close()
+    for stream in accepted:
+        await stream.aclose()
+    return shown
