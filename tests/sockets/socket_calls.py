@@ -217,7 +217,12 @@ class Pair:
         return await self.receive(end, method, size, target)
 
     async def peek(self, end: End, size: int) -> Observation:
-        data = await end.socket.recv(size, socket.MSG_PEEK)
+        try:
+            data = await end.socket.recv(size, socket.MSG_PEEK)
+        except (BrokenPipeError, ConnectionResetError):
+            if end.is_breaking():
+                return (False,)
+            raise
         assert data == expected(end.received, len(data)), ("peek", size, end.received, len(data))
         return (bool(data),)
 
