@@ -36,7 +36,7 @@ import trio
 from trio.lowlevel import Abort, current_task, reschedule
 
 from ._native import lib
-from .internals import WaitTaskRescheduled
+from .internals import WaitTaskRescheduled, context
 from .sleep import READY, sleep
 
 if TYPE_CHECKING:
@@ -211,6 +211,11 @@ class Connection:
         """Others may read from the descriptor from now on: nothing is read ahead any more."""
         self._exact = True
         self.quiet = False
+        if getattr(context, "task", None) is None or context.runner is not self.runner:
+            # Another thread, an instrument, a guest run's host: none of them may reap.
+            self.run.unsettled.append(self)
+            self.run.manager.force_wakeup()
+            return
         while self._slot and self._multishot:
             if _cancel(self.run.core, self._slot):
                 self._forget()
@@ -304,7 +309,7 @@ class Connection:
 
     @property
     def _is_too_far_ahead(self) -> bool:
-        return self._multishot and self._slot != 0 and self.ahead >= self.run.read_ahead
+        return self._multishot and self._slot != 0 and (self._exact or self.ahead >= self.run.read_ahead)
 
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact
