@@ -241,13 +241,12 @@ def test_a_child_process_takes_over_a_socket(backend: Backend) -> None:
 
     async def main() -> None:
         peer, stream = await armed_pair()
-        async with peer, stream:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    lambda: trio.run_process([sys.executable, "-c", code], stdin=stream.socket.fileno())
-                )
-                await peer.send_all(b"ab")
-                assert await peer.receive_some() == b"abab"
+        async with peer, stream, trio.open_nursery() as nursery:
+            nursery.start_soon(
+                lambda: trio.run_process([sys.executable, "-c", code], stdin=stream.socket.fileno())
+            )
+            await peer.send_all(b"ab")
+            assert await peer.receive_some() == b"abab"
 
     backend.run(main)
 
