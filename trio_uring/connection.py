@@ -233,9 +233,10 @@ class Connection:
         self.ahead = 0
         flush = False
         if self.task is not None:
-            closed = trio.ClosedResourceError("another task closed this fd")
-            reschedule(self.task, outcome.Error(closed))
-            self.task = None
+            closed = outcome.Error(trio.ClosedResourceError("another task closed this fd"))
+            cancel = self._raise_cancel  # if it was cancelled before, it is told that
+            reschedule(self.task, outcome.capture(cancel) if cancel is not None else closed)
+            self.task = self._raise_cancel = None
         if self._slot:
             if _cancel(self.run.core, self._slot):
                 self._forget()
@@ -352,7 +353,7 @@ class Sender:
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if _cancel(self.run.core, self.slot):
-            del self.run.operations[self.slot]
+            self.run.operations.pop(self.slot, None)  # gone already after a crash
             return Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         return Abort.FAILED
