@@ -14,13 +14,13 @@ import threading
 import weakref
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from child_process import output_of
 from equivalence import PATIENCE, URING, Backend, every_backend, every_ring, io_statistics, open_descriptors
-from pairs import armed_pair, pair_with_data, peer_socket, reset, sees_end
+from pairs import armed_pair, pair_with_data, peer_socket, reset, sees_end, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
@@ -227,6 +227,24 @@ def test_tasks_that_wait_are_told_that_another_has_closed(backend: Backend) -> N
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
         await peer.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("pair", [tcp_pair, armed_pair], ids=["first receive", "later receive"])
+def test_a_task_that_was_cancelled_before_the_close_is_told_of_that(backend: Backend, pair: Any) -> None:
+    async def main() -> None:
+        peer, stream = await pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_some)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            stream.socket.close()
+        assert sees_end(peer)
+        await peer.aclose()
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
 
     backend.run(main)
 
