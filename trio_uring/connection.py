@@ -38,7 +38,7 @@ import trio
 from trio.lowlevel import Abort, current_task, reschedule
 
 from ._native import lib
-from .internals import WaitTaskRescheduled
+from .internals import WaitTaskRescheduled, context
 from .sleep import READY, sleep
 
 if TYPE_CHECKING:
@@ -213,6 +213,11 @@ class Connection:
         """Others may read from the descriptor from now on: nothing is read ahead any more."""
         self._exact = True
         self.quiet = False
+        if getattr(context, "task", None) is None or context.runner is not self.runner:
+            # Another thread, an instrument, a guest run's host: none of them may reap.
+            self.run.unsettled.append(self)
+            self.run.manager.force_wakeup()
+            return
         while self._slot and self._multishot:
             if _cancel(self.run.core, self._slot):
                 self._forget()
@@ -234,9 +239,10 @@ class Connection:
         self.ahead = 0
         flush = False
         if self.task is not None:
-            closed = trio.ClosedResourceError("another task closed this fd")
-            reschedule(self.task, outcome.Error(closed))
-            self.task = None
+            closed = outcome.Error(trio.ClosedResourceError("another task closed this fd"))
+            cancel = self._raise_cancel  # if it was cancelled before, it is told that
+            reschedule(self.task, outcome.capture(cancel) if cancel is not None else closed)
+            self.task = self._raise_cancel = None
         if self._slot:
             if _cancel(self.run.core, self._slot):
                 self._forget()
@@ -310,7 +316,7 @@ class Connection:
 
     @property
     def _is_too_far_ahead(self) -> bool:
-        return self._multishot and self._slot != 0 and self.ahead >= self.run.read_ahead
+        return self._multishot and self._slot != 0 and (self._exact or self.ahead >= self.run.read_ahead)
 
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact
@@ -353,7 +359,7 @@ class Sender:
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if _cancel(self.run.core, self.slot):
-            del self.run.operations[self.slot]
+            self.run.operations.pop(self.slot, None)  # gone already after a crash
             return Abort.SUCCEEDED
         self.raise_cancel = raise_cancel
         return Abort.FAILED

@@ -192,6 +192,9 @@ class Connections:
     def close(self) -> None:
         """The run ends, and with it the memory of the buffers."""
         self.memory = memoryview(b"")
+        for connection in self.by_fd.values():
+            connection.closed = True
+            connection.message = connection.sender = None  # they refer back to it
         self.by_fd.clear()
         self.receivers.clear()
         self._spender = None

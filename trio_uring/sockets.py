@@ -34,6 +34,8 @@ ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
 
 def connection_of(trio_socket: Any) -> Connection | None:
     """The socket's connection in the run that calls. None: use Trio's own method."""
+    if type(trio_socket) is not SocketType:  # a user's own may find ours by __getattr__
+        return None
     try:
         connection: Connection = trio_socket._uring
         if connection.runner is context.runner and not connection.closed:
@@ -60,12 +62,15 @@ async def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
 
 @enable_ki_protection
 async def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-    length = nbytes or memoryview(buffer).nbytes
-    if flags == 0 and 0 < length <= memoryview(buffer).nbytes:
-        connection = connection_of(self)
-        data = None if connection is None else await connection.receive(length)
-    else:
-        data = await _read_ahead(self, length, flags)
+    with memoryview(buffer) as view:  # held: it may not be resized meanwhile
+        length = nbytes or view.nbytes
+        data = None
+        if not view.readonly and view.c_contiguous and 0 < length <= view.nbytes:
+            connection = connection_of(self) if flags == 0 else None
+            if connection is not None:
+                data = await connection.receive(length)
+            else:
+                data = await _read_ahead(self, length, flags)
     if data is None:
         received: int = await ORIGINAL["recv_into"](self, buffer, nbytes, flags)
         return received
@@ -170,7 +175,12 @@ def detach(self: Any) -> int:
 
 def dup(self: Any) -> Any:
     _give_away(self, "dup")
-    return ORIGINAL["dup"](self)
+    duplicate = ORIGINAL["dup"](self)
+    for trio_socket in (self, duplicate):  # neither may take what the other asks for
+        connection = connection_of(trio_socket)
+        if connection is not None:
+            connection.make_way()
+    return duplicate
 
 
 def _give_away(trio_socket: Any, what: str) -> None:
@@ -197,6 +207,14 @@ def leave(
 def connection_of_known(trio_socket: Any) -> Connection | None:
     """The socket's connection, if it has one already, whichever run it belongs to."""
     connection: Connection | None = getattr(trio_socket, "_uring", None)
+    if connection is None:  # another Trio socket on the same descriptor may have one
+        sock = trio_socket._sock
+        try:
+            connection = context.runner.io_manager.connections.by_fd.get(sock.fileno())
+        except AttributeError:
+            return None
+        if connection is not None and not connection.is_of(sock):
+            return None
     return connection if connection is not None and not connection.closed else None
 
 

@@ -57,7 +57,8 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
     trio_socket: Any = self.socket
     try:
         connection: Connection = trio_socket._uring
-        quiet = connection.quiet and connection.runner is context.runner
+        # A user's own class may find the connection by __getattr__, and is to be asked.
+        quiet = connection.quiet and type(trio_socket) is SocketType and connection.runner is context.runner
     except AttributeError:
         quiet = False
     if not quiet or (max_bytes is not None and max_bytes < 1):

@@ -1,0 +1,248 @@
+"""`SocketListener.accept`: one connection for each call, and none that nobody gets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from equivalence import Backend, every_backend, open_descriptors
+from pairs import peer_socket, reset
+from trio.testing import wait_all_tasks_blocked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def listen() -> trio.SocketListener:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    return listener
+
+
+def connect(listener: trio.SocketListener) -> socket.socket:
+    return socket.create_connection(listener.socket.getsockname())
+
+
+@every_backend
+def test_each_call_gets_one_connection_and_the_others_stay_with_the_kernel(backend: Backend) -> None:
+    async def main() -> None:
+        async with await listen() as listener:
+            clients = [connect(listener) for _ in range(3)]
+            for number, client in enumerate(clients, start=1):
+                before = open_descriptors()
+                stream = await listener.accept()
+                assert stream.socket.getpeername() == client.getsockname()
+                assert open_descriptors() == before + 1
+                client.send(b"%d" % number)
+                assert await stream.receive_some() == b"%d" % number
+                await stream.aclose()
+                client.close()
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_what_is_accepted_is_as_trio_makes_it(
+    backend: Backend, family: socket.AddressFamily, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        sock = trio.socket.socket(family)
+        await sock.bind(str(tmp_path / "socket") if family is socket.AF_UNIX else ("localhost", 0))
+        sock.listen()
+        async with trio.SocketListener(sock) as listener:
+            with socket.socket(family) as client:
+                client.connect(sock.getsockname())
+                stream = await listener.accept()
+                accepted = peer_socket(stream)
+                assert type(stream) is trio.SocketStream
+                assert (accepted.family, accepted.type, accepted.proto) == (family, sock.type, sock.proto)
+                assert accepted.gettimeout() == 0.0
+                assert not accepted.get_inheritable()
+                if family is not socket.AF_UNIX:
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                await stream.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_cancelled_accept_takes_no_connection(backend: Backend) -> None:
+    async def main() -> None:
+        async with await listen() as listener:
+            for wait in (True, False):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(listener.accept)
+                    if wait:
+                        await wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+            before = open_descriptors()
+            with connect(listener) as client:
+                stream = await listener.accept()
+                assert stream.socket.getpeername() == client.getsockname()
+                await stream.aclose()
+            assert open_descriptors() == before
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_connection_that_came_before_the_cancellation_is_not_lost(backend: Backend) -> None:
+    """It is returned, or stays with the kernel."""
+
+    async def main() -> None:
+        async with await listen() as listener:
+            accepted: list[trio.SocketStream] = []
+
+            async def accept() -> None:
+                accepted.append(await listener.accept())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept)
+                await wait_all_tasks_blocked()
+                client = connect(listener)
+                nursery.cancel_scope.cancel()
+            if not accepted:
+                await accept()
+            (stream,) = accepted
+            assert stream.socket.getpeername() == client.getsockname()
+            await stream.aclose()
+            client.close()
+
+    backend.run(main)
+
+
+@every_backend
+def test_closing_in_another_task_ends_it_and_frees_the_port(backend: Backend) -> None:
+    async def main() -> None:
+        listener = await listen()
+        port = listener.socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await listener.accept()
+
+            nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            await listener.aclose()
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", port))
+                sock.listen()
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_second_task_is_told_that_it_is_busy(backend: Backend) -> None:
+    async def main() -> None:
+        async with await listen() as listener:
+            for first in (listener.accept, listener.socket.accept):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(first)
+                    await wait_all_tasks_blocked()
+                    for second in (listener.accept, listener.socket.accept):
+                        with pytest.raises(trio.BusyResourceError):
+                            await second()
+                    with pytest.raises(trio.BusyResourceError):
+                        await trio.lowlevel.wait_readable(listener.socket)
+                    nursery.cancel_scope.cancel()
+
+    backend.run(main)
+
+
+@every_backend
+def test_without_descriptors_it_is_an_error_and_the_connection_waits(backend: Backend) -> None:
+    async def main() -> None:
+        async with await listen() as listener:
+            with connect(listener) as client:
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+                taken: list[int] = []
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+                try:
+                    with suppress(OSError):
+                        while True:
+                            taken.append(os.dup(0))
+                    with pytest.raises(OSError, match="Too many open files") as raised:
+                        await listener.accept()
+                    assert raised.value.errno == errno.EMFILE
+                finally:
+                    for number in taken:
+                        os.close(number)
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                stream = await listener.accept()
+                assert stream.socket.getpeername() == client.getsockname()
+                await stream.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_connection_that_was_reset_before_is_accepted_and_broken(backend: Backend) -> None:
+    async def main() -> None:
+        async with await listen() as listener:
+            reset(await trio.open_tcp_stream(*listener.socket.getsockname()))
+            stream = await listener.accept()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            await stream.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_run_that_ends_while_a_task_accepts_frees_the_port(backend: Backend) -> None:
+    async def main() -> trio.SocketListener:
+        listener = await listen()
+        trio.lowlevel.spawn_system_task(listener.accept)
+        await wait_all_tasks_blocked()
+        return listener
+
+    sock: socket.socket = backend.run(main).socket._sock  # type: ignore[attr-defined]
+    address = sock.getsockname()
+    sock.close()
+    with socket.socket() as other:
+        other.bind(address)
+        other.listen()
+
+
+@every_backend
+def test_a_socket_that_does_not_listen_is_refused(backend: Backend) -> None:
+    async def main() -> None:
+        with trio.socket.socket() as sock, pytest.raises(OSError, match="Invalid argument"):
+            await sock.accept()
+        with trio.socket.socket() as sock:
+            for call in (lambda: sock.recv(1), lambda: sock.recv_into(bytearray(1))):
+                with pytest.raises(OSError, match="not connected") as raised:
+                    await call()
+                assert raised.value.errno == errno.ENOTCONN
+        async with await listen() as listener:
+            with pytest.raises(OSError, match="not connected"):
+                await listener.socket.recv(1)
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_sockets_that_are_no_streams_keep_their_messages_apart(
+    backend: Backend, kind: socket.SocketKind
+) -> None:
+    async def main() -> None:
+        left, right = trio.socket.socketpair(socket.AF_UNIX, kind)
+        with left, right:
+            for _ in range(3):
+                await left.send(b"one")
+                await left.send(b"two")
+                assert await right.recv(100) == b"one"
+                assert await right.recv(1) == b"t"
+
+    backend.run(main)

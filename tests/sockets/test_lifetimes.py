@@ -1,0 +1,605 @@
+"""How a connection ends: closed, collected, left by its run, forked; and its number comes back.
+
+An idle connection has a receive pending, which holds its file open: whatever ends it has
+to end that too, at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import queue
+import signal
+import socket
+import threading
+import weakref
+from contextlib import suppress
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from child_process import output_of
+from equivalence import PATIENCE, URING, Backend, every_backend, every_ring, io_statistics, open_descriptors
+from pairs import armed_pair, pair_with_data, peer_socket, reset, sees_end, tcp_pair
+from trio.testing import wait_all_tasks_blocked
+
+import trio_uring
+from trio_uring.connection import Connection
+from trio_uring.internals import SocketType
+from trio_uring.manager import UringManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import outcome
+
+ENDINGS: dict[str, Callable[[trio.SocketStream], object]] = {
+    "close": lambda stream: stream.socket.close(),
+    "with": lambda stream: stream.socket.__exit__(None, None, None),
+}
+
+
+@every_ring
+def test_an_idle_connection_has_a_receive_pending_and_its_tasks_none(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        assert io_statistics().operations_in_flight >= 1
+        assert io_statistics().tasks_waiting_read <= 1  # Trio's own
+        async with peer, stream:
+            pass
+        while io_statistics().operations_in_flight > 2:  # the interrupt's and the signals'
+            await trio.lowlevel.checkpoint()
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_the_peer_sees_the_end_when_the_call_returns(
+    backend: Backend, end: Callable[[trio.SocketStream], object]
+) -> None:
+    async def main() -> bool:
+        peer, stream = await armed_pair()
+        end(stream)
+        async with peer:
+            return sees_end(peer)
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_the_peer_sees_the_end_after_aclose(backend: Backend) -> None:
+    async def main() -> bool:
+        peer, stream = await armed_pair()
+        await stream.aclose()
+        async with peer:
+            return sees_end(peer)
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_the_peer_sees_the_end_of_a_connection_that_was_cancelled_and_closed(backend: Backend) -> None:
+    async def main() -> bool:
+        peer, stream = await armed_pair()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_some)
+                nursery.start_soon(stream.send_all, bytes(20_000_000))
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        stream.socket.close()
+        async with peer:
+            while await peer.receive_some():
+                pass
+            return True
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_data_that_nobody_read_makes_closing_a_reset_or_an_end(backend: Backend) -> None:
+    """On epoll a reset; what was read ahead the kernel believes read."""
+
+    async def main() -> bytes:
+        peer, stream = await pair_with_data(b"unread")
+        await stream.aclose()
+        async with peer:
+            try:
+                return await peer.receive_some()
+            except trio.BrokenResourceError:
+                return b""
+
+    assert backend.run(main) == b""
+
+
+@every_backend
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_connection_that_is_collected_sends_its_end(backend: Backend) -> None:
+    async def main() -> bytes:
+        peer, stream = await armed_pair()
+        del stream
+        async with peer:
+            return bytes(await peer.receive_some())
+
+    assert backend.run(main) == b""
+
+
+@every_backend
+def test_a_connection_that_is_collected_is_warned_of(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer:
+            with pytest.warns(ResourceWarning, match="unclosed"):
+                del stream
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_connection_that_is_collected_on_another_thread_sends_its_end(backend: Backend) -> None:
+    async def main() -> bytes:
+        peer, stream = await armed_pair()
+        held = [stream]
+        del stream
+        thread = threading.Thread(target=held.clear)
+        thread.start()
+        async with peer:
+            data = bytes(await peer.receive_some())
+        thread.join()
+        return data
+
+    assert backend.run(main) == b""
+
+
+@every_backend
+def test_a_closed_connection_is_freed_without_the_garbage_collector(backend: Backend) -> None:
+    async def main() -> list[object]:
+        peer, stream = await armed_pair()
+        with trio.CancelScope() as scope:  # one that was sending, too
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, bytes(20_000_000))
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        await stream.aclose()
+        await peer.aclose()
+        alive = [weakref.ref(stream), weakref.ref(stream.socket), weakref.ref(peer_socket(stream))]
+        del stream, peer, nursery
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        return [reference() for reference in alive] + connections()
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert set(backend.run(main)) == {None}
+    finally:
+        gc.enable()
+
+
+def connections() -> list[object]:
+    return [thing for thing in gc.get_objects() if type(thing) is Connection]
+
+
+@every_backend
+def test_a_number_that_comes_back_is_another_connection(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await pair_with_data(b"of the first")
+        number = stream.socket.fileno()
+        stream.socket.close()
+        for _ in range(10):
+            left, right = socket.socketpair()
+            if number in (left.fileno(), right.fileno()):
+                break
+        ours, theirs = (left, right) if left.fileno() == number else (right, left)
+        assert ours.fileno() == number
+        other = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        theirs.setblocking(True)
+        for letter in (b"1", b"2", b"3"):
+            theirs.send(letter)
+            assert await other.receive_some() == letter
+        await other.aclose()
+        theirs.close()
+        await peer.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_tasks_that_wait_are_told_that_another_has_closed(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.receive_some()
+
+            async def send() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.send_all(bytes(20_000_000))
+
+            nursery.start_soon(receive)
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+        await peer.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("pair", [tcp_pair, armed_pair], ids=["first receive", "later receive"])
+def test_a_task_that_was_cancelled_before_the_close_is_told_of_that(backend: Backend, pair: Any) -> None:
+    async def main() -> None:
+        peer, stream = await pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_some)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            stream.socket.close()
+        assert sees_end(peer)
+        await peer.aclose()
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_reset_ends_what_waits(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with stream, trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            reset(peer)
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_run_leaves_no_descriptor_behind(backend: Backend) -> None:
+    before = open_descriptors()
+    for stream in backend.run(armed_pair):
+        peer_socket(stream).close()
+    assert open_descriptors() == before
+
+
+class Crash(BaseException):
+    """Trio takes it for no error of its own, and neither does a program."""
+
+
+@every_backend
+@pytest.mark.parametrize("error", [None, KeyError, Crash, KeyboardInterrupt])
+def test_a_run_that_ends_lets_go_of_what_its_tasks_wait_for(
+    backend: Backend, error: type[BaseException] | None
+) -> None:
+    kept: list[trio.SocketStream] = []
+
+    async def main() -> None:
+        kept.extend(await armed_pair())
+        peer, stream = kept
+        trio.lowlevel.spawn_system_task(stream.receive_some)
+        trio.lowlevel.spawn_system_task(peer.send_all, bytes(20_000_000))
+        await wait_all_tasks_blocked()
+        if error:
+            raise error
+
+    if error:
+        with pytest.raises(error):
+            backend.run(main)
+    else:
+        backend.run(main)
+    peer, stream = (peer_socket(stream) for stream in kept)
+    with stream:
+        stream.send(b"still there")
+        assert peer.recv(100) == b"still there"
+        peer.close()
+        stream.setblocking(True)
+        while stream.recv(1 << 20):
+            pass
+
+
+@every_backend
+def test_a_crashed_run_lets_go_of_its_connections(backend: Backend) -> None:
+    kept: list[trio.SocketStream] = []
+
+    async def main() -> None:
+        kept.extend(await armed_pair())
+        peer, stream = kept
+        trio.lowlevel.spawn_system_task(stream.receive_some)
+        trio.lowlevel.spawn_system_task(peer.send_all, bytes(20_000_000))
+        await wait_all_tasks_blocked()
+        trio.lowlevel.spawn_system_task(fail)
+
+    async def fail() -> None:
+        raise ValueError("a system task may not")
+
+    async def main_that_waits() -> None:
+        await main()
+        await trio.sleep_forever()
+
+    with pytest.raises(trio.TrioInternalError):
+        backend.run(main_that_waits)
+    peer, stream = (peer_socket(stream) for stream in kept)
+    with peer, stream:
+        stream.send(b"still there")
+        assert peer.recv(100) == b"still there"
+
+
+@every_backend
+def test_a_connection_can_be_used_and_closed_in_a_later_run(backend: Backend) -> None:
+    async def first() -> tuple[trio.SocketStream, trio.SocketStream]:
+        return await armed_pair()
+
+    async def second() -> None:
+        for letter in (b"1", b"2", b"3"):
+            await peer.send_all(letter)
+            assert await stream.receive_some() == letter
+        assert stream.socket.fileno() >= 0
+        assert not stream.socket.is_readable()
+        with stream.socket:
+            pass
+        assert sees_end(peer)
+        await peer.aclose()
+
+    peer, stream = backend.run(first)
+    with trio_uring.installed():
+        assert stream.socket.fileno() >= 0
+        backend.run(second)
+
+
+@pytest.mark.parametrize("ending", ["__exit__", "detach", "fileno", "is_readable", "dup"])
+def test_what_a_run_has_left_behind_is_still_a_socket(ending: str) -> None:
+    """Nothing of the first run is entered again, for all that it had a receive pending."""
+
+    async def second() -> None:
+        if ending == "__exit__":
+            stream.socket.__exit__(None, None, None)
+        elif ending == "detach":
+            socket.close(stream.socket.detach())
+        else:
+            result = getattr(stream.socket, ending)()
+            if ending == "dup":
+                result.close()
+            stream.socket.close()
+        assert sees_end(peer)
+        await peer.aclose()
+
+    peer, stream = URING.run(armed_pair)
+    URING.run(second)
+
+
+@every_backend
+def test_ctrl_c_leaves_a_connection_that_goes_on(backend: Backend) -> None:
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        peer, stream = await armed_pair()
+        async with peer, stream:
+            for _ in range(2):
+                token.run_sync_soon(signal.raise_signal, signal.SIGINT)
+                with pytest.raises(KeyboardInterrupt):
+                    await stream.receive_some()
+                await peer.send_all(b"after")
+                assert await stream.receive_some() == b"after"
+            token.run_sync_soon(signal.raise_signal, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                await stream.send_all(bytes(20_000_000))
+
+    backend.run(main)
+
+
+@every_ring
+@pytest.mark.parametrize("hook", ["after_io_wait", "task_scheduled"])
+@pytest.mark.parametrize("act", ["cancel", "close", "fileno"])
+def test_an_instrument_may_do_it_between_a_tick_and_its_events(backend: Backend, hook: str, act: str) -> None:
+    """Of two connections that have data the first event's task is told; that is where."""
+
+    async def main() -> None:
+        pairs = [await armed_pair() for _ in range(4)]
+        received = [b""] * len(pairs)
+        scope = trio.CancelScope()
+
+        class Instrument(trio.abc.Instrument):
+            done = False
+
+            def act(self, _: object) -> None:
+                if self.done:
+                    return
+                self.done = True
+                if act == "cancel":
+                    scope.cancel()
+                for _, stream in pairs:
+                    if act == "close":
+                        stream.socket.close()
+                    elif act == "fileno":
+                        stream.socket.fileno()
+
+        setattr(Instrument, hook, Instrument.act)
+
+        async def receive(number: int) -> None:
+            stream = pairs[number][1]
+            with suppress(trio.ClosedResourceError):
+                received[number] += await stream.receive_some()
+
+        with scope:
+            async with trio.open_nursery() as nursery:
+                for number in range(len(pairs)):
+                    nursery.start_soon(receive, number)
+                await wait_all_tasks_blocked()
+                for peer, _ in pairs:
+                    peer_socket(peer).send(b"x")
+                trio.lowlevel.add_instrument(instrument := Instrument())
+        trio.lowlevel.remove_instrument(instrument)
+        for number, (peer, stream) in enumerate(pairs):
+            if act == "close":
+                assert sees_end(peer)
+                continue
+            peer_socket(peer).send(b"y")
+            await peer.aclose()
+            async for data in stream:
+                received[number] += data
+            assert received[number] == b"xy"
+
+    backend.run(main)
+
+
+def test_the_host_of_a_guest_run_may_ask_for_a_descriptor() -> None:
+    """On the owner's thread, but in no task: what comes to other connections is not lost."""
+    calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    done: list[outcome.Outcome[list[bytes]]] = []
+
+    async def main() -> list[bytes]:
+        peer, stream = await armed_pair()
+        other_peer, other = await armed_pair()
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            received.append(bytes(await other.receive_some()))
+
+        def in_host() -> None:
+            peer_socket(other_peer).send(b"x")
+            assert stream.socket.fileno() >= 0
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked()
+                calls.put(in_host)
+        for one in (peer, stream, other_peer, other):
+            await one.aclose()
+        return received
+
+    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=calls.put, done_callback=done.append)
+    while not done:
+        calls.get(timeout=PATIENCE)()
+    assert done[0].unwrap() == [b"x"]
+
+
+@every_ring
+def test_another_thread_may_ask_for_a_descriptor(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never enters the ring, which it may not."""
+    entries: list[int] = []
+    reap = UringManager.reap
+
+    def recording(manager: UringManager) -> None:
+        entries.append(get_ident())
+        reap(manager)
+
+    monkeypatch.setattr(UringManager, "reap", recording)
+
+    async def main() -> None:
+        for _ in range(20):
+            peer, stream = await armed_pair()
+            assert await trio.to_thread.run_sync(stream.socket.fileno) == peer_socket(stream).fileno()
+            assert set(entries) <= {get_ident()}
+            await peer.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+            await peer.aclose()
+            await stream.aclose()
+
+    backend.run(main)
+
+
+def test_a_forked_child_does_not_disturb_the_connections() -> None:
+    said = output_of(
+        """
+        import os, socket, warnings, trio, trio_uring
+        warnings.simplefilter("ignore")
+
+        async def main():
+            ours, theirs = [], []
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            for _ in range(5):
+                theirs.append(await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]))
+                ours.append(await listener.accept())
+            for _ in range(3):
+                for client, stream in zip(theirs, ours):
+                    await client.send_all(b"x")
+                    assert await stream.receive_some() == b"x"
+            pid = os.fork()
+            if pid == 0:
+                for stream in ours[:2]:
+                    stream.socket.fileno()
+                    stream.socket.close()
+                with ours[2].socket:
+                    pass
+                os._exit(0 if ours[3].socket.fileno() >= 0 else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            with trio.fail_after(30):
+                for client, stream in zip(theirs, ours):
+                    await client.send_all(b"y")
+                    assert await stream.receive_some() == b"y"
+                    await stream.aclose()
+                    assert await client.receive_some() == b""
+            print("all of them")
+
+        trio_uring.run(main)
+        """
+    )
+    assert said == "all of them\n"
+
+
+def test_a_forked_child_runs_with_the_connection_that_it_inherited() -> None:
+    said = output_of(
+        """
+        import os, warnings, trio, trio_uring
+        warnings.simplefilter("ignore")
+
+        async def first():
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+            stream = await listener.accept()
+            for _ in range(3):
+                await client.send_all(b"x")
+                assert await stream.receive_some() == b"x"
+            return client, stream
+
+        async def echo(stream):
+            for _ in range(3):
+                await stream.send_all(await stream.receive_some())
+
+        async def ask(client):
+            with trio.fail_after(30):
+                for _ in range(3):
+                    await client.send_all(b"x")
+                    assert await client.receive_some() == b"x"
+
+        client, stream = trio_uring.run(first)
+        pid = os.fork()
+        if pid == 0:
+            trio_uring.run(echo, stream)
+            os._exit(0)
+        trio_uring.run(ask, client)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        print("echoed")
+        """
+    )
+    assert said == "echoed\n"
+
+
+def test_the_methods_are_trios_own_again_when_no_run_is_left() -> None:
+    classes = (trio.SocketStream, trio.SocketListener, SocketType)
+    before = [dict(vars(cls)) for cls in classes]
+    with trio_uring.installed():
+        trio_uring.run(armed_pair)
+        assert [dict(vars(cls)) for cls in classes] != before
+    assert [dict(vars(cls)) for cls in classes] == before
+    trio_uring.run(armed_pair)
+    assert [dict(vars(cls)) for cls in classes] == before
+    with pytest.raises(KeyError):
+        trio_uring.run(fail)
+    assert [dict(vars(cls)) for cls in classes] == before
+
+
+async def fail() -> None:
+    raise KeyError
