@@ -187,6 +187,14 @@ class Connection:
             raise OSError(-end, os.strerror(-end))
         return b""
 
+    def reason(self, error: OSError) -> OSError:
+        """Why a send failed. A multishot may have heard of a reset before the send did, which
+        is told that the pipe is broken then."""
+        if error.errno != errno.EPIPE or not self._end:
+            return error
+        end, self._end = self._end, None
+        return OSError(-end, os.strerror(-end))
+
     def peek(self, length: int) -> bytes:
         """What was read ahead; it stays so."""
         return b"".join(self._ahead)[:length]
@@ -253,6 +261,16 @@ class Connection:
         # They refer back to us.
         self.message = self.sender = None
         return flush
+
+    def end_run(self) -> None:
+        """Nobody waits any more; what comes is for the next run that has this socket."""
+        self.task = None
+        if self._slot and _cancel(self.run.core, self._slot):
+            self._forget()
+
+    def inherit(self, earlier: Connection) -> None:
+        """What the same socket's connection of an earlier run had read ahead."""
+        self._ahead, self.ahead, self._end = earlier._ahead, earlier.ahead, earlier._end
 
     # Of process_events
 

@@ -87,6 +87,9 @@ class Connections:
             runner = internals.context.runner
             exact = sock.family == socket.AF_UNIX
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
+            earlier: Connection | None = getattr(trio_socket, "_uring", None)
+            if earlier is not None and earlier.sock() is sock:
+                connection.inherit(earlier)
         trio_socket._uring = connection
         return connection
 
@@ -188,6 +191,14 @@ class Connections:
         size = self._count * self.buffer_size
         self.manager.checked(lib.tu_provide_buffers(self.core, self._count, self.buffer_size))
         self.memory = memoryview(ffi.buffer(lib.tu_buffer_memory(self.core), size))
+
+    def end(self) -> None:
+        """The run's last tick is over: what was received meanwhile is kept for another run."""
+        for connection in list(self.receivers.values()):
+            connection.end_run()
+        while self.receivers:
+            lib.tu_flush(self.core)
+            self.manager.reap()
 
     def close(self) -> None:
         """The run ends, and with it the memory of the buffers."""

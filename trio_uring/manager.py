@@ -417,8 +417,10 @@ class UringManager:
         # They refer back to us: without them, nothing waits for the garbage collector.
         del self._abort_read, self._abort_write
         self._is_guest = _not_a_guest
-        self.reschedule = reschedule
+        self.reschedule = _nobody
         if self._owner == get_ident():
+            self._entry_task = None
+            self.connections.end()
             lib.tu_cancel_all(self.core)
             self.operations.clear()
             self.connections.close()
@@ -441,6 +443,10 @@ class UringManager:
         self._guest_lock = threading.Lock()
         _release(self.core)
         _close_interrupt(self.core)
+
+
+def _nobody(_task: Task, _outcome: object) -> None:
+    """The tasks of a run that has ended, or has crashed, go on no more."""
 
 
 def _no_signals() -> None:

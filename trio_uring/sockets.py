@@ -141,6 +141,8 @@ async def send(self: Any, data: Any, flags: int = 0, /) -> int:
     await checkpoint_if_cancelled()
     try:
         sent = self._sock.send(data, flags)
+    except BrokenPipeError as error:
+        raise connection.reason(error) from None
     except BlockingIOError:
         await wait_writable(self._sock)
         return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]

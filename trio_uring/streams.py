@@ -107,7 +107,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             return
         if run.budget:
             await checkpoint_if_cancelled()
-            sent = _try_to_send(trio_socket._sock, data)
+            sent = _try_to_send(connection, trio_socket._sock, data)
             if sent == len(data):
                 if not run.may_go_on():
                     await cancel_shielded_checkpoint()
@@ -136,7 +136,7 @@ async def _send_view(
         sent = 0
         if connection.run.budget:
             await checkpoint_if_cancelled()
-            sent = _try_to_send(sock, memory)
+            sent = _try_to_send(connection, sock, memory)
         if sent == len(memory):
             await connection.run.end_checkpoint()
         else:
@@ -176,7 +176,7 @@ def _progress(connection: Connection, sender: Sender, result: int) -> int:
     raise_cancel, sender.raise_cancel = sender.raise_cancel, None
     sender.held = None
     if result < 0 and result not in _TRY_AGAIN:
-        error = OSError(-result, os.strerror(-result))
+        error = connection.reason(OSError(-result, os.strerror(-result)))
         raise _broken(error) from error
     if connection.closed:
         raise trio.ClosedResourceError("another task closed this fd")
@@ -185,12 +185,13 @@ def _progress(connection: Connection, sender: Sender, result: int) -> int:
     return max(0, result)
 
 
-def _try_to_send(sock: socket.socket, data: bytes | memoryview) -> int:
+def _try_to_send(connection: Connection, sock: socket.socket, data: bytes | memoryview) -> int:
     try:
         return sock.send(data)
     except BlockingIOError:
         return 0
-    except OSError as error:
+    except OSError as met:
+        error = connection.reason(met)
         raise _broken(error) from error
 
 
