@@ -364,7 +364,7 @@ class Connection:
 class Sender:
     """The sends of a stream, one at a time: an `Operation` that is made once."""
 
-    __slots__ = ("held", "message", "raise_cancel", "result", "run", "slot", "task")
+    __slots__ = ("_stopped", "held", "message", "raise_cancel", "result", "run", "slot", "task")
 
     def __init__(self, run: Connections) -> None:
         self.run = run
@@ -373,17 +373,20 @@ class Sender:
         self.held: object = None
         self.result = 0
         self.raise_cancel: Callable[[], NoReturn] | None = None
+        self._stopped = False
         self.message: Any = WaitTaskRescheduled(self._abort)
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if _cancel(self.run.core, self.slot):
             self.run.operations.pop(self.slot, None)  # gone already after a crash
             return Abort.SUCCEEDED
-        self.raise_cancel = raise_cancel
+        if not self._stopped:  # else it is told of the close, which came first
+            self.raise_cancel = raise_cancel
         return Abort.FAILED
 
     def stop(self) -> bool:
         """The socket is closed. The kernel is done with the memory when its answer is in."""
+        self._stopped = True
         if not _cancel(self.run.core, self.slot):
             return True
         del self.run.operations[self.slot]

@@ -85,7 +85,7 @@ class Connections:
             if not self.memory:
                 self._provide()
             runner = internals.context.runner
-            exact = sock.family == socket.AF_UNIX
+            exact = sock.family == socket.AF_UNIX or hasattr(trio_socket, "_uring_exact")
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
             earlier: Connection | None = getattr(trio_socket, "_uring", None)
             if earlier is not None and earlier.sock() is sock:

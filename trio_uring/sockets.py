@@ -114,9 +114,11 @@ async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | N
     if connection is None:
         return None
     connection.make_way()
-    if not connection.ahead or not isinstance(length, int) or length <= 0 or flags & socket.MSG_OOB:
+    if not connection.readable or not isinstance(length, int) or length <= 0 or flags & socket.MSG_OOB:
         return None
     await checkpoint()
+    if not connection.ahead and connection.readable:
+        return connection.take_end()
     if not connection.ahead:  # another task took it
         return None
     return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
@@ -152,6 +154,7 @@ async def send(self: Any, data: Any, flags: int = 0, /) -> int:
 
 def fileno(self: Any) -> int:
     """Whoever asks for the descriptor may read from it."""
+    self._uring_exact = True
     connection = connection_of_known(self)
     if connection is not None:
         connection.make_way()

@@ -178,10 +178,10 @@ def _progress(connection: Connection, sender: Sender, result: int) -> int:
     if result < 0 and result not in _TRY_AGAIN:
         error = connection.reason(OSError(-result, os.strerror(-result)))
         raise _broken(error) from error
-    if connection.closed:
-        raise trio.ClosedResourceError("another task closed this fd")
     if raise_cancel is not None:
         raise_cancel()
+    if connection.closed:
+        raise trio.ClosedResourceError("another task closed this fd")
     return max(0, result)
 
 

@@ -389,7 +389,6 @@ async def left_in_the_kernel() -> tuple[trio.SocketStream, trio.SocketStream]:
     return peer, stream
 
 
-@pytest.mark.xfail(reason="what a run has read ahead, or reads when it ends, it takes along", strict=True)
 @pytest.mark.parametrize("leave", [read_ahead_in_a_run, left_in_the_kernel])
 @pytest.mark.parametrize("run", [trio.run, trio_uring.run], ids=["epoll", "io_uring"])
 def test_the_next_run_gets_what_the_first_had_read_ahead(leave: Any, run: Any) -> None:
