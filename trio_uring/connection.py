@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 import trio
-from trio.lowlevel import Abort, current_task, reschedule
+from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, reschedule
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
@@ -137,12 +137,12 @@ class Connection:
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
-        while self._ahead or self._end is not None:
-            await self.run.checkpoint()
-            if self._ahead:
-                return self.take(length)
-            if self._end is not None:
-                return self.take_end()
+        if self.readable:
+            await checkpoint_if_cancelled()
+            try:
+                return self.take(length) if self._ahead else self.take_end()
+            finally:
+                await self.run.end_checkpoint()
         if self.task is not None or self.run.manager.is_waited_for(self.fd):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self._length = length

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
-    checkpoint,
-    checkpoint_if_cancelled,
     current_task,
     reschedule,
     wait_task_rescheduled,
@@ -141,10 +139,10 @@ class Connections:
         if connection is not None:
             self.drop(connection)
         operation = self._accepts.pop(fd, None)
-        if operation is None or operation.slot not in self.manager.operations:
-            return
+        if operation is None or self.operations.get(operation.slot) is not operation:
+            return  # it has completed, and its slot may be another operation's
         if lib.tu_cancel(self.core, operation.slot):
-            del self.manager.operations[operation.slot]
+            del self.operations[operation.slot]
             operation.result = -errno.ECANCELED
             reschedule(operation.task, READY)
         else:
@@ -166,15 +164,9 @@ class Connections:
 
     # Yielding
 
-    async def checkpoint(self) -> None:
-        """A checkpoint, or, where the calling task has some budget left, half of one."""
-        if self.budget and self.may_go_on():
-            await checkpoint_if_cancelled()
-        else:
-            await checkpoint()
-
     async def end_checkpoint(self) -> None:
-        """After `trio.lowlevel.checkpoint_if_cancelled`: the other half, or nothing."""
+        """After `trio.lowlevel.checkpoint_if_cancelled`: the other half, or nothing if the
+        calling task has some budget left."""
         if not (self.budget and self.may_go_on()):
             await cancel_shielded_checkpoint()
 

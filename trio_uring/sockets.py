@@ -19,7 +19,12 @@ import functools
 import socket
 from typing import TYPE_CHECKING, Any
 
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection, wait_writable
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+    wait_writable,
+)
 
 from .internals import SocketType, context
 
@@ -116,12 +121,13 @@ async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | N
     connection.make_way()
     if not connection.readable or not isinstance(length, int) or length <= 0 or flags & socket.MSG_OOB:
         return None
-    await checkpoint()
-    if not connection.ahead and connection.readable:
-        return connection.take_end()
-    if not connection.ahead:  # another task took it
-        return None
-    return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
+    await checkpoint_if_cancelled()
+    try:
+        if not connection.ahead:
+            return connection.take_end()
+        return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
+    finally:
+        await cancel_shielded_checkpoint()
 
 
 def _fill(buffers: Iterable[Any], data: bytes) -> int:

@@ -28,6 +28,7 @@ from trio.lowlevel import (
 
 from ._native import ffi, lib
 from .internals import SocketType, context
+from .operation import STOPPED
 from .sleep import sleep
 from .sockets import connection_of
 
@@ -49,7 +50,7 @@ ORIGINAL: Final[dict[str, Any]] = {
 _RECEIVE_SIZE: Final = 65536
 _ACCEPT: Final = 13
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
-_TRY_AGAIN: Final = (-errno.ECANCELED, -errno.EINTR, -errno.EAGAIN)
+_TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 
 
 @enable_ki_protection

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from equivalence import Backend, every_backend, open_descriptors
-from pairs import peer_socket, reset
+from pairs import peer_socket, reset, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -244,5 +244,47 @@ def test_sockets_that_are_no_streams_keep_their_messages_apart(
                 await left.send(b"two")
                 assert await right.recv(100) == b"one"
                 assert await right.recv(1) == b"t"
+
+    backend.run(main)
+
+
+@every_backend
+def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(backend: Backend) -> None:
+    """One tick brings a connection, and wakes one task that sends and one that closes the
+    listener, half of the time before the task that accepts goes on."""
+
+    async def accept(listener: trio.SocketListener) -> None:
+        with suppress(trio.ClosedResourceError):
+            await (await listener.accept()).aclose()
+
+    async def close_when_readable(sock: socket.socket, listener: trio.SocketListener) -> None:
+        await trio.lowlevel.wait_readable(sock)
+        listener.socket.close()
+
+    async def send_when_readable(sock: socket.socket, stream: trio.SocketStream) -> None:
+        await trio.lowlevel.wait_readable(sock)
+        await stream.send_all(b"sent")
+
+    async def once() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        peer, stream = await tcp_pair()
+        closing, close = socket.socketpair()
+        sending, send = socket.socketpair()
+        with closing, close, sending, send, trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept, listener)
+                nursery.start_soon(close_when_readable, closing, listener)
+                nursery.start_soon(send_when_readable, sending, stream)
+                await wait_all_tasks_blocked()
+                send.send(b"x")
+                close.send(b"x")
+                socket.create_connection(listener.socket.getsockname()).close()
+            assert await peer.receive_some() == b"sent"
+        await peer.aclose()
+        await stream.aclose()
+
+    async def main() -> None:
+        for _ in range(20):
+            await once()
 
     backend.run(main)
