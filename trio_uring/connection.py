@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 import trio
-from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, reschedule
+from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, enable_ki_protection, reschedule
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
@@ -132,6 +132,7 @@ class Connection:
 
     # For the tasks of the run
 
+    @enable_ki_protection
     async def receive(self, length: int) -> bytes:
         """Up to ``length`` > 0 bytes; empty at the end of the stream. A checkpoint.
 

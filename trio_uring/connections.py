@@ -78,14 +78,17 @@ class Connections:
             self.drop(connection)
             connection = None
         if connection is None:
+            if "_uring_excluded" in trio_socket.__dict__:
+                return None
             if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
+                trio_socket._uring_excluded = True
                 return None
             if not self.memory:
                 self._provide()
             runner = internals.context.runner
-            exact = sock.family == socket.AF_UNIX or hasattr(trio_socket, "_uring_exact")
+            exact = sock.family == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
-            earlier: Connection | None = getattr(trio_socket, "_uring", None)
+            earlier: Connection | None = trio_socket.__dict__.get("_uring")
             if earlier is not None and earlier.sock() is sock:
                 connection.inherit(earlier)
         trio_socket._uring = connection

@@ -29,40 +29,55 @@ from trio.lowlevel import (
 from .internals import SocketType, context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
     from types import TracebackType
 
     from .connection import Connection
+    from .connections import Connections
 
 ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
+_recv: Any = ORIGINAL.get("recv")
+_recvfrom: Any = ORIGINAL.get("recvfrom")
+_send: Any = ORIGINAL.get("send")
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
     """The socket's connection in the run that calls. None: use Trio's own method."""
     if type(trio_socket) is not SocketType:  # a user's own may find ours by __getattr__
         return None
-    try:
-        connection: Connection = trio_socket._uring
-        if connection.runner is context.runner and not connection.closed:
-            return connection
-    except AttributeError:
-        pass
-    try:
-        connections = context.runner.io_manager.connections
-    except AttributeError:  # on epoll, or not in a run
-        return None
-    found: Connection | None = connections.connection_of(trio_socket) if connections.usable else None
-    return found
+    connection: Connection | None = trio_socket.__dict__.get("_uring")
+    if connection is not None and connection.runner is context.runner and not connection.closed:
+        return connection
+    connections = _connections_of_run()
+    return None if connections is None else connections.connection_of(trio_socket)
 
 
-@enable_ki_protection
-async def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
+def _connections_of_run() -> Connections | None:
+    """None on epoll, without completions, and outside of a run."""
+    runner = getattr(context, "runner", None)
+    connections: Connections | None = (
+        None if runner is None else getattr(runner.io_manager, "connections", None)
+    )
+    return connections if connections is not None and connections.usable else None
+
+
+# Plain functions where they can be: what is not ours costs no further frame.
+
+
+def recv(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[bytes]:
     if flags == 0 and type(bufsize) is int and bufsize > 0:
         connection = connection_of(self)
         if connection is not None:
-            return await connection.receive(bufsize)
+            return connection.receive(bufsize)
+    if connection_of_known(self) is None:
+        return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
+    return _recv_with_flags(self, bufsize, flags)
+
+
+@enable_ki_protection
+async def _recv_with_flags(self: Any, bufsize: int, flags: int) -> bytes:
     data = await _read_ahead(self, bufsize, flags)
-    return await ORIGINAL["recv"](self, bufsize, flags) if data is None else data
+    return await _recv(self, bufsize, flags) if data is None else data
 
 
 @enable_ki_protection
@@ -82,10 +97,16 @@ async def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> 
     return _fill([buffer], data)
 
 
+def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, Any]]:
+    if connection_of_known(self) is None:
+        return _recvfrom(self, bufsize, flags)  # type: ignore[no-any-return]
+    return _recvfrom_stream(self, bufsize, flags)
+
+
 @enable_ki_protection
-async def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+async def _recvfrom_stream(self: Any, bufsize: int, flags: int) -> tuple[bytes, Any]:
     data = await _read_ahead(self, bufsize, flags)
-    return await ORIGINAL["recvfrom"](self, bufsize, flags) if data is None else (data, None)
+    return await _recvfrom(self, bufsize, flags) if data is None else (data, None)
 
 
 @enable_ki_protection
@@ -140,20 +161,23 @@ def _fill(buffers: Iterable[Any], data: bytes) -> int:
     return at
 
 
-@enable_ki_protection
-async def send(self: Any, data: Any, flags: int = 0, /) -> int:
+def send(self: Any, data: Any, flags: int = 0, /) -> Awaitable[int]:
     connection = connection_of(self)
     if connection is None:
-        sent: int = await ORIGINAL["send"](self, data, flags)
-        return sent
+        return _send(self, data, flags)  # type: ignore[no-any-return]
+    return _send_at_once(self, connection, data, flags)
+
+
+@enable_ki_protection
+async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int) -> int:
     await checkpoint_if_cancelled()
     try:
-        sent = self._sock.send(data, flags)
+        sent: int = self._sock.send(data, flags)
     except BrokenPipeError as error:
         raise connection.reason(error) from None
     except BlockingIOError:
         await wait_writable(self._sock)
-        return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]
+        return await _send(self, data, flags)  # type: ignore[no-any-return]
     await connection.run.end_checkpoint()
     return sent
 
@@ -217,16 +241,15 @@ def leave(
 
 def connection_of_known(trio_socket: Any) -> Connection | None:
     """The socket's connection, if it has one already, whichever run it belongs to."""
-    connection: Connection | None = getattr(trio_socket, "_uring", None)
+    connection: Connection | None = trio_socket.__dict__.get("_uring")
     if connection is None:  # another Trio socket on the same descriptor may have one
-        sock = trio_socket._sock
-        try:
-            connection = context.runner.io_manager.connections.by_fd.get(sock.fileno())
-        except AttributeError:
+        connections = _connections_of_run()
+        if connections is None or not connections.by_fd:
             return None
-        if connection is not None and not connection.is_of(sock):
+        connection = connections.by_fd.get(trio_socket._sock.fileno())
+        if connection is None or not connection.is_of(trio_socket._sock):
             return None
-    return connection if connection is not None and not connection.closed else None
+    return None if connection.closed else connection
 
 
 REPLACEMENTS = {

@@ -56,13 +56,16 @@ _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 @enable_ki_protection
 async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
     trio_socket: Any = self.socket
-    try:
-        connection: Connection = trio_socket._uring
-        # A user's own class may find the connection by __getattr__, and is to be asked.
-        quiet = connection.quiet and type(trio_socket) is SocketType and connection.runner is context.runner
-    except AttributeError:
-        quiet = False
-    if not quiet or (max_bytes is not None and max_bytes < 1):
+    # A user's own class may find the connection by __getattr__, and is to be asked.
+    connection: Connection | None = (
+        trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
+    )
+    if (
+        connection is None
+        or not connection.quiet
+        or connection.runner is not context.runner
+        or (max_bytes is not None and max_bytes < 1)
+    ):
         return await _receive(self, max_bytes)
     connection.quiet = False
     connection.task = context.task
