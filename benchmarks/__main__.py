@@ -101,7 +101,7 @@ def arguments() -> argparse.Namespace:
     size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="in under 5 minutes")
     size.add_argument("--smoke", dest="scale", action="store_const", const="smoke", help="all once, tiny")
     parser.set_defaults(scale="full")
-    parser.add_argument("--rounds", type=int, help="instead of 5, or 3 if quick")
+    parser.add_argument("--rounds", type=int, help="instead of 5, or 2 if quick")
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"), metavar="DIR")
     parser.add_argument(
         "--second", type=Path, metavar="JSON", help="of another run, to compare the ratios with"

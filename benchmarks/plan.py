@@ -29,7 +29,7 @@ class Scale:
 
 SCALES = {
     "full": Scale("full", 5, 0.5, 0.1),
-    "quick": Scale("quick", 3, 0.4, 0.1),
+    "quick": Scale("quick", 2, 0.4, 0.1),
     "smoke": Scale("smoke", 1, 0.2, 0.01),
 }
 

@@ -78,6 +78,8 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     children = counted if scale.name == "smoke" else Children(shared=False)
     atexit.register(counted.end)
     case = partial(_case, children=children, counted=counted)
+    states = _STATES[: scale.choose(2, 1, 2)]
+    chunks = dict(list(CHUNKS.items())[-scale.choose(2, 1, 2) :])
     brief, long = scale.seconds * 0.4, scale.seconds * 0.5
     cases = [
         case(
@@ -86,7 +88,7 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
             {"tasks": tasks},
             state,
         )
-        for state in _STATES
+        for state in states
         for tasks in (1, 64)
     ]
     for kind, doing in _SMALL.items():
@@ -94,13 +96,13 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
         work = Work(kind, str(where), files, min(64, files), long)
         cases.append(case(f"{files:,} small files {doing}, 64 at a time", work, {"files": files}, "warm"))
     parameters: dict[str, float] = {"bytes": data_bytes}
-    for label, size in CHUNKS.items():
+    for label, size in chunks.items():
         reads = Work("sequential-read", str(data), data_bytes // size, 1, long, size)
         cases += [
             case(f"sequential read, {label} at a time, {state} cache", reads, parameters, state)
-            for state in _STATES
+            for state in states
         ]
-    for label, size in CHUNKS.items():
+    for label, size in chunks.items():
         writes = Work("sequential-write", str(folder / "written"), data_bytes // size, 1, long, size)
         cases.append(case(f"sequential write, {label} at a time", writes, parameters, "warm"))
     iterated = Work("lines", str(text), lines, 1, long)
