@@ -81,7 +81,7 @@ def main() -> int:
             for number in range(scale.rounds):
                 measure(planned, number, scale.rounds)
                 save(number + 1)
-            if shutil.which("strace"):
+            if shutil.which("strace") and scale.name != "quick":
                 count_system_calls(planned)
             save(scale.rounds)
         except WrongBackendError as error:
