@@ -65,10 +65,8 @@ class Connections:
         self._left = 0
 
     def connection_of(self, trio_socket: Any) -> Connection | None:
-        """The connection of a Trio socket, made if need be. None for what receives by
-        readiness: other kinds of sockets, closed ones, and those of other classes."""
-        if type(trio_socket) is not internals.SocketType:
-            return None
+        """The connection of a socket of Trio's own class, made if need be. None for what
+        receives by readiness: other kinds of sockets, and closed ones."""
         sock: socket.socket = trio_socket._sock
         fd = sock.fileno()
         if fd < 0:

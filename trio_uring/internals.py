@@ -69,7 +69,6 @@ _MANAGER_METHODS = (
     "close",
 )
 _SOCKET_METHODS = (
-    "_nonblocking_helper",
     "accept",
     "detach",
     "dup",

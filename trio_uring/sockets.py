@@ -48,11 +48,11 @@ def connection_of(trio_socket: Any) -> Connection | None:
     connection: Connection | None = trio_socket.__dict__.get("_uring")
     if connection is not None and connection.runner is context.runner and not connection.closed:
         return connection
-    connections = _connections_of_run()
+    connections = connections_of_run()
     return None if connections is None else connections.connection_of(trio_socket)
 
 
-def _connections_of_run() -> Connections | None:
+def connections_of_run() -> Connections | None:
     """None on epoll, without completions, and outside of a run."""
     runner = getattr(context, "runner", None)
     connections: Connections | None = (
@@ -243,7 +243,7 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
     """The socket's connection, if it has one already, whichever run it belongs to."""
     connection: Connection | None = trio_socket.__dict__.get("_uring")
     if connection is None:  # another Trio socket on the same descriptor may have one
-        connections = _connections_of_run()
+        connections = connections_of_run()
         if connections is None or not connections.by_fd:
             return None
         connection = connections.by_fd.get(trio_socket._sock.fileno())

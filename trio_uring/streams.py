@@ -30,7 +30,7 @@ from ._native import ffi, lib
 from .internals import SocketType, context
 from .operation import STOPPED
 from .sleep import sleep
-from .sockets import connection_of
+from .sockets import connection_of, connections_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,11 +234,10 @@ def _accepts_for(trio_socket: Any) -> Connections | None:
     """What accepts for a socket; None: Trio's own method does."""
     if type(trio_socket) is not SocketType:
         return None
-    try:
-        connections: Connections = context.runner.io_manager.connections
-    except AttributeError:  # on epoll
+    connections = connections_of_run()
+    if connections is None or not connections.may_accept(trio_socket._sock.fileno()):
         return None
-    return connections if connections.usable and connections.may_accept(trio_socket._sock.fileno()) else None
+    return connections
 
 
 REPLACEMENTS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
