@@ -27,7 +27,7 @@ def random_reads(work: Work, record: Record) -> Iterator[Run]:
         def run() -> None:
             for file in cycle(files):
                 start = perf_counter()
-                if start > record.deadline:
+                if start > record.deadline and len(record.latencies) >= work.least:
                     return
                 number = int(choose() * work.count)
                 file.seek(number * BLOCK)

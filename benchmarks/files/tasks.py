@@ -24,7 +24,7 @@ async def random_reads(library: Library, work: Work, record: Record) -> AsyncIte
     files = [await library.open(work.path, "rb", **library.unbuffered) for _ in range(work.tasks)]
 
     async def task(file: Any, choose: Callable[[], float]) -> None:
-        while (start := perf_counter()) < record.deadline:
+        while (start := perf_counter()) < record.deadline or len(record.latencies) < work.least:
             number = int(choose() * work.count)
             data = await library.read_at(file, number * BLOCK, BLOCK)
             record.latencies.append(perf_counter() - start)

@@ -11,8 +11,8 @@
 | lines | the next line, decoded | a file |
 
 A work ends when it is done, and no later than its time, except for "random", which
-always takes its time. Files are opened before the clock starts where one file is
-worked on, and are closed after it has stopped.
+always takes its time, and longer if it has a least. Files are opened before the clock
+starts where one file is worked on, and are closed after it has stopped.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Work:
     seconds: float
     size: int = BLOCK
     """Bytes of a block, a file or a chunk."""
+    least: int = 0
+    """Operations of "random" that are done even where they take longer than its time."""
 
     def small_file(self, number: int) -> str:
         return f"{self.path}/{number:06}"
