@@ -39,7 +39,7 @@ from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, enable_k
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
-from .sleep import READY, sleep
+from .sleep import READY, is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,13 +138,17 @@ class Connection:
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
-        if self.readable:
-            await checkpoint_if_cancelled()
+        if self.ahead or self._end is not None:
+            task = context.task
+            if is_cancelled(task):
+                await checkpoint_if_cancelled()
+            task._cancel_points += 1
             try:
-                return self.take(length) if self._ahead else self.take_end()
+                return self.take(length) if self.ahead else self.take_end()
             finally:
-                await self.run.end_checkpoint()
-        if self.task is not None or self.run.manager.is_waited_for(self.fd):
+                if not (self.run.budget and self.run.may_go_on()):
+                    await yield_shielded()
+        if self.task is not None or self.fd in self.run.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self._length = length
         if not self._slot:
@@ -166,8 +170,13 @@ class Connection:
     def take(self, length: int) -> bytes:
         """Up to ``length`` bytes of what was read ahead."""
         ahead = self._ahead
-        parts = [ahead.popleft()]
-        left = length - len(parts[0])
+        first = ahead.popleft()
+        left = length - len(first)
+        if left >= 0 and not ahead:
+            self.ahead = 0
+            self.quiet = self._multishot and self._slot != 0 and self._end is None and self.task is None
+            return bytes(first)
+        parts = [first]
         while ahead and left >= len(ahead[0]):
             parts.append(ahead.popleft())
             left -= len(parts[-1])
@@ -176,9 +185,8 @@ class Connection:
         if left < 0:  # of the first piece; it is not copied again for each small receive
             self._keep(memoryview(data)[length:], first=True)
             return bytes(data[:length])
-        self.quiet = (
-            not ahead and self._slot != 0 and self._end is None and self._multishot and self.task is None
-        )
+        if not ahead:
+            self.quiet = self._multishot and self._slot != 0 and self._end is None and self.task is None
         return bytes(data)
 
     def take_end(self) -> bytes:
@@ -284,10 +292,11 @@ class Connection:
             self.quiet = self._multishot
             self.run.manager.reschedule(task, READY)
         elif not self.closed:
+            run = self.run
             self._keep(data)
-            self.run.bytes_read_ahead += len(data)
-            if self.ahead >= self.run.read_ahead or self.run.manager.is_waited_for(self.fd):
-                self.run.unsettled.append(self)
+            run.bytes_read_ahead += len(data)
+            if self.ahead >= run.read_ahead or self.fd in run.readers:
+                run.unsettled.append(self)
 
     def finish(self, result: int) -> None:
         """The last completion of a receive; its data has been delivered."""
@@ -318,7 +327,7 @@ class Connection:
             self.run.drop(self)
         elif self.task is not None and not self._slot:
             self._arm()
-        elif self.readable and self.run.manager.is_waited_for(self.fd):
+        elif self.readable and self.fd in self.run.readers:
             self.run.manager.wake_reader(self.fd)
         elif self._is_too_far_ahead and _cancel(self.run.core, self._slot):
             self._forget()

@@ -43,6 +43,11 @@ class Connections:
         self.manager = manager
         self.core = manager.core
         self.operations = manager.operations
+        self.readers = manager.readers
+        self.writers = manager.writers
+        """Descriptors that tasks are in `wait_readable` and `wait_writable` for."""
+        self.woken = 0
+        """Events of the last tick."""
         self.usable = usable
         """Whether sockets are to work by completions at all."""
         self.by_fd: dict[int, Connection] = {}
@@ -111,7 +116,7 @@ class Connections:
 
     def may_accept(self, fd: int) -> bool:
         """Not if it is closed, nor while another task waits for it."""
-        return fd >= 0 and fd not in self._accepts and not self.manager.is_waited_for(fd)
+        return fd >= 0 and fd not in self._accepts and fd not in self.readers
 
     def is_accepting(self, fd: int) -> bool:
         return fd in self._accepts

@@ -13,14 +13,18 @@ _core._run.Runner.reschedule                `trio.lowlevel.reschedule`, less a c
 _core._run.GLOBAL_RUN_CONTEXT.runner,       the run and the task that call
 .task
 _core._run.Task._schedule_points            to tell the steps of a task apart
-_core._traps.WaitTaskRescheduled            what a sleeping task tells the run, made once
+_core._run.Task._cancel_status              `trio.lowlevel.checkpoint_if_cancelled`, less a
+.effectively_cancelled, ._cancel_points,    coroutine
+_runner; _core._run.Runner.ki_pending
+_core._traps.WaitTaskRescheduled,           what a task that sleeps, or only yields, tells
+CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
 ._did_shutdown_SHUT_WR
 ==========================================  ==========================================
 
 The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
-these, sending holds ``SocketStream._send_conflict_detector``, as `send_all` does, and
-`Path` sets ``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
+these, sending holds ``SocketStream._send_conflict_detector``, and `Path` sets
+``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
 """
 
 from __future__ import annotations
@@ -47,8 +51,14 @@ try:
 except ImportError:
     _SocketType = None  # type: ignore[assignment, misc]
 
+try:
+    from trio._util import ConflictDetector
+except ImportError:
+    ConflictDetector = object  # type: ignore[assignment, misc]
+
 SocketType: Any = _SocketType
 WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
+CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
 context: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
 """Has the attributes ``runner`` and ``task`` while the calling thread runs a task."""
 
@@ -101,11 +111,20 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
         for owner, names in (
             (
                 trio_run,
-                ("TheIOManager", "setup_runner", "Runner", "EntryQueue", "Task", "GLOBAL_RUN_CONTEXT"),
+                (
+                    "TheIOManager",
+                    "setup_runner",
+                    "Runner",
+                    "EntryQueue",
+                    "Task",
+                    "CancelStatus",
+                    "GLOBAL_RUN_CONTEXT",
+                ),
             ),
             (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
-            (trio_traps, ("WaitTaskRescheduled",)),
+            (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
             (SocketType or object, _SOCKET_METHODS),
+            (ConflictDetector, ("__enter__",)),
         )
         for name in names
         if not hasattr(owner, name)
@@ -117,10 +136,13 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
     parameters = tuple(inspect.signature(trio_run.setup_runner).parameters)
     if parameters != _SETUP_PARAMETERS:
         missing.append(f"setup_runner has the parameters {', '.join(parameters)}")
+    if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
+        missing.append("ConflictDetector._held is missing")
     for owner, names in (
-        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest")),
+        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest", "ki_pending")),
         (trio_run.EntryQueue, ("wakeup", "lock")),
-        (trio_run.Task, ("_schedule_points",)),
+        (trio_run.Task, ("_schedule_points", "_cancel_points", "_cancel_status", "_runner")),
+        (trio_run.CancelStatus, ("effectively_cancelled",)),
         (WaitTaskRescheduled, ("abort_func",)),
     ):
         fields = {field.name for field in getattr(owner, "__attrs_attrs__", ())}
@@ -128,4 +150,12 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
     return missing
 
 
-__all__ = ["SocketType", "WaitTaskRescheduled", "check_trio", "context", "missing_from_trio", "trio_run"]
+__all__ = [
+    "CancelShieldedCheckpoint",
+    "SocketType",
+    "WaitTaskRescheduled",
+    "check_trio",
+    "context",
+    "missing_from_trio",
+    "trio_run",
+]

@@ -153,10 +153,10 @@ class UringManager:
         self.core = core
         self._flags = ring.flags
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
-        self._readers: dict[int, Task] = {}
-        self._writers: dict[int, Task] = {}
-        self._abort_read = partial(self._abort, self._readers)
-        self._abort_write = partial(self._abort, self._writers)
+        self.readers: dict[int, Task] = {}
+        self.writers: dict[int, Task] = {}
+        self._abort_read = partial(self._abort, self.readers)
+        self._abort_write = partial(self._abort, self.writers)
         self.operations: dict[int, Operation | Sender] = {}
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
@@ -192,7 +192,8 @@ class UringManager:
         if events & _REAP:
             events = self.checked(_reap(self.core)) | events & _SIGNALS
         reschedule, connections = self.reschedule, self.connections
-        if count := events & _COUNT:
+        count = connections.woken = events & _COUNT
+        if count:
             receivers = connections.receivers
             for kind, fd, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
                 if kind == _OPERATION:
@@ -209,7 +210,7 @@ class UringManager:
                         del receivers[fd]
                         connection.finish(result)
                     continue
-                task = (self._readers if kind == _READ else self._writers).pop(fd, None)
+                task = (self.readers if kind == _READ else self.writers).pop(fd, None)
                 if task is None:  # cancelled by an instrument, since the tick
                     continue
                 if result >= 0 or result == -errno.ECANCELED:
@@ -269,7 +270,7 @@ class UringManager:
     def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self._readers:
+        if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         if self.connections.is_accepting(fd):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
@@ -283,7 +284,7 @@ class UringManager:
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
             self.refuse(fd, slot)
-        self._readers[fd] = task
+        self.readers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_read, fd))
 
@@ -291,13 +292,13 @@ class UringManager:
         if not isinstance(fd, int):
             fd = fd.fileno()
         connection = self.connections.by_fd.get(fd)
-        if fd in self._writers or (connection is not None and connection.is_sending):
+        if fd in self.writers or (connection is not None and connection.is_sending):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
             self.refuse(fd, slot)
-        self._writers[fd] = task
+        self.writers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(partial(self._abort_write, fd))
 
@@ -305,7 +306,7 @@ class UringManager:
         if not isinstance(fd, int):
             fd = fd.fileno()
         self.connections.notify_closing(fd)
-        tasks = [task for task in (self._readers.pop(fd, None), self._writers.pop(fd, None)) if task]
+        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
         if not tasks:
             return
         self._cancel(*(task.custom_sleep_data for task in tasks))
@@ -318,17 +319,9 @@ class UringManager:
         self.checked(error)
         raise AssertionError(error)
 
-    def is_waited_for(self, fd: int) -> bool:
-        """Whether a task is in `wait_readable`."""
-        return fd in self._readers
-
-    def is_waited_for_to_write(self, fd: int) -> bool:
-        """Whether a task is in `wait_writable`."""
-        return fd in self._writers
-
     def wake_reader(self, fd: int) -> None:
         """What a task in `wait_readable` waits for was read ahead before it could see it."""
-        task = self._readers.pop(fd, None)
+        task = self.readers.pop(fd, None)
         if task is not None:
             self._cancel(task.custom_sleep_data)
             reschedule(task, READY)
@@ -393,10 +386,10 @@ class UringManager:
         statistics = ffi.new("tu_statistics *")
         lib.tu_read_statistics(self.core, statistics)
         return UringStatistics(
-            tasks_waiting_read=len(self._readers)
+            tasks_waiting_read=len(self.readers)
             + self.connections.tasks_receiving()
             + (self._entry_task is not None),
-            tasks_waiting_write=len(self._writers) + self.connections.tasks_sending(),
+            tasks_waiting_write=len(self.writers) + self.connections.tasks_sending(),
             operations_in_flight=statistics.in_flight,
             entered=statistics.entered,
             skipped=statistics.skipped,

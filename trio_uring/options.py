@@ -77,8 +77,9 @@ class RingOptions:
 
     checkpoint_budget: int = 0
     """Calls, >= 0, that complete at once and that a task may make in a row before
-    it yields: sends that find room, and receives of what was read ahead, on stream
-    sockets. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines
+    it yields: receives of what was read ahead and, while few tasks run, sends that find
+    room, on stream sockets. (Where many run, one system call for all their sends costs
+    less.) Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines
     do only when the task yields. Default: 0, Trio's rule that every call yields.
 
     It costs fairness: beside a task that always has something to echo, another one ran

@@ -1,4 +1,4 @@
-"""How a task sleeps until it is rescheduled, with a message that may be made once."""
+"""How a task sleeps until it is rescheduled, and how it yields, in one frame each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
+
+from .internals import CancelShieldedCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,3 +33,15 @@ def sleep(message: object) -> Generator[object, Any, None]:
     answer = yield message
     if answer is not READY:
         answer.unwrap()
+
+
+@types.coroutine
+def yield_shielded() -> Generator[object, Any, None]:
+    """What `trio.lowlevel.cancel_shielded_checkpoint` does, which has a frame more."""
+    yield CancelShieldedCheckpoint
+
+
+def is_cancelled(task: Any) -> bool:
+    """Whether `trio.lowlevel.checkpoint_if_cancelled` may raise in this task, which has a
+    frame more as well. A call that does not ask it adds 1 to ``task._cancel_points``."""
+    return task._cancel_status.effectively_cancelled or task._runner.ki_pending  # type: ignore[no-any-return]

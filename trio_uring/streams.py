@@ -6,7 +6,7 @@ In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they a
 - `receive_some` takes what was read ahead, or sleeps until the kernel has received.
 - `send_all` is one submission from the caller's memory, which the kernel sends whole,
   however often it has to wait for room. It rides along with the tick's one system call.
-  With a `RingOptions.checkpoint_budget` the socket is tried at once.
+  With a `RingOptions.checkpoint_budget` the socket is tried at once while few tasks run.
 - `accept` is one submission for each call: no connection is accepted that nobody asked for.
 """
 
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from trio.lowlevel import (
-    cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
     enable_ki_protection,
     wait_writable,
@@ -29,7 +28,7 @@ from trio.lowlevel import (
 from ._native import ffi, lib
 from .internals import SocketType, context
 from .operation import STOPPED
-from .sleep import sleep
+from .sleep import is_cancelled, sleep, yield_shielded
 from .sockets import connection_of, connections_of_run
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ ORIGINAL: Final[dict[str, Any]] = {
     "accept": trio.SocketListener.accept,
 }
 _RECEIVE_SIZE: Final = 65536
+_FEW_WOKEN: Final = 4
+"""By a tick: with more, one system call for all their sends costs less than one for each."""
 _ACCEPT: Final = 13
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
@@ -62,13 +63,21 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
     )
     if (
         connection is None
-        or not connection.quiet
         or connection.runner is not context.runner
-        or (max_bytes is not None and max_bytes < 1)
+        or (max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1))
     ):
         return await _receive(self, max_bytes)
+    task = context.task
+    if not connection.quiet:
+        if not connection.ahead or is_cancelled(task):
+            return await _receive(self, max_bytes)
+        task._cancel_points += 1
+        taken = connection.take(_RECEIVE_SIZE if max_bytes is None else max_bytes)
+        if not (connection.run.budget and connection.run.may_go_on()):
+            await yield_shielded()
+        return taken
     connection.quiet = False
-    connection.task = context.task
+    connection.task = task
     try:
         await sleep(connection.message)
         data = connection.data
@@ -102,26 +111,26 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
     if connection is None or not data or trio_socket._did_shutdown_SHUT_WR:
         await ORIGINAL["send_all"](self, data)
         return
-    with self._send_conflict_detector:
-        run = connection.run
-        if run.manager.is_waited_for_to_write(connection.fd):
+    detector = self._send_conflict_detector
+    if detector._held:
+        raise trio.BusyResourceError(detector._msg)
+    detector._held = True
+    try:
+        run, task = connection.run, context.task
+        if connection.fd in run.writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         if type(data) is not bytes:
             await _send_view(trio_socket._sock, connection, data)
             return
-        if run.budget:
-            await checkpoint_if_cancelled()
-            sent = _try_to_send(connection, trio_socket._sock, data)
-            if sent == len(data):
-                if not run.may_go_on():
-                    await cancel_shielded_checkpoint()
-                return
-            if sent:
-                await _send_rest(trio_socket._sock, connection, data, sent)
-                return
+        if (
+            run.budget
+            and run.woken <= _FEW_WOKEN
+            and await _send_at_once(trio_socket._sock, connection, data)
+        ):
+            return
         sender = connection.sender or connection.new_sender()
         sender.held = data
-        sender.task = context.task
+        sender.task = task
         slot = sender.slot = _send(run.core, connection.fd, data, len(data))
         if slot < 0:
             run.manager.refuse(connection.fd, slot)
@@ -131,20 +140,38 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             sender.held = sender.raise_cancel = None
         else:
             await _send_rest(trio_socket._sock, connection, data, sender.result)
+    finally:
+        detector._held = False
 
 
 async def _send_view(
     sock: socket.socket, connection: Connection, data: bytes | bytearray | memoryview
 ) -> None:
     with memoryview(data) as view, view.cast("B") as memory:
-        sent = 0
-        if connection.run.budget:
-            await checkpoint_if_cancelled()
-            sent = _try_to_send(connection, sock, memory)
-        if sent == len(memory):
-            await connection.run.end_checkpoint()
-        else:
-            await _send_rest(sock, connection, memory, sent)
+        run = connection.run
+        at_once = run.budget and run.woken <= _FEW_WOKEN
+        if not (at_once and await _send_at_once(sock, connection, memory)):
+            await _send_rest(sock, connection, memory, 0)
+
+
+async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:
+    """Tries; if a part was sent, sends the rest. False if there was no room."""
+    task = context.task
+    if is_cancelled(task):
+        await checkpoint_if_cancelled()
+    task._cancel_points += 1
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        return False
+    except OSError as met:
+        error = connection.reason(met)
+        raise _broken(error) from error
+    if sent < len(data):
+        await _send_rest(sock, connection, data, sent)
+    elif not connection.run.may_go_on():
+        await yield_shielded()
+    return True
 
 
 async def _send_rest(
@@ -187,16 +214,6 @@ def _progress(connection: Connection, sender: Sender, result: int) -> int:
     if connection.closed:
         raise trio.ClosedResourceError("another task closed this fd")
     return max(0, result)
-
-
-def _try_to_send(connection: Connection, sock: socket.socket, data: bytes | memoryview) -> int:
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        return 0
-    except OSError as met:
-        error = connection.reason(met)
-        raise _broken(error) from error
 
 
 def _broken(error: OSError) -> Exception:
