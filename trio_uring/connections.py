@@ -8,6 +8,7 @@ is pending would keep it open.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,8 @@ from .operation import Operation
 from .sleep import READY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.lowlevel import Task
 
     from .connection import SocketReference
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 _ACCEPT: Final = 13
 _ACCEPTED: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+# Those of `socket.socket` make an enumeration's member each time, which takes ten times as long.
+type_of: Final[Callable[[socket.socket], int]] = _socket.socket.type.__get__
+family_of: Final[Callable[[socket.socket], int]] = _socket.socket.family.__get__
 
 
 class Connections:
@@ -83,13 +89,14 @@ class Connections:
         if connection is None:
             if "_uring_excluded" in trio_socket.__dict__:
                 return None
-            if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
+            family = family_of(sock)
+            if type_of(sock) != socket.SOCK_STREAM or family not in _FAMILIES:
                 trio_socket._uring_excluded = True
                 return None
             if not self.memory:
                 self._provide()
             runner = internals.context.runner
-            exact = sock.family == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
+            exact = family == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
             earlier: Connection | None = trio_socket.__dict__.get("_uring")
             if earlier is not None and earlier.sock() is sock:
