@@ -7,6 +7,8 @@ In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they a
 - `send_all` is one submission from the caller's memory, which the kernel sends whole,
   however often it has to wait for room. It rides along with the tick's one system call.
   With a `RingOptions.checkpoint_budget` the socket is tried at once while few tasks run.
+  None is by zero-copy: through the loopback interface, the only one that was measured, the
+  kernel copies all the same, and a send of 256 KiB to 4 MiB took twice as long (Linux 6.18).
 - `aclose` is Trio's, with a cheaper checkpoint.
 - `accept` is one submission for each call: no connection is accepted that nobody asked for.
 """
