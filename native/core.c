@@ -422,6 +422,13 @@ int tu_receive(tu_core *core, int fd, uint32_t length)
 	return tu_operations_receive(&core->operations, &core->ring, fd, length);
 }
 
+int tu_accept(tu_core *core, int fd, int multishot)
+{
+	if (!core->ring.open)
+		return -EBADF;
+	return tu_operations_accept(&core->operations, &core->ring, fd, multishot);
+}
+
 int tu_flush(tu_core *core)
 {
 	return core->ring.open ? tu_ring_flush(&core->ring) : 0;

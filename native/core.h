@@ -77,6 +77,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length);
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
+int tu_accept(tu_core *core, int fd, int multishot);
 int tu_flush(tu_core *core);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);

@@ -15,15 +15,17 @@
 /* What a readiness operation waits for, and the kind of its event. */
 #define TU_READ ...
 #define TU_WRITE ...
-/* The kinds of the events of a caller's operation and of a receive. */
+/* The kinds of the events of a caller's operation, of a receive and of an accept. */
 #define TU_OPERATION ...
 #define TU_RECEIVE ...
+#define TU_ACCEPT ...
 
 typedef struct {
 	int32_t kind;
-	int32_t key;    /* the descriptor; a caller's operation's or a receive's slot */
+	int32_t key;    /* the descriptor; of the kinds from TU_OPERATION on, the slot */
 	int32_t result; /* poll(2) events, or the operation's result; or -errno */
-	int32_t detail; /* a receive's: 1 if more will come, and 2 * (1 + the number of its buffer) */
+	int32_t detail; /* a receive's or an accept's: 1 if more will come; and a receive's:
+	                   2 * (1 + the number of its buffer) */
 } tu_event;
 
 typedef struct {
@@ -110,6 +112,11 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length);
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
+
+/* Accepts connections, whose descriptors are the results: non-blocking, and closed in a
+ * program that is executed. Returns a slot, > 0. One event will come or, multishot, events
+ * come until one says that no more will: after an error, or `tu_cancel`. */
+int tu_accept(tu_core *core, int fd, int multishot);
 
 /* Has the kernel act on everything that is queued, cancels among them. */
 int tu_flush(tu_core *core);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define FIRST_CAPACITY 64
@@ -139,6 +140,21 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = TU_BUFFER_GROUP;
+	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	return slot;
+}
+
+int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot)
+{
+	struct io_uring_sqe *sqe;
+	int slot = acquire(operations, ring, TU_ACCEPT, fd, &sqe);
+
+	if (slot < 0)
+		return slot;
+	if (multishot)
+		io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	else
+		io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
 	return slot;
 }
@@ -289,20 +305,20 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	return true;
 }
 
-static bool opens(uint8_t opcode)
+static bool opens(const struct tu_operation *operation)
 {
-	return opcode == IORING_OP_OPENAT || opcode == IORING_OP_ACCEPT;
+	return operation->kind == TU_ACCEPT ||
+	       (operation->kind == TU_OPERATION && operation->opcode == IORING_OP_OPENAT);
 }
 
 void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion)
 {
 	uint32_t slot = (uint32_t)completion->user_data;
 
-	if (!is_current(operations, completion->user_data) || !is_answered(operations->slots[slot].kind) ||
-	    (completion->flags & IORING_CQE_F_MORE))
+	if (!is_current(operations, completion->user_data) || !is_answered(operations->slots[slot].kind))
 		return;
-	if (operations->slots[slot].kind == TU_OPERATION && opens(operations->slots[slot].opcode) &&
-	    completion->res >= 0)
+	if (opens(&operations->slots[slot]) && completion->res >= 0)
 		close(completion->res);
-	release(operations, slot);
+	if (!(completion->flags & IORING_CQE_F_MORE))
+		release(operations, slot);
 }

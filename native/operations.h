@@ -13,8 +13,8 @@
  *   DOOMED    a poll, and the queue was full      FREE, by its completion or at the next tick,
  *             when it was to be cancelled         which tries again to cancel it
  *
- * A caller's operation and a receive, which may have memory with the kernel, are ARMED
- * as well. Their last completion alone makes them FREE, and each is an event. A cancel
+ * A caller's operation, a receive and an accept are ARMED as well: the kernel may write to
+ * memory for them, or open descriptors. Their last completion alone makes them FREE, and each is an event. A cancel
  * only asks: it leaves them as they are, or DOOMED until the next tick has asked.
  *
  * EDGE exists because a poll always reports POLLRDHUP: once the peer has shut
@@ -35,7 +35,7 @@
 #include "ring.h"
 
 /* From TU_OPERATION on: answered, whatever happens, and waited for at the end. */
-enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4 };
+enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4, TU_ACCEPT = 5 };
 
 enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_DOOMED };
 
@@ -57,7 +57,7 @@ struct tu_operations {
 	uint32_t first_free;
 	uint32_t in_flight;
 	uint32_t doomed;
-	uint32_t pinned; /* callers' operations and receives */
+	uint32_t pinned; /* all that is answered */
 };
 
 /* The fields of a submission entry that a caller's operation fills in. */
@@ -92,7 +92,10 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
  * or, with length 0, multishot. */
 int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length);
 
-/* Whether a caller's operation or a receive is gone: the kernel never knew of it.
+/* The slot of an accept, or -errno: of one connection or, multishot, of all that come. */
+int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot);
+
+/* Whether a caller's operation, a receive or an accept is gone: the kernel never knew of it.
  * Otherwise its last completion will come, cancelled or not, or has come already. */
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
@@ -108,8 +111,8 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
 			    const struct io_uring_cqe *completion, tu_event *event, bool *flush);
 
-/* Takes in the completion of a caller's operation or a receive when nobody will hear of
- * it: what it has opened is closed. */
+/* Takes in the completion of what is answered when nobody will hear of it: what it has
+ * opened is closed. */
 void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion);
 
 #endif

@@ -9,35 +9,26 @@ is pending would keep it open.
 from __future__ import annotations
 
 import _socket
-import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-from trio.lowlevel import (
-    cancel_shielded_checkpoint,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import cancel_shielded_checkpoint
 
 from . import internals
 from ._native import ffi, lib
+from .accepting import Acceptors
 from .connection import Connection
-from .operation import Operation
-from .sleep import READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio.lowlevel import Task
 
+    from .accepting import Acceptor
     from .connection import SocketReference
     from .manager import UringManager
     from .options import RingOptions
 
-_ACCEPT: Final = 13
-_ACCEPTED: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 # Those of `socket.socket` make an enumeration's member each time, which takes ten times as long.
 type_of: Final[Callable[[socket.socket], int]] = _socket.socket.type.__get__
@@ -57,10 +48,10 @@ class Connections:
         self.usable = usable
         """Whether sockets are to work by completions at all."""
         self.by_fd: dict[int, Connection] = {}
-        self._accepts: dict[int, Operation] = {}
+        self.acceptors = Acceptors(self, options.accept_ahead)
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
-        self.unsettled: list[Connection] = []
+        self.unsettled: list[Connection | Acceptor] = []
         """To be looked at when all events of a tick are processed."""
         self.buffer_size = options.buffer_size
         self.memory = memoryview(b"")
@@ -113,58 +104,25 @@ class Connections:
 
     def forsake(self, reference: SocketReference) -> None:
         """The socket was collected: on any thread, at any moment."""
-        connection = self.by_fd.get(reference.fd)
-        if connection is not None and connection.sock is reference:
-            connection.forsaken = True
-            self.unsettled.append(connection)
-            self.manager.force_wakeup()
-
-    # Listening sockets
-
-    def may_accept(self, fd: int) -> bool:
-        """Not if it is closed, nor while another task waits for it."""
-        return fd >= 0 and fd not in self._accepts and fd not in self.readers
-
-    def is_accepting(self, fd: int) -> bool:
-        return fd in self._accepts
-
-    async def accept(self, fd: int) -> int:
-        """One connection: its descriptor, non-blocking and not inherited; or -errno."""
-        slot = lib.tu_submit(self.core, _ACCEPT, fd, ffi.NULL, 0, 0, _ACCEPTED, 0)
-        if slot < 0:
-            self.manager.refuse(fd, slot)
-        operation = Operation(self.manager, current_task(), slot, None)
-        self.manager.operations[slot] = self._accepts[fd] = operation
-        try:
-            await wait_task_rescheduled(operation.abort)
-        finally:
-            closed = self._accepts.get(fd) is not operation
-            if not closed:
-                del self._accepts[fd]
-        result = operation.outcome()
-        if closed and result < 0:
-            raise trio.ClosedResourceError("another task closed this fd")
-        return result
+        for known in (self.by_fd.get(reference.fd), self.acceptors.by_fd.get(reference.fd)):
+            if known is not None and known.sock is reference:
+                known.forsaken = True
+                self.unsettled.append(known)
+                self.manager.force_wakeup()
 
     def notify_closing(self, fd: int) -> None:
         """Afterwards the ring holds no reference to the file."""
         connection = self.by_fd.get(fd)
         if connection is not None:
             self.drop(connection)
-        operation = self._accepts.pop(fd, None)
-        if operation is None or self.operations.get(operation.slot) is not operation:
-            return  # it has completed, and its slot may be another operation's
-        if lib.tu_cancel(self.core, operation.slot):
-            del self.operations[operation.slot]
-            operation.result = -errno.ECANCELED
-            reschedule(operation.task, READY)
-        else:
-            lib.tu_flush(self.core)
+        acceptor = self.acceptors.by_fd.get(fd)
+        if acceptor is not None:
+            self.acceptors.drop(acceptor)
 
     def tasks_receiving(self) -> int:
         """Accepting ones too."""
         receiving = sum(connection.task is not None for connection in self.by_fd.values())
-        return receiving + len(self._accepts)
+        return receiving + self.acceptors.tasks_accepting()
 
     def tasks_sending(self) -> int:
         return sum(connection.is_sending for connection in self.by_fd.values())
@@ -199,6 +157,7 @@ class Connections:
 
     def end(self) -> None:
         """The run's last tick is over: what was received meanwhile is kept for another run."""
+        self.acceptors.end()
         for connection in list(self.receivers.values()):
             connection.end_run()
         while self.receivers:

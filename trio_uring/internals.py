@@ -20,6 +20,7 @@ _core._traps.WaitTaskRescheduled,           what a task that sleeps, or only yie
 CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
 ._did_shutdown_SHUT_WR
+_socket._SocketType._resolve_address_nocp   the address that `connect` means
 ==========================================  ==========================================
 
 The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
@@ -79,7 +80,9 @@ _MANAGER_METHODS = (
     "close",
 )
 _SOCKET_METHODS = (
+    "_resolve_address_nocp",
     "accept",
+    "connect",
     "detach",
     "dup",
     "fileno",

@@ -95,6 +95,7 @@ _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
 _OPERATION: Final = lib.TU_OPERATION
 _RECEIVE: Final = lib.TU_RECEIVE
+_ACCEPT: Final = lib.TU_ACCEPT
 _EVENT: Final = Struct("=iiii")
 _EVENT_SIZE: Final = _EVENT.size
 _iter_unpack = _EVENT.iter_unpack
@@ -135,8 +136,8 @@ class UringStatistics:
     skipped: int
     """Ticks for which none was needed."""
     multishot_terminations: int
-    """Multishot receives that have ended: with their connection, for want of buffers, or
-    since too much was read ahead."""
+    """Multishot receives and accepts that have ended: with their socket, with an error, for
+    want of buffers, or since too much was read or accepted ahead."""
     buffer_shortages: int
     """Receives that found no buffer left (ENOBUFS), and were repeated."""
     bytes_read_ahead: int
@@ -210,6 +211,9 @@ class UringManager:
                         del receivers[fd]
                         connection.finish(result)
                     continue
+                if kind == _ACCEPT:
+                    connections.acceptors.complete(fd, result, more=bool(detail))
+                    continue
                 task = (self.readers if kind == _READ else self.writers).pop(fd, None)
                 if task is None:  # cancelled by an instrument, since the tick
                     continue
@@ -272,13 +276,14 @@ class UringManager:
             fd = fd.fileno()
         if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        if self.connections.is_accepting(fd):
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
-        if (connection := self.connections.by_fd.get(fd)) is not None:
-            if connection.task is not None:
+        connections = self.connections
+        for known in (connections.by_fd.get(fd), connections.acceptors.by_fd.get(fd)):
+            if known is None:
+                continue
+            if known.task is not None:
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
-            connection.make_way()
-            if connection.readable:
+            known.make_way()
+            if known.readable:
                 return checkpoint()
         task = current_task()
         slot = _poll_add(self.core, fd, _READ)

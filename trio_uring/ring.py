@@ -50,7 +50,9 @@ def open_ring(options: RingOptions) -> Ring:
     while True:
         core, error = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if core is not None:
-            return Ring(core, _in_use(core, off), options)
+            ring = Ring(core, _in_use(core, off), options)
+            _check_accept_ahead(ring)
+            return ring
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
@@ -107,6 +109,22 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
                 f"Use Linux {feature.since} or newer",
             )
     return features.in_use(statistics.setup_flags, statistics.features, off)
+
+
+def _check_accept_ahead(ring: Ring) -> None:
+    if not ring.options.accept_ahead or "completions" in ring.flags:
+        return
+    ring.release()
+    completions = next(feature for feature in features.FEATURES if feature.name == "completions")
+    if completions.is_in(0):
+        raise UringUnavailableError(
+            "RingOptions.accept_ahead needs completions, which are switched off",
+            "Leave completions on, or accept_ahead at 0",
+        )
+    raise UringUnavailableError(
+        f"RingOptions.accept_ahead needs completions, which this kernel ({os.uname().release}) has not",
+        f"Leave accept_ahead at 0, or use Linux {completions.since} or newer",
+    )
 
 
 def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:

@@ -5,8 +5,8 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-So are methods of Trio's sockets and streams (sockets.py, streams.py): `_METHODS` is the
-table of all that is replaced. They call Trio's own for whatever is not ours.
+So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py):
+`_METHODS` is the table of all that is replaced. They call Trio's own for whatever is not ours.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
+from . import connecting, sockets, streams
 from . import ring as ring_module
-from . import sockets, streams
 from .errors import UringFallbackWarning, UringUnavailableError
 from .internals import SocketType, check_trio, trio_run
 from .manager import UringManager
@@ -242,7 +242,11 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     return runner
 
 
-_METHODS: dict[type, dict[str, Any]] = {SocketType: sockets.REPLACEMENTS, **streams.REPLACEMENTS}
+_METHODS: dict[type, dict[str, Any]] = {
+    SocketType: {**sockets.REPLACEMENTS, **connecting.REPLACEMENTS},
+    trio.SocketListener: connecting.LISTENER_REPLACEMENTS,
+    **streams.REPLACEMENTS,
+}
 _ORIGINAL_METHODS = {
     owner: {name: getattr(owner, name) for name in functions} for owner, functions in _METHODS.items()
 }

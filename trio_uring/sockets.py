@@ -10,7 +10,8 @@ call that receives.
 | recv, recv_into | of a stream socket, without flags |
 | send | tried at once, as by Trio |
 | recvfrom, recvmsg and their kin; any flag | what was read ahead, or else by readiness |
-| fileno, detach, dup, ``wait_readable`` | let others read: nothing is read ahead any more |
+| fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
+| connect, accept | connecting.py |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
     from types import TracebackType
 
+    from .accepting import Acceptor
     from .connection import Connection
     from .connections import Connections
 
@@ -185,9 +187,11 @@ async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int
 def fileno(self: Any) -> int:
     """Whoever asks for the descriptor may read from it."""
     self._uring_exact = True
-    connection = connection_of_known(self)
+    connection, acceptor = connection_of_known(self), acceptor_of_known(self)
     if connection is not None:
         connection.make_way()
+    if acceptor is not None:
+        acceptor.make_way()
     return self._sock.fileno()  # type: ignore[no-any-return]
 
 
@@ -197,14 +201,15 @@ def is_readable(self: Any) -> bool:
         connection.make_way()
         if connection.readable:
             return True
+    acceptor = acceptor_of_known(self)
+    if acceptor is not None and acceptor.readable:
+        return True
     return ORIGINAL["is_readable"](self)  # type: ignore[no-any-return]
 
 
 def detach(self: Any) -> int:
     _give_away(self, "detach")
-    connection = connection_of_known(self)
-    if connection is not None:
-        connection.run.drop(connection)
+    _drop(self)
     return self._sock.detach()  # type: ignore[no-any-return]
 
 
@@ -215,10 +220,19 @@ def dup(self: Any) -> Any:
         connection = connection_of(trio_socket)
         if connection is not None:
             connection.make_way()
+        trio_socket._uring_exact = True
     return duplicate
 
 
 def _give_away(trio_socket: Any, what: str) -> None:
+    acceptor = acceptor_of_known(trio_socket)
+    if acceptor is not None:
+        acceptor.make_way()
+        if acceptor.ahead:
+            raise RuntimeError(
+                f"{what}: {acceptor.ahead} connections were accepted ahead from this socket, which its new "
+                f"owner would miss; accept them first, or call fileno() before you accept"
+            )
     connection = connection_of_known(trio_socket)
     if connection is None:
         return
@@ -233,10 +247,16 @@ def _give_away(trio_socket: Any, what: str) -> None:
 def leave(
     self: Any, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
 ) -> None:
-    connection = connection_of_known(self)
+    _drop(self)
+    self._sock.__exit__(kind, value, traceback)
+
+
+def _drop(trio_socket: Any) -> None:
+    connection, acceptor = connection_of_known(trio_socket), acceptor_of_known(trio_socket)
     if connection is not None:
         connection.run.drop(connection)
-    self._sock.__exit__(kind, value, traceback)
+    if acceptor is not None:
+        acceptor.acceptors.drop(acceptor)
 
 
 def connection_of_known(trio_socket: Any) -> Connection | None:
@@ -250,6 +270,14 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
         if connection is None or not connection.is_of(trio_socket._sock):
             return None
     return None if connection.closed else connection
+
+
+def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
+    """What accepts for the socket in the run that calls, if something does."""
+    connections = connections_of_run()
+    if connections is None or not connections.acceptors.by_fd:
+        return None
+    return connections.acceptors.known(trio_socket)
 
 
 REPLACEMENTS = {

@@ -1,5 +1,5 @@
-"""`trio.SocketStream` and `trio.SocketListener` by completions: what their methods are
-replaced by while runs are on io_uring.
+"""`trio.SocketStream` by completions: what its methods are replaced by while runs are on
+io_uring.
 
 In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they are Trio's.
 
@@ -10,7 +10,6 @@ In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they a
   None is by zero-copy: through the loopback interface, the only one that was measured, the
   kernel copies all the same, and a send of 256 KiB to 4 MiB took twice as long (Linux 6.18).
 - `aclose` is Trio's, with a cheaper checkpoint.
-- `accept` is one submission for each call: no connection is accepted that nobody asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -31,17 +29,16 @@ from trio.lowlevel import (
 )
 
 from ._native import ffi, lib
-from .connections import family_of, type_of
 from .internals import SocketType, context
 from .operation import STOPPED
 from .sleep import is_cancelled, sleep, yield_shielded
 from .sockets import connection_of, connections_of_run
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from .connection import Connection, Sender
-    from .connections import Connections
 
 _send = lib.tu_send
 _from_buffer = ffi.from_buffer
@@ -51,12 +48,10 @@ ORIGINAL: Final[dict[str, Any]] = {
     "send_all": trio.SocketStream.send_all,
     "wait_send_all_might_not_block": trio.SocketStream.wait_send_all_might_not_block,
     "aclose": trio.SocketStream.aclose,
-    "accept": trio.SocketListener.accept,
 }
 _RECEIVE_SIZE: Final = 65536
 _FEW_WOKEN: Final = 4
 """By a tick: with more, one system call for all their sends costs less than one for each."""
-_ACCEPT: Final = 13
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 
@@ -260,30 +255,6 @@ def _raise_at_once(_: object) -> Abort:
     return Abort.SUCCEEDED
 
 
-@enable_ki_protection
-async def accept(self: trio.SocketListener) -> trio.SocketStream:
-    trio_socket: Any = self.socket
-    connections = _accepts_for(trio_socket)
-    if connections is None:
-        return await ORIGINAL["accept"](self)  # type: ignore[no-any-return]
-    sock: socket.socket = trio_socket._sock
-    result = await connections.accept(sock.fileno())
-    if result < 0:  # Trio knows which errors are to be passed over, and meets the others again.
-        return await ORIGINAL["accept"](self)  # type: ignore[no-any-return]
-    accepted = socket.socket(family_of(sock), type_of(sock), sock.proto, result)
-    return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-
-
-def _accepts_for(trio_socket: Any) -> Connections | None:
-    """What accepts for a socket; None: Trio's own method does."""
-    if type(trio_socket) is not SocketType:
-        return None
-    connections = connections_of_run()
-    if connections is None or not connections.may_accept(trio_socket._sock.fileno()):
-        return None
-    return connections
-
-
 REPLACEMENTS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
     trio.SocketStream: {
         "receive_some": receive_some,
@@ -291,7 +262,6 @@ REPLACEMENTS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
         "wait_send_all_might_not_block": wait_send_all_might_not_block,
         "aclose": aclose,
     },
-    trio.SocketListener: {"accept": accept},
 }
 for _functions in REPLACEMENTS.values():
     for _name, _function in _functions.items():
