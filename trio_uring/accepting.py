@@ -210,11 +210,12 @@ class Acceptor:
         self.closed = True
         while self._ahead:
             self._turn_away(self._ahead.popleft())
-        if self.task is not None:
+        task, cancel = self.task, self._raise_cancel
+        self.task = self._raise_cancel = None
+        if task is not None:
             closed = outcome.Error(trio.ClosedResourceError("another task closed this fd"))
-            cancel = self._raise_cancel  # if it was cancelled before, it is told that
-            reschedule(self.task, outcome.capture(cancel) if cancel is not None else closed)
-            self.task = self._raise_cancel = None
+            # If it was cancelled before, it is told that.
+            reschedule(task, outcome.capture(cancel) if cancel is not None else closed)
         self.message = None  # it refers back to us
         if not self._slot:
             return False
@@ -233,13 +234,14 @@ class Acceptor:
             self._deliver(socket.socket(*self._kind, fileno=result))
         elif self.task is None:
             return
-        elif result in STOPPED and self._raise_cancel is not None:
-            reschedule(self.task, outcome.capture(self._raise_cancel))
-            self.task = self._raise_cancel = None
-        elif result in STOPPED:
+        elif result not in STOPPED:
+            self._wake(result)
+        elif self._raise_cancel is None:
             self.run.unsettled.append(self)
         else:
-            self._wake(result)
+            task, cancelled = self.task, outcome.capture(self._raise_cancel)
+            self.task = self._raise_cancel = None
+            reschedule(task, cancelled)
 
     def settle(self) -> None:
         if self.forsaken:

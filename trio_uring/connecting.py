@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from .accepting import Acceptor
 
 _accept_stream: Final = trio.SocketListener.accept
-_UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
 _SYN_SENT: Final = b"\2"
 _SO_PEERNAME: Final = 28
 # What io_uring may answer and accept(2) does not.
@@ -53,22 +52,20 @@ async def connect(self: Any, address: Any) -> None:
     try:
         address = await self._resolve_address_nocp(address, local=False)
         await checkpoint_if_cancelled()
+        under_way = False
         try:
-            error = sock.connect_ex(address)
-        except BaseException:
-            await cancel_shielded_checkpoint()
-            raise
-        if error in _UNDER_WAY and _is_under_way(sock):
+            sock.connect(address)
+            return
+        except BlockingIOError:
+            under_way = _is_under_way(sock)
+        finally:
+            if not under_way:
+                await cancel_shielded_checkpoint()
+        if under_way:
             await wait_writable(sock)
-        else:
-            await cancel_shielded_checkpoint()
     except trio.Cancelled:
         sock.close()  # nothing is known of it any more
         raise
-    if error not in _UNDER_WAY:
-        if error:
-            raise OSError(error, os.strerror(error))
-        return
     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
         raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
