@@ -1,4 +1,5 @@
-"""`SocketListener.accept`: one connection for each call, and none that nobody gets."""
+"""`SocketListener.accept` and `accept` of sockets: one connection for each call, and none that
+nobody gets. With an `accept_ahead` they show the same, but for whom they leave in the backlog."""
 
 from __future__ import annotations
 
@@ -7,16 +8,25 @@ import os
 import resource
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import Backend, every_backend, open_descriptors
+from equivalence import EPOLL, PATIENCE, RINGS, Backend, every_backend, open_descriptors
 from pairs import peer_socket, reset, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
+from trio_uring import RingOptions
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+every_way_to_accept = pytest.mark.parametrize(
+    "backend",
+    [EPOLL, *RINGS, Backend("accept ahead", RingOptions(accept_ahead=3))],
+    ids=lambda backend: backend.name.replace(" ", "-"),
+)
 
 
 async def listen() -> trio.SocketListener:
@@ -46,7 +56,7 @@ def test_each_call_gets_one_connection_and_the_others_stay_with_the_kernel(backe
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_what_is_accepted_is_as_trio_makes_it(
     backend: Backend, family: socket.AddressFamily, tmp_path: Path
@@ -71,6 +81,63 @@ def test_what_is_accepted_is_as_trio_makes_it(
     backend.run(main)
 
 
+@every_way_to_accept
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 0)),
+        (socket.AF_INET6, ("::1", 0)),
+        (socket.AF_UNIX, "listener"),
+        (socket.AF_UNIX, b"\0abstract"),
+    ],
+)
+@pytest.mark.usefixtures("playground")
+def test_a_socket_accepts_and_tells_the_address(
+    backend: Backend, family: socket.AddressFamily, address: Any
+) -> None:
+    async def main() -> None:
+        with trio.socket.socket(family) as sock:
+            await sock.bind(address)
+            sock.listen()
+            for bound in (False, True):
+                with socket.socket(family) as client:
+                    if bound and family is socket.AF_UNIX:
+                        client.bind("client")
+                    client.connect(sock.getsockname())
+                    accepted, peer = await sock.accept()
+                    assert peer == client.getsockname()
+                    assert type(peer) is type(client.getsockname())
+                    assert accepted.getpeername() == peer
+                    assert (accepted.family, accepted.type) == (family, socket.SOCK_STREAM)
+                    assert not accepted.get_inheritable()
+                    client.send(b"hello")
+                    assert await accepted.recv(10) == b"hello"
+                    accepted.close()
+
+    backend.run(main)
+
+
+@every_way_to_accept
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_socket_tells_the_address_of_a_connection_that_was_reset(backend: Backend, host: str) -> None:
+    async def main() -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with trio.socket.socket(family) as sock:
+            await sock.bind((host, 0))
+            sock.listen()
+            client = trio.socket.socket(family)
+            await client.connect(sock.getsockname())
+            address = client.getsockname()
+            reset(trio.SocketStream(client))
+            accepted, peer = await sock.accept()
+            assert peer == address
+            with pytest.raises(OSError, match="not connected"):
+                accepted.getpeername()
+            accepted.close()
+
+    backend.run(main)
+
+
 @every_backend
 def test_a_cancelled_accept_takes_no_connection(backend: Backend) -> None:
     async def main() -> None:
@@ -91,7 +158,7 @@ def test_a_cancelled_accept_takes_no_connection(backend: Backend) -> None:
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_a_connection_that_came_before_the_cancellation_is_not_lost(backend: Backend) -> None:
     """It is returned, or stays with the kernel."""
 
@@ -117,7 +184,7 @@ def test_a_connection_that_came_before_the_cancellation_is_not_lost(backend: Bac
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_closing_in_another_task_ends_it_and_frees_the_port(backend: Backend) -> None:
     async def main() -> None:
         listener = await listen()
@@ -140,7 +207,7 @@ def test_closing_in_another_task_ends_it_and_frees_the_port(backend: Backend) ->
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_a_second_task_is_told_that_it_is_busy(backend: Backend) -> None:
     async def main() -> None:
         async with await listen() as listener:
@@ -158,7 +225,7 @@ def test_a_second_task_is_told_that_it_is_busy(backend: Backend) -> None:
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_without_descriptors_it_is_an_error_and_the_connection_waits(backend: Backend) -> None:
     async def main() -> None:
         async with await listen() as listener:
@@ -185,7 +252,7 @@ def test_without_descriptors_it_is_an_error_and_the_connection_waits(backend: Ba
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_a_connection_that_was_reset_before_is_accepted_and_broken(backend: Backend) -> None:
     async def main() -> None:
         async with await listen() as listener:
@@ -198,7 +265,7 @@ def test_a_connection_that_was_reset_before_is_accepted_and_broken(backend: Back
     backend.run(main)
 
 
-@every_backend
+@every_way_to_accept
 def test_a_run_that_ends_while_a_task_accepts_frees_the_port(backend: Backend) -> None:
     async def main() -> trio.SocketListener:
         listener = await listen()
@@ -214,7 +281,7 @@ def test_a_run_that_ends_while_a_task_accepts_frees_the_port(backend: Backend) -
         other.listen()
 
 
-@every_backend
+@every_way_to_accept
 def test_a_socket_that_does_not_listen_is_refused(backend: Backend) -> None:
     async def main() -> None:
         with trio.socket.socket() as sock, pytest.raises(OSError, match="Invalid argument"):
@@ -248,14 +315,21 @@ def test_sockets_that_are_no_streams_keep_their_messages_apart(
     backend.run(main)
 
 
-@every_backend
-def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(backend: Backend) -> None:
+@every_way_to_accept
+@pytest.mark.parametrize("raw", [False, True])
+def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(
+    backend: Backend, raw: bool
+) -> None:
     """One tick brings a connection, and wakes one task that sends and one that closes the
     listener, half of the time before the task that accepts goes on."""
 
     async def accept(listener: trio.SocketListener) -> None:
-        with suppress(trio.ClosedResourceError):
-            await (await listener.accept()).aclose()
+        with suppress(trio.ClosedResourceError, OSError):
+            accepted = await (listener.socket.accept() if raw else listener.accept())
+            if isinstance(accepted, tuple):
+                accepted[0].close()
+            else:
+                await accepted.aclose()
 
     async def close_when_readable(sock: socket.socket, listener: trio.SocketListener) -> None:
         await trio.lowlevel.wait_readable(sock)
@@ -270,7 +344,7 @@ def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(back
         peer, stream = await tcp_pair()
         closing, close = socket.socketpair()
         sending, send = socket.socketpair()
-        with closing, close, sending, send, trio.fail_after(30):
+        with closing, close, sending, send:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(accept, listener)
                 nursery.start_soon(close_when_readable, closing, listener)
@@ -285,6 +359,28 @@ def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(back
 
     async def main() -> None:
         for _ in range(20):
-            await once()
+            await unless_it_sleeps_for_ever(once)
 
     backend.run(main)
+
+
+async def unless_it_sleeps_for_ever(call: Callable[[], Awaitable[None]]) -> None:
+    """Crashes the run if a task of ``call`` cannot even be cancelled."""
+    done = trio.Event()
+
+    async def watch() -> None:
+        with trio.CancelScope(shield=True), trio.move_on_after(PATIENCE):
+            await done.wait()
+            return
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await trio.lowlevel.wait_task_rescheduled(crash)
+
+    def crash(_: object) -> trio.lowlevel.Abort:
+        raise AssertionError("a task sleeps for ever")
+
+    trio.lowlevel.spawn_system_task(watch)
+    try:
+        await call()
+    finally:
+        done.set()
