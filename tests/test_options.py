@@ -34,6 +34,8 @@ WRONG: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("checkpoint_budget", -1, ValueError, ["-1", "at least 0"]),
     ("checkpoint_budget", 1.5, TypeError, ["1.5", "int"]),
     ("checkpoint_budget", True, TypeError, ["True", "int"]),
+    ("accept_ahead", -1, ValueError, ["-1", "at least 0", "connections"]),
+    ("accept_ahead", True, TypeError, ["True", "int"]),
     ("features", ["no_iowait"], TypeError, ["['no_iowait']", "mapping"]),
     ("features", "no_iowait", TypeError, ["'no_iowait'", "mapping"]),
     ("features", None, TypeError, ["None", "mapping"]),

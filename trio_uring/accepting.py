@@ -66,21 +66,16 @@ class Acceptors:
         sock: socket.socket = trio_socket._sock
         fd = sock.fileno()
         acceptor = self.by_fd.get(fd)
-        if acceptor is not None:
-            if acceptor.is_of(sock):
-                return acceptor
+        if acceptor is not None and not acceptor.is_of(sock):
             self.drop(acceptor)
-        if fd < 0 or sock.family not in _FAMILIES:
-            return None
-        exact = not self.ahead or "_uring_exact" in trio_socket.__dict__
-        acceptor = self.by_fd[fd] = Acceptor(self, sock, exact=exact)
+            acceptor = None
+        if acceptor is None:
+            if fd < 0 or sock.family not in _FAMILIES:
+                return None
+            exact = not self.ahead or "_uring_exact" in trio_socket.__dict__
+            acceptor = self.by_fd[fd] = Acceptor(self, sock, exact=exact)
+        trio_socket._uring_acceptor = acceptor
         return acceptor
-
-    def known(self, trio_socket: Any) -> Acceptor | None:
-        """What accepts for a socket, if something does."""
-        sock: socket.socket = trio_socket._sock
-        acceptor = self.by_fd.get(sock.fileno())
-        return acceptor if acceptor is not None and acceptor.is_of(sock) else None
 
     def drop(self, acceptor: Acceptor) -> None:
         """Afterwards the ring holds no reference to its file."""

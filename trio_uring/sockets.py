@@ -273,11 +273,16 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
 
 
 def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
-    """What accepts for the socket in the run that calls, if something does."""
-    connections = connections_of_run()
-    if connections is None or not connections.acceptors.by_fd:
-        return None
-    return connections.acceptors.known(trio_socket)
+    """What accepts for the socket, if something does, in whichever run."""
+    acceptor: Acceptor | None = trio_socket.__dict__.get("_uring_acceptor")
+    if acceptor is None:  # another Trio socket on the same descriptor may have one
+        connections = connections_of_run()
+        if connections is None or not connections.acceptors.by_fd:
+            return None
+        acceptor = connections.acceptors.by_fd.get(trio_socket._sock.fileno())
+        if acceptor is None or not acceptor.is_of(trio_socket._sock):
+            return None
+    return None if acceptor.closed else acceptor
 
 
 REPLACEMENTS = {

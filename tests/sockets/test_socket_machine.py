@@ -272,11 +272,15 @@ async def nothing_of(call: Awaitable[object]) -> Observation:
 
 
 accepting: st.SearchStrategy[str] = st.sampled_from(
-    ["accept", "accept", "connect", "connect", "cancel", "accept disturbed", "wait_readable", "close"]
+    [
+        *("accept", "accept raw", "connect", "connect by trio", "connect by trio", "accept disturbed"),
+        *("cancel", "wait_readable", "is_readable", "close"),
+    ]
 )
+ACCEPTING = [*RINGS[:2], Backend("accept ahead", RingOptions(accept_ahead=2))]
 
 
-@pytest.mark.parametrize("backend", RINGS[:2], ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", ACCEPTING, ids=lambda backend: backend.name)
 def test_listeners_show_what_they_show_on_epoll(backend: Backend) -> None:
     @settings(
         max_examples=EXAMPLES or 60,
@@ -295,58 +299,118 @@ def test_listeners_show_what_they_show_on_epoll(backend: Backend) -> None:
 
 async def observe_listener(program: list[str], moments: list[int]) -> list[Observation]:
     """What accepts show, each of which accepts the client whose turn it is."""
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.create_server(("127.0.0.1", 0))))
-    address = listener.socket.getsockname()
-    clients: list[socket.socket] = []
-    accepted: list[trio.SocketStream] = []
-    shown: list[Observation] = []
-    scopes: list[trio.CancelScope] = []
+    async with trio.open_nursery() as nursery:
+        state = Listening(nursery, moments)
+        shown = [await state.step(step) for step in [*program, "cancel", "close"]]
+    await state.talk()
+    return shown
 
-    async def accept() -> None:
-        stream = await listener.accept()
-        assert stream.socket.getpeername() == clients[len(accepted)].getsockname()
-        accepted.append(stream)
 
-    async def note(name: str, call: Callable[[], Awaitable[object]]) -> None:
-        scopes.append(trio.CancelScope())
-        with scopes[-1] as scope:
+class Listening:
+    """The steps; all but `cancel` do nothing to a listener that is closed, or show an error."""
+
+    def __init__(self, nursery: trio.Nursery, moments: list[int]) -> None:
+        self.nursery = nursery
+        self.moments = moments
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.address = sock.getsockname()
+        self.listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self.closed = False
+        self.clients: list[socket.socket] = []
+        self.accepted: list[trio.SocketStream] = []
+        self.scopes: list[trio.CancelScope] = []
+        self.ended: list[Observation] = []
+
+    async def step(self, step: str) -> Observation:
+        """What the step shows, and which calls have ended meanwhile."""
+        ended = self.ended = []
+        await getattr(self, step.replace(" ", "_"))()
+        await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.0005)
+        return step, len(self.accepted), *sorted(ended, key=repr)
+
+    async def accept(self) -> None:
+        self.call("accept", self.accept_one)
+
+    async def accept_raw(self) -> None:
+        self.call("accept raw", self.accept_one_raw)
+
+    async def accept_disturbed(self) -> None:
+        self.call("accept disturbed", self.accept_one_disturbed)
+
+    async def connect(self) -> None:
+        if not self.closed:
+            self.clients.append(socket.create_connection(self.address))
+
+    async def connect_by_trio(self) -> None:
+        self.call("connect", self.connect_one)
+
+    async def cancel(self) -> None:
+        for scope in self.scopes:
+            scope.cancel()
+
+    async def wait_readable(self) -> None:
+        if not self.closed:
+            self.call("wait", partial(trio.lowlevel.wait_readable, self.listener.socket))
+
+    async def is_readable(self) -> None:
+        if not self.closed:
+            self.ended.append(("is_readable", self.listener.socket.is_readable()))
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.listener.aclose()
+
+    # The calls
+
+    def call(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
+        self.scopes.append(trio.CancelScope())
+        self.nursery.start_soon(self.note, name, function, self.scopes[-1])
+
+    async def note(self, name: str, call: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+        with scope:
             try:
                 await call()
             except Exception as error:
-                shown.append((name, described(error)))
+                said = str(error).replace(str(self.address[1]), "its port")
+                self.ended.append((name, *described(error)[:2], said))
                 return
-        shown.append((name, "cancelled" if scope.cancelled_caught else "done"))
+        self.ended.append((name, "cancelled" if scope.cancelled_caught else "done"))
 
-    async def accept_disturbed() -> None:
+    async def accept_one(self) -> None:
+        self.take(await self.listener.accept())
+
+    async def accept_one_raw(self) -> None:
+        sock, address = await self.listener.socket.accept()
+        assert sock.getpeername() == address
+        self.take(trio.SocketStream(sock))
+
+    async def accept_one_disturbed(self) -> None:
         """One accept, however often it has to be called."""
-        before = len(accepted)
-        for steps in moments:
-            await disturbed(accept, steps)
-            if len(accepted) > before:
+        before = len(self.accepted)
+        for steps in self.moments:
+            await disturbed(self.accept_one, steps)
+            if len(self.accepted) > before:
                 return
-        await accept()
+        await self.accept_one()
 
-    async with trio.open_nursery() as nursery:
-        for step in [*program, "cancel", "close"]:
-            if step in ("accept", "accept disturbed"):
-                nursery.start_soon(note, step, accept if step == "accept" else accept_disturbed)
-            elif step == "wait_readable" and listener.socket.fileno() >= 0:
-                nursery.start_soon(note, step, partial(trio.lowlevel.wait_readable, listener.socket))
-            elif step == "connect" and listener.socket.fileno() >= 0:
-                clients.append(socket.create_connection(address))
-            elif step == "cancel":
-                for scope in scopes:
-                    scope.cancel()
-            elif step == "close":
-                await listener.aclose()
-            await wait_all_tasks_blocked()
-            await wait_all_tasks_blocked(0.0005)
-            shown.append((step, len(accepted)))
-    for client, stream in zip(clients, accepted, strict=False):
-        client.sendall(b"hello")
-        assert await stream.receive_some() == b"hello"
-    for client in clients:
-        client.close()
-    for stream in accepted:
-        await stream.aclose()
-    return shown
+    def take(self, stream: trio.SocketStream) -> None:
+        assert stream.socket.getpeername() == self.clients[len(self.accepted)].getsockname()
+        self.accepted.append(stream)
+
+    async def connect_one(self) -> None:
+        sock = trio.socket.socket()
+        self.clients.append(sock._sock)  # type: ignore[attr-defined]
+        try:
+            await sock.connect(self.address)
+        except OSError:
+            self.clients.pop().close()
+            raise
+
+    async def talk(self) -> None:
+        for client, stream in zip(self.clients, self.accepted, strict=False):
+            client.send(b"hello")
+            assert await stream.receive_some() == b"hello"
+            await stream.aclose()
+        for client in self.clients:
+            client.close()
