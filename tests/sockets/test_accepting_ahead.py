@@ -288,6 +288,7 @@ def test_a_crashed_run_leaves_nobody_open(backend: Backend) -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(trio.TrioInternalError):
             backend.run(main)
+        gc.collect()
     listener, *clients = held
     close_all(clients)
     listener.socket._sock.close()
