@@ -56,7 +56,9 @@ _TRY_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
 async def connect(self: Any, address: Any) -> None:
-    if type(self) is not SocketType or connections_of_run() is None:
+    # A socket of another class may have a `connect` of its own, which is to be asked.
+    is_plain = type(self) is SocketType and type(self._sock) is socket.socket
+    if not is_plain or connections_of_run() is None:
         await ORIGINAL["connect"](self, address)
         return
     sock: socket.socket = self._sock
