@@ -29,14 +29,20 @@ from trio_uring.internals import SocketType
 from trio_uring.manager import UringManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import outcome
 
-ENDINGS: dict[str, Callable[[trio.SocketStream], object]] = {
-    "close": lambda stream: stream.socket.close(),
-    "with": lambda stream: stream.socket.__exit__(None, None, None),
-}
+pytestmark = pytest.mark.usefixtures("no_hanging")
+
+
+async def close(stream: trio.SocketStream) -> None:
+    stream.socket.close()
+
+
+async def leave(stream: trio.SocketStream) -> None:
+    with stream.socket:
+        pass
 
 
 @every_ring
@@ -54,24 +60,13 @@ def test_an_idle_connection_has_a_receive_pending_and_its_tasks_none(backend: Ba
 
 
 @every_backend
-@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("end", [close, leave, trio.SocketStream.aclose])
 def test_the_peer_sees_the_end_when_the_call_returns(
-    backend: Backend, end: Callable[[trio.SocketStream], object]
+    backend: Backend, end: Callable[[trio.SocketStream], Awaitable[None]]
 ) -> None:
     async def main() -> bool:
         peer, stream = await armed_pair()
-        end(stream)
-        async with peer:
-            return sees_end(peer)
-
-    assert backend.run(main)
-
-
-@every_backend
-def test_the_peer_sees_the_end_after_aclose(backend: Backend) -> None:
-    async def main() -> bool:
-        peer, stream = await armed_pair()
-        await stream.aclose()
+        await end(stream)
         async with peer:
             return sees_end(peer)
 
@@ -115,10 +110,16 @@ def test_data_that_nobody_read_makes_closing_a_reset_or_an_end(backend: Backend)
 
 @every_backend
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_connection_that_is_collected_sends_its_end(backend: Backend) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on another thread"])
+def test_a_connection_that_is_collected_sends_its_end(backend: Backend, elsewhere: bool) -> None:
     async def main() -> bytes:
         peer, stream = await armed_pair()
+        held = [stream]
         del stream
+        if elsewhere:
+            threading.Thread(target=held.clear).start()
+        else:
+            held.clear()
         async with peer:
             return bytes(await peer.receive_some())
 
@@ -134,23 +135,6 @@ def test_a_connection_that_is_collected_is_warned_of(backend: Backend) -> None:
                 del stream
 
     backend.run(main)
-
-
-@every_backend
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_connection_that_is_collected_on_another_thread_sends_its_end(backend: Backend) -> None:
-    async def main() -> bytes:
-        peer, stream = await armed_pair()
-        held = [stream]
-        del stream
-        thread = threading.Thread(target=held.clear)
-        thread.start()
-        async with peer:
-            data = bytes(await peer.receive_some())
-        thread.join()
-        return data
-
-    assert backend.run(main) == b""
 
 
 @every_backend
