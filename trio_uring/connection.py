@@ -204,6 +204,14 @@ class Connection:
         end, self._end = self._end, None
         return OSError(-end, os.strerror(-end))
 
+    def take_error(self) -> int:
+        """The errno that a receive would be told; 0 if the kernel is to be asked."""
+        self.make_way()
+        if not self._end:
+            return 0
+        end, self._end = self._end, None
+        return -end
+
     def peek(self, length: int) -> bytes:
         """What was read ahead; it stays so."""
         return b"".join(self._ahead)[:length]

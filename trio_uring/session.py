@@ -5,7 +5,7 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-So are methods of Trio's sockets and streams (sockets.py, streams.py): `_METHODS` is the
+So are methods of Trio's sockets and streams, and ``trio.socket.fromfd``: `_METHODS` is the
 table of all that is replaced. They call Trio's own for whatever is not ours.
 """
 
@@ -242,7 +242,11 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     return runner
 
 
-_METHODS: dict[type, dict[str, Any]] = {SocketType: sockets.REPLACEMENTS, **streams.REPLACEMENTS}
+_METHODS: dict[Any, dict[str, Any]] = {
+    SocketType: sockets.REPLACEMENTS,
+    trio.socket: sockets.FUNCTIONS,
+    **streams.REPLACEMENTS,
+}
 _ORIGINAL_METHODS = {
     owner: {name: getattr(owner, name) for name in functions} for owner, functions in _METHODS.items()
 }

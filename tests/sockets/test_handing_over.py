@@ -18,6 +18,8 @@ from pairs import armed_pair, pair_with_data, peer_socket, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
+import trio_uring
+
 pytestmark = pytest.mark.usefixtures("no_hanging")
 
 RECEIVERS: dict[str, Any] = {
@@ -26,6 +28,12 @@ RECEIVERS: dict[str, Any] = {
     "recvmsg": lambda sock: sock.recvmsg(100),
     "recv with a flag": lambda sock: sock.recv(100, socket.MSG_DONTWAIT),
     "peek": lambda sock: sock.recv(100, socket.MSG_PEEK),
+}
+
+GIVING: dict[str, Any] = {
+    "detach": lambda sock: socket.socket(fileno=sock.detach()),
+    "dup": lambda sock: sock.dup(),
+    "fromfd": lambda sock: trio.socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM),
 }
 
 
@@ -44,20 +52,36 @@ def test_a_socket_with_data_read_ahead_is_not_given_away_and_loses_nothing(
         sock = trio.socket.from_stdlib_socket(peer_socket(stream)) if twin else stream.socket
         async with peer:
             with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
-                getattr(sock, method)()
+                GIVING[method](sock)
             assert stream.socket.fileno() >= 0
             assert await stream.receive_some(5) == b"read "
             with pytest.raises(RuntimeError, match=rf"^{method}: 5 bytes were read ahead"):
-                getattr(sock, method)()
+                GIVING[method](sock)
             assert await stream.receive_some() == b"ahead"
-            given = getattr(sock, method)()
-            new = socket.socket(fileno=given) if method == "detach" else given._sock
+            given = GIVING[method](sock)
+            new = given if method == "detach" else given._sock
             peer_socket(peer).send(b"for the new owner")
             with new:
                 assert new.recv(100) == b"for the new owner"
         await stream.aclose()
 
     backend.run(main)
+
+
+@every_ring
+@pytest.mark.parametrize("method", ["detach", "dup"])
+def test_what_an_earlier_run_had_read_ahead_is_not_given_away(backend: Backend, method: str) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
+            getattr(stream.socket, method)()
+
+    with trio_uring.installed(backend.ring):
+        peer, stream = trio.run(read_ahead_in_a_run)
+        with peer_socket(peer), peer_socket(stream):
+            with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
+                getattr(stream.socket, method)()
+            trio.run(main)
+            assert trio.run(stream.receive_some) == b"read ahead"
 
 
 @every_backend
@@ -104,13 +128,14 @@ def test_detach_ends_the_receive_of_another_task_or_leaves_it(backend: Backend) 
 
 
 @every_backend
+@pytest.mark.parametrize("method", ["dup", "fromfd"])
 @pytest.mark.parametrize("receive", RECEIVERS.values(), ids=RECEIVERS)
-def test_two_duplicates_share_what_comes(backend: Backend, receive: Any) -> None:
+def test_two_duplicates_share_what_comes(backend: Backend, receive: Any, method: str) -> None:
     """However often one has received, it takes nothing that it has not asked for."""
 
     async def main() -> None:
         peer, stream = await tcp_pair()
-        first, second = stream.socket, stream.socket.dup()
+        first, second = stream.socket, GIVING[method](stream.socket)
         with first, second:
             for sock, other in ((first, second), (second, first)) * 2:
                 for letter in (b"1", b"2", b"3"):

@@ -6,6 +6,7 @@ to end that too, at once.
 
 from __future__ import annotations
 
+import errno
 import gc
 import queue
 import signal
@@ -246,6 +247,24 @@ def test_a_reset_ends_what_waits(backend: Backend) -> None:
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
             reset(peer)
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("ticks", [0, 5])
+def test_a_reset_that_nobody_was_told_of_is_the_error_of_the_socket(backend: Backend, ticks: int) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        reset(peer)
+        for _ in range(ticks):
+            await trio.lowlevel.checkpoint()
+        while (error := stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) == 0:
+            await trio.lowlevel.checkpoint()
+        assert error == errno.ECONNRESET
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert await stream.receive_some() == b""
+        await stream.aclose()
 
     backend.run(main)
 
