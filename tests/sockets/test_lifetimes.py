@@ -513,6 +513,34 @@ def test_another_thread_may_ask_for_a_descriptor(backend: Backend, monkeypatch: 
     backend.run(main)
 
 
+def test_without_memory_for_the_buffers_calls_say_so_and_nothing_is_lost() -> None:
+    said = output_of(
+        """
+        import resource, socket, trio, trio_uring
+
+        async def main():
+            left, right = socket.socketpair()
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(right))
+            left.send(b"x")
+            sock = stream.socket
+            for method, argument in (
+                (stream.receive_some, 1), (sock.recv, 1), (stream.send_all, b"y"), (sock.send, b"y")
+            ):
+                try:
+                    await method(argument)
+                except OSError as error:
+                    print(error)
+            left.close()
+            assert right.recv(10) == b"x"
+            await stream.aclose()
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        trio_uring.run(main, ring=trio_uring.RingOptions(buffers=1024, buffer_size=1 << 20))
+        """
+    )
+    assert said == "[Errno 12] No memory for the 1073741824 bytes of RingOptions.buffers\n" * 4
+
+
 def test_a_forked_child_does_not_disturb_the_connections() -> None:
     said = output_of(
         """
