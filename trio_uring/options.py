@@ -98,8 +98,8 @@ class RingOptions:
 
     read_ahead: int = 131072
     """Bytes, >= 1, received from one connection that no task has asked for yet, at which its
-    receiving pauses, until they are taken; what one tick brings comes on top, all buffers
-    at most. Default: 131072."""
+    receiving pauses, until they are taken; each piece counts 64 more, and what one tick
+    brings comes on top, all buffers at most. Default: 131072."""
 
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
     """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
