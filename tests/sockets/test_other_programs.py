@@ -311,14 +311,13 @@ def test_a_child_filters_what_it_gets_by_pipes_and_by_a_socket(backend: Backend)
         assert done.stdout == data[::-1]
         ours, theirs = socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        async with trio.open_nursery() as nursery:
-            with theirs:
-                command = partial(trio.run_process, [sys.executable, "-c", backwards], stdout=theirs)
-                nursery.start_soon(partial(command, stdin=theirs))
-                await wait_all_tasks_blocked()
-            await stream.send_all(data)
-            await stream.send_eof()
-            assert b"".join([part async for part in stream]) == data[::-1]
+        with theirs:
+            command = [sys.executable, "-c", backwards]
+            child = await trio.lowlevel.open_process(command, stdin=theirs, stdout=theirs)
+        await stream.send_all(data)
+        await stream.send_eof()
+        assert b"".join([part async for part in stream]) == data[::-1]
+        assert await child.wait() == 0
         await stream.aclose()
 
     backend.run(main)
