@@ -534,7 +534,10 @@ def test_without_memory_for_the_buffers_calls_say_so_and_nothing_is_lost() -> No
             assert right.recv(10) == b"x"
             await stream.aclose()
 
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        limit = taken + (1 << 29)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         trio_uring.run(main, ring=trio_uring.RingOptions(buffers=1024, buffer_size=1 << 20))
         """
     )
