@@ -59,6 +59,8 @@ _TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, 
 
 
 _RESET: Final = struct.pack("ii", 1, 0)
+# Bytes that a piece of what was read ahead takes beside its own: a peer may send only small ones.
+_PIECE: Final = 64
 # An empty deque is larger than all else of an idle connection. Nothing is ever put into this.
 _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
@@ -204,6 +206,14 @@ class Connection:
         end, self._end = self._end, None
         return OSError(-end, os.strerror(-end))
 
+    def take_error(self) -> int:
+        """The errno that a receive would be told; 0 if the kernel is to be asked."""
+        self.make_way()
+        if not self._end:
+            return 0
+        end, self._end = self._end, None
+        return -end
+
     def peek(self, length: int) -> bytes:
         """What was read ahead; it stays so."""
         return b"".join(self._ahead)[:length]
@@ -295,7 +305,7 @@ class Connection:
             run = self.run
             self._keep(data)
             run.bytes_read_ahead += len(data)
-            if self.ahead >= run.read_ahead or self.fd in run.readers:
+            if self._is_full or self.fd in run.readers:
                 run.unsettled.append(self)
 
     def finish(self, result: int) -> None:
@@ -343,8 +353,12 @@ class Connection:
         self.quiet = False
 
     @property
+    def _is_full(self) -> bool:
+        return self.ahead + _PIECE * len(self._ahead) >= self.run.read_ahead
+
+    @property
     def _is_too_far_ahead(self) -> bool:
-        return self._multishot and self._slot != 0 and (self._exact or self.ahead >= self.run.read_ahead)
+        return self._multishot and self._slot != 0 and (self._exact or self._is_full)
 
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact

@@ -9,6 +9,7 @@ is pending would keep it open.
 from __future__ import annotations
 
 import _socket
+import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -152,7 +153,10 @@ class Connections:
 
     def _provide(self) -> None:
         size = self._count * self.buffer_size
-        self.manager.checked(lib.tu_provide_buffers(self.core, self._count, self.buffer_size))
+        result = lib.tu_provide_buffers(self.core, self._count, self.buffer_size)
+        if result == -errno.ENOMEM:
+            raise OSError(errno.ENOMEM, f"No memory for the {size} bytes of RingOptions.buffers")
+        self.manager.checked(result)
         self.memory = memoryview(ffi.buffer(lib.tu_buffer_memory(self.core), size))
 
     def end(self) -> None:

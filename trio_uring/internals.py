@@ -86,6 +86,7 @@ _SOCKET_METHODS = (
     "detach",
     "dup",
     "fileno",
+    "getsockopt",
     "is_readable",
     "recv",
     "recv_into",

@@ -94,12 +94,13 @@ class RingOptions:
     buffer_size: int = 65536
     """Bytes of one buffer, 1024 to 1048576: what one receive brings at most. Memory is
     taken when data first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by
-    default."""
+    default. Where even the addresses for that are refused, the first call on a stream socket
+    raises OSError (ENOMEM), and so does every later one."""
 
     read_ahead: int = 131072
     """Bytes, >= 1, received from one connection that no task has asked for yet, at which its
-    receiving pauses, until they are taken; what one tick brings comes on top, all buffers
-    at most. Default: 131072."""
+    receiving pauses, until they are taken; each piece counts 64 more, and what one tick
+    brings comes on top, all buffers at most. Default: 131072."""
 
     accept_ahead: int = 0
     """Connections, >= 0, that each listening socket accepts before a task asks for them:

@@ -5,8 +5,9 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py):
-`_METHODS` is the table of all that is replaced. They call Trio's own for whatever is not ours.
+So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py), and
+``trio.socket.fromfd``: `_METHODS` is the table of all that is replaced. They call Trio's own
+for whatever is not ours.
 """
 
 from __future__ import annotations
@@ -242,8 +243,9 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
     return runner
 
 
-_METHODS: dict[type, dict[str, Any]] = {
+_METHODS: dict[Any, dict[str, Any]] = {
     SocketType: {**sockets.REPLACEMENTS, **connecting.REPLACEMENTS},
+    trio.socket: sockets.FUNCTIONS,
     trio.SocketListener: connecting.LISTENER_REPLACEMENTS,
     **streams.REPLACEMENTS,
 }

@@ -11,6 +11,8 @@ call that receives.
 | send | tried at once, as by Trio |
 | recvfrom, recvmsg and their kin; any flag | what was read ahead, or else by readiness |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
+| ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
+| getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
 | connect, accept | connecting.py |
 """
 
@@ -20,6 +22,7 @@ import functools
 import socket
 from typing import TYPE_CHECKING, Any
 
+import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
@@ -41,6 +44,7 @@ ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
 _recv: Any = ORIGINAL.get("recv")
 _recvfrom: Any = ORIGINAL.get("recvfrom")
 _send: Any = ORIGINAL.get("send")
+_fromfd: Any = trio.socket.fromfd
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
@@ -224,6 +228,20 @@ def dup(self: Any) -> Any:
     return duplicate
 
 
+def fromfd(*args: Any, **kwargs: Any) -> Any:
+    duplicate = _fromfd(*args, **kwargs)
+    duplicate._uring_exact = True
+    return duplicate
+
+
+def getsockopt(self: Any, /, level: int, optname: int, buflen: int | None = None) -> int | bytes:
+    if level == socket.SOL_SOCKET and optname == socket.SO_ERROR and not buflen:
+        connection = connection_of_known(self)
+        if connection is not None and (error := connection.take_error()):
+            return error
+    return ORIGINAL["getsockopt"](self, level, optname, buflen)  # type: ignore[no-any-return]
+
+
 def _give_away(trio_socket: Any, what: str) -> None:
     acceptor = acceptor_of_known(trio_socket)
     if acceptor is not None:
@@ -233,10 +251,12 @@ def _give_away(trio_socket: Any, what: str) -> None:
                 f"{what}: {acceptor.ahead} connections were accepted ahead from this socket, which its new "
                 f"owner would miss; accept them first, or call fileno() before you accept"
             )
-    connection = connection_of_known(trio_socket)
+    # An earlier run's is closed, and may still have something.
+    connection = connection_of_known(trio_socket) or trio_socket.__dict__.get("_uring")
     if connection is None:
         return
-    connection.make_way()
+    if not connection.closed:
+        connection.make_way()
     if connection.ahead:
         raise RuntimeError(
             f"{what}: {connection.ahead} bytes were read ahead from this socket, which its new owner "
@@ -297,7 +317,10 @@ REPLACEMENTS = {
     "is_readable": is_readable,
     "detach": detach,
     "dup": dup,
+    "getsockopt": getsockopt,
     "__exit__": leave,
 }
+FUNCTIONS = {"fromfd": fromfd}
 for _name, _function in REPLACEMENTS.items():
     functools.update_wrapper(_function, ORIGINAL[_name], updated=())  # type: ignore[arg-type]
+functools.update_wrapper(fromfd, _fromfd, updated=())

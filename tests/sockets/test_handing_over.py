@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import Backend, every_backend, every_ring
+from equivalence import URING, Backend, every_backend, every_ring
 from pairs import armed_pair, pair_with_data, peer_socket, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
+
+pytestmark = pytest.mark.usefixtures("no_hanging")
 
 RECEIVERS: dict[str, Any] = {
     "recv": lambda sock: sock.recv(100),
@@ -28,28 +30,36 @@ RECEIVERS: dict[str, Any] = {
     "peek": lambda sock: sock.recv(100, socket.MSG_PEEK),
 }
 
+GIVING: dict[str, Any] = {
+    "detach": lambda sock: socket.socket(fileno=sock.detach()),
+    "dup": lambda sock: sock.dup(),
+    "fromfd": lambda sock: trio.socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM),
+}
+
 
 def data_of(result: object) -> object:
     return result[0] if isinstance(result, tuple) else result
 
 
 @every_ring
+@pytest.mark.parametrize("twin", [False, True], ids=["itself", "twin"])
 @pytest.mark.parametrize("method", ["detach", "dup"])
 def test_a_socket_with_data_read_ahead_is_not_given_away_and_loses_nothing(
-    backend: Backend, method: str
+    backend: Backend, method: str, twin: bool
 ) -> None:
     async def main() -> None:
         peer, stream = await pair_with_data(b"read ahead")
+        sock = trio.socket.from_stdlib_socket(peer_socket(stream)) if twin else stream.socket
         async with peer:
             with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
-                getattr(stream.socket, method)()
+                GIVING[method](sock)
             assert stream.socket.fileno() >= 0
             assert await stream.receive_some(5) == b"read "
             with pytest.raises(RuntimeError, match=rf"^{method}: 5 bytes were read ahead"):
-                getattr(stream.socket, method)()
+                GIVING[method](sock)
             assert await stream.receive_some() == b"ahead"
-            given = getattr(stream.socket, method)()
-            new = socket.socket(fileno=given) if method == "detach" else given._sock
+            given = GIVING[method](sock)
+            new = given if method == "detach" else given._sock
             peer_socket(peer).send(b"for the new owner")
             with new:
                 assert new.recv(100) == b"for the new owner"
@@ -58,13 +68,33 @@ def test_a_socket_with_data_read_ahead_is_not_given_away_and_loses_nothing(
     backend.run(main)
 
 
+@every_ring
+@pytest.mark.parametrize("method", ["detach", "dup"])
+def test_what_an_earlier_run_had_read_ahead_is_not_given_away(backend: Backend, method: str) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
+            getattr(stream.socket, method)()
+
+    with trio_uring.installed(backend.ring):
+        peer, stream = trio.run(read_ahead_in_a_run)
+        with peer_socket(peer), peer_socket(stream):
+            with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
+                getattr(stream.socket, method)()
+            trio.run(main)
+            assert trio.run(stream.receive_some) == b"read ahead"
+
+
 @every_backend
-def test_a_detached_descriptor_gets_all_that_comes(backend: Backend) -> None:
+@pytest.mark.parametrize("twin", [False, True], ids=["itself", "twin"])
+def test_a_detached_descriptor_gets_all_that_comes(backend: Backend, twin: bool) -> None:
     async def main() -> None:
         peer, stream = await armed_pair()
-        number = stream.socket.detach()
-        assert stream.socket.fileno() == stream.socket.detach() == -1
-        await peer.send_all(b"1")
+        given = trio.socket.from_stdlib_socket(peer_socket(stream)) if twin else stream.socket
+        number = given.detach()
+        assert stream.socket.fileno() == given.detach() == -1
+        peer_socket(peer).send(b"1")
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
         with socket.socket(fileno=number) as sock:
             assert sock.recv(10) == b"1"
         assert await peer.receive_some() == b""
@@ -98,13 +128,14 @@ def test_detach_ends_the_receive_of_another_task_or_leaves_it(backend: Backend) 
 
 
 @every_backend
+@pytest.mark.parametrize("method", ["dup", "fromfd"])
 @pytest.mark.parametrize("receive", RECEIVERS.values(), ids=RECEIVERS)
-def test_two_duplicates_share_what_comes(backend: Backend, receive: Any) -> None:
+def test_two_duplicates_share_what_comes(backend: Backend, receive: Any, method: str) -> None:
     """However often one has received, it takes nothing that it has not asked for."""
 
     async def main() -> None:
         peer, stream = await tcp_pair()
-        first, second = stream.socket, stream.socket.dup()
+        first, second = stream.socket, GIVING[method](stream.socket)
         with first, second:
             for sock, other in ((first, second), (second, first)) * 2:
                 for letter in (b"1", b"2", b"3"):
@@ -115,9 +146,8 @@ def test_two_duplicates_share_what_comes(backend: Backend, receive: Any) -> None
                 for _ in range(3):
                     await trio.lowlevel.checkpoint()
                 assert data_of(await receive(other)) == b"for the other"
-                while receive is RECEIVERS["peek"]:
+                if receive is RECEIVERS["peek"]:
                     await other.recv(100)
-                    break
         await peer.aclose()
 
     backend.run(main)
@@ -139,37 +169,6 @@ def test_a_socket_that_trio_knows_twice_is_one(backend: Backend, receive: Any) -
         assert await peer.receive_some() == b""
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
-        await peer.aclose()
-
-    backend.run(main)
-
-
-@every_ring
-@pytest.mark.parametrize("method", ["detach", "dup"])
-def test_a_twin_does_not_give_away_what_was_read_ahead(backend: Backend, method: str) -> None:
-    async def main() -> None:
-        peer, stream = await pair_with_data(b"read ahead")
-        twin = trio.socket.from_stdlib_socket(peer_socket(stream))
-        with pytest.raises(RuntimeError, match=rf"^{method}: 10 bytes were read ahead"):
-            getattr(twin, method)()
-        assert await stream.receive_some() == b"read ahead"
-        await peer.aclose()
-        await stream.aclose()
-
-    backend.run(main)
-
-
-@every_backend
-def test_the_twin_of_a_socket_gives_its_descriptor_away_for_good(backend: Backend) -> None:
-    async def main() -> None:
-        peer, stream = await armed_pair()
-        twin = trio.socket.from_stdlib_socket(peer_socket(stream))
-        number = twin.detach()
-        peer_socket(peer).send(b"1")
-        for _ in range(3):
-            await trio.lowlevel.checkpoint()
-        with socket.socket(fileno=number) as sock:
-            assert sock.recv(10) == b"1"
         await peer.aclose()
 
     backend.run(main)
@@ -390,8 +389,7 @@ async def left_in_the_kernel() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 
 @pytest.mark.parametrize("leave", [read_ahead_in_a_run, left_in_the_kernel])
-@pytest.mark.parametrize("run", [trio.run, trio_uring.run], ids=["epoll", "io_uring"])
-def test_the_next_run_gets_what_the_first_had_read_ahead(leave: Any, run: Any) -> None:
+def test_the_next_run_gets_what_the_first_had_read_ahead(leave: Any) -> None:
     async def receive() -> bytes:
         peer_socket(peer).close()
         received = b""
@@ -399,7 +397,6 @@ def test_the_next_run_gets_what_the_first_had_read_ahead(leave: Any, run: Any) -
             received += data
         return received
 
-    with trio_uring.installed():
-        peer, stream = trio_uring.run(leave)
-        with stream.socket._sock:  # type: ignore[attr-defined]
-            assert run(receive) == b"read ahead"
+    peer, stream = URING.run(leave)
+    with peer_socket(stream):
+        assert URING.run(receive) == b"read ahead"

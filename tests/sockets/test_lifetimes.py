@@ -6,6 +6,7 @@ to end that too, at once.
 
 from __future__ import annotations
 
+import errno
 import gc
 import queue
 import signal
@@ -29,14 +30,20 @@ from trio_uring.internals import SocketType
 from trio_uring.manager import UringManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import outcome
 
-ENDINGS: dict[str, Callable[[trio.SocketStream], object]] = {
-    "close": lambda stream: stream.socket.close(),
-    "with": lambda stream: stream.socket.__exit__(None, None, None),
-}
+pytestmark = pytest.mark.usefixtures("no_hanging")
+
+
+async def close(stream: trio.SocketStream) -> None:
+    stream.socket.close()
+
+
+async def leave(stream: trio.SocketStream) -> None:
+    with stream.socket:
+        pass
 
 
 @every_ring
@@ -54,24 +61,13 @@ def test_an_idle_connection_has_a_receive_pending_and_its_tasks_none(backend: Ba
 
 
 @every_backend
-@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("end", [close, leave, trio.SocketStream.aclose])
 def test_the_peer_sees_the_end_when_the_call_returns(
-    backend: Backend, end: Callable[[trio.SocketStream], object]
+    backend: Backend, end: Callable[[trio.SocketStream], Awaitable[None]]
 ) -> None:
     async def main() -> bool:
         peer, stream = await armed_pair()
-        end(stream)
-        async with peer:
-            return sees_end(peer)
-
-    assert backend.run(main)
-
-
-@every_backend
-def test_the_peer_sees_the_end_after_aclose(backend: Backend) -> None:
-    async def main() -> bool:
-        peer, stream = await armed_pair()
-        await stream.aclose()
+        await end(stream)
         async with peer:
             return sees_end(peer)
 
@@ -115,10 +111,16 @@ def test_data_that_nobody_read_makes_closing_a_reset_or_an_end(backend: Backend)
 
 @every_backend
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_connection_that_is_collected_sends_its_end(backend: Backend) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on another thread"])
+def test_a_connection_that_is_collected_sends_its_end(backend: Backend, elsewhere: bool) -> None:
     async def main() -> bytes:
         peer, stream = await armed_pair()
+        held = [stream]
         del stream
+        if elsewhere:
+            threading.Thread(target=held.clear).start()
+        else:
+            held.clear()
         async with peer:
             return bytes(await peer.receive_some())
 
@@ -134,23 +136,6 @@ def test_a_connection_that_is_collected_is_warned_of(backend: Backend) -> None:
                 del stream
 
     backend.run(main)
-
-
-@every_backend
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_connection_that_is_collected_on_another_thread_sends_its_end(backend: Backend) -> None:
-    async def main() -> bytes:
-        peer, stream = await armed_pair()
-        held = [stream]
-        del stream
-        thread = threading.Thread(target=held.clear)
-        thread.start()
-        async with peer:
-            data = bytes(await peer.receive_some())
-        thread.join()
-        return data
-
-    assert backend.run(main) == b""
 
 
 @every_backend
@@ -262,6 +247,24 @@ def test_a_reset_ends_what_waits(backend: Backend) -> None:
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
             reset(peer)
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("ticks", [0, 5])
+def test_a_reset_that_nobody_was_told_of_is_the_error_of_the_socket(backend: Backend, ticks: int) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        reset(peer)
+        for _ in range(ticks):
+            await trio.lowlevel.checkpoint()
+        while (error := stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) == 0:
+            await trio.lowlevel.checkpoint()
+        assert error == errno.ECONNRESET
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert await stream.receive_some() == b""
+        await stream.aclose()
 
     backend.run(main)
 
@@ -508,6 +511,37 @@ def test_another_thread_may_ask_for_a_descriptor(backend: Backend, monkeypatch: 
             await stream.aclose()
 
     backend.run(main)
+
+
+def test_without_memory_for_the_buffers_calls_say_so_and_nothing_is_lost() -> None:
+    said = output_of(
+        """
+        import resource, socket, trio, trio_uring
+
+        async def main():
+            left, right = socket.socketpair()
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(right))
+            left.send(b"x")
+            sock = stream.socket
+            for method, argument in (
+                (stream.receive_some, 1), (sock.recv, 1), (stream.send_all, b"y"), (sock.send, b"y")
+            ):
+                try:
+                    await method(argument)
+                except OSError as error:
+                    print(error)
+            left.close()
+            assert right.recv(10) == b"x"
+            await stream.aclose()
+
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        limit = taken + (1 << 29)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        trio_uring.run(main, ring=trio_uring.RingOptions(buffers=1024, buffer_size=1 << 20))
+        """
+    )
+    assert said == "[Errno 12] No memory for the 1073741824 bytes of RingOptions.buffers\n" * 4
 
 
 def test_a_forked_child_does_not_disturb_the_connections() -> None:

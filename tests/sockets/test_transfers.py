@@ -10,12 +10,14 @@ import hashlib
 import os
 import random
 import socket
+import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from equivalence import Backend, io_statistics
+from pairs import armed_pair, peer_socket
 from socket_calls import disturbed, expected, pair
 from trio.testing import wait_all_tasks_blocked
 
@@ -213,6 +215,31 @@ def test_a_slow_reader_stops_the_sender_and_bounds_memory(backend: Backend) -> N
         await stream.aclose()
 
     backend.run(main)
+
+
+def test_small_pieces_that_are_read_ahead_take_no_more_memory_than_large_ones() -> None:
+    ring = RingOptions(read_ahead=16_384)
+
+    async def main() -> None:
+        sender, stream = await armed_pair()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(8000):
+                peer_socket(sender).send(b"ab")
+                await trio.lowlevel.checkpoint()
+            taken = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        await sender.aclose()
+        received = 0
+        async for data in stream:
+            received += len(data)
+        await stream.aclose()
+        assert received == 16_000
+        assert taken < 3 * ring.read_ahead
+
+    Backend("little read ahead", ring).run(main)
 
 
 async def stopped(progress: Callable[[], int]) -> None:

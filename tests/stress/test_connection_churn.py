@@ -10,19 +10,17 @@ its seed; TRIO_URING_STRESS_SEED repeats the choices, though not the timing.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import random
 import socket
 import struct
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import io_statistics, open_descriptors
+from equivalence import failing_if_it_hangs, io_statistics, open_descriptors
 
 import trio_uring
 from trio_uring import RingOptions
@@ -35,7 +33,7 @@ SEED = int(os.environ.get("TRIO_URING_STRESS_SEED", random.SystemRandom().randra
 
 # How long one run lasts: many short ones, since beginnings and ends are part of it.
 RUN = 0.5
-# A run that takes this much longer hangs: every thread's traceback is printed, and that is the end.
+# A run that takes this much longer hangs.
 PATIENCE = 60
 CLIENTS = 12
 
@@ -205,11 +203,8 @@ def test_connections_come_and_go_and_nothing_stays(ring: RingOptions) -> None:
     end = time.monotonic() + SECONDS / len(RINGS)
     while time.monotonic() < end:
         churn = Churn(seeds.randrange(1 << 32))
-        faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=sys.__stderr__)
-        try:
+        with failing_if_it_hangs(RUN + PATIENCE):
             trio_uring.run(churn.run, ring=ring)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         echoed += churn.echoed
         assert open_descriptors() == before
     assert echoed > 0
