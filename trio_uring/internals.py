@@ -94,6 +94,8 @@ _SOCKET_METHODS = (
     "recvmsg",
     "recvmsg_into",
     "send",
+    "sendmsg",
+    "sendto",
 )
 
 
