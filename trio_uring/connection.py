@@ -39,6 +39,7 @@ from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, enable_k
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
+from .operation import Operation
 from .sleep import READY, is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from .connections import Connections
+    from .manager import UringManager
 
 _receive = lib.tu_receive
 _cancel = lib.tu_cancel
@@ -219,7 +221,7 @@ class Connection:
         return b"".join(self._ahead)[:length]
 
     def new_sender(self) -> Sender:
-        self.sender = Sender(self.run)
+        self.sender = Sender(self.run.manager)
         return self.sender
 
     @property
@@ -385,34 +387,27 @@ class Connection:
         return Abort.SUCCEEDED
 
 
-class Sender:
-    """The sends of a stream, one at a time: an `Operation` that is made once."""
+class Sender(Operation):
+    """The sends of a stream, one at a time: made once, for all of them."""
 
-    __slots__ = ("_stopped", "held", "message", "raise_cancel", "result", "run", "slot", "task")
+    __slots__ = ("_stopped", "message")
 
-    def __init__(self, run: Connections) -> None:
-        self.run = run
-        self.task: Task = current_task()
-        self.slot = 0
-        self.held: object = None
-        self.result = 0
-        self.raise_cancel: Callable[[], NoReturn] | None = None
+    def __init__(self, manager: UringManager) -> None:
+        super().__init__(manager, current_task(), 0, None)
         self._stopped = False
-        self.message: Any = WaitTaskRescheduled(self._abort)
+        self.message: Any = WaitTaskRescheduled(self.abort)
 
-    def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        if _cancel(self.run.core, self.slot):
-            self.run.operations.pop(self.slot, None)  # gone already after a crash
-            return Abort.SUCCEEDED
-        if not self._stopped:  # else it is told of the close, which came first
-            self.raise_cancel = raise_cancel
-        return Abort.FAILED
+    def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        aborted = super().abort(raise_cancel)
+        if self._stopped:  # it is told of the close, which came first
+            self.raise_cancel = None
+        return aborted
 
     def stop(self) -> bool:
         """The socket is closed. The kernel is done with the memory when its answer is in."""
         self._stopped = True
-        if not _cancel(self.run.core, self.slot):
+        if not _cancel(self.manager.core, self.slot):
             return True
-        del self.run.operations[self.slot]
+        del self.manager.operations[self.slot]
         reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
         return False

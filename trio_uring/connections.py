@@ -79,22 +79,26 @@ class Connections:
             self.drop(connection)
             connection = None
         if connection is None:
-            if "_uring_excluded" in trio_socket.__dict__:
-                return None
-            family = family_of(sock)
-            if type_of(sock) != socket.SOCK_STREAM or family not in _FAMILIES:
-                trio_socket._uring_excluded = True
+            if "_uring_excluded" in trio_socket.__dict__ or self.excludes(trio_socket):
                 return None
             if not self.memory:
                 self._provide()
             runner = internals.context.runner
-            exact = family == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
+            exact = family_of(sock) == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
             earlier: Connection | None = trio_socket.__dict__.get("_uring")
             if earlier is not None and earlier.sock() is sock:
                 connection.inherit(earlier)
         trio_socket._uring = connection
         return connection
+
+    def excludes(self, trio_socket: Any) -> bool:
+        """Whether it is of a kind that has no connection, which the socket remembers."""
+        sock: socket.socket = trio_socket._sock
+        if type_of(sock) == socket.SOCK_STREAM and family_of(sock) in _FAMILIES:
+            return False
+        trio_socket._uring_excluded = True
+        return True
 
     def drop(self, connection: Connection) -> None:
         """Afterwards the ring holds no reference to its file."""

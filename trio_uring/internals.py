@@ -95,6 +95,8 @@ _SOCKET_METHODS = (
     "recvmsg",
     "recvmsg_into",
     "send",
+    "sendmsg",
+    "sendto",
 )
 
 

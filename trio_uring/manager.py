@@ -79,7 +79,6 @@ from .connections import Connections
 from .sleep import READY
 
 if TYPE_CHECKING:
-    from .connection import Sender
     from .operation import Operation
     from .ring import Ring
 
@@ -158,7 +157,7 @@ class UringManager:
         self.writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self.operations: dict[int, Operation | Sender] = {}
+        self.operations: dict[int, Operation] = {}
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
@@ -455,7 +454,7 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation | Sender]] = []
+_abandoned: list[dict[int, Operation]] = []
 """Of runs that another thread than their owner had to finalise: the kernel may still
 write to the memory of these, and nobody is left to hear when it is done."""
 

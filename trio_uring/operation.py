@@ -47,7 +47,7 @@ HERE: Final = (1 << 64) - 1
 class Operation:
     """What a manager keeps of an operation until its completion is in."""
 
-    __slots__ = ("_raise_cancel", "held", "manager", "result", "slot", "task")
+    __slots__ = ("held", "manager", "raise_cancel", "result", "slot", "task")
 
     def __init__(self, manager: UringManager, task: Task, slot: int, held: object) -> None:
         self.manager = manager
@@ -55,19 +55,19 @@ class Operation:
         self.slot = slot
         self.held = held
         self.result = 0
-        self._raise_cancel: Callable[[], NoReturn] | None = None
+        self.raise_cancel: Callable[[], NoReturn] | None = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if lib.tu_cancel(self.manager.core, self.slot):
             self.manager.operations.pop(self.slot, None)
             return Abort.SUCCEEDED
-        self._raise_cancel = raise_cancel
+        self.raise_cancel = raise_cancel
         return Abort.FAILED
 
     def outcome(self) -> int:
         """The result; raises Cancelled if that is what the kernel says became of it."""
-        if self._raise_cancel is not None and self.result in STOPPED:
-            self._raise_cancel()
+        if self.raise_cancel is not None and self.result in STOPPED:
+            self.raise_cancel()
         return self.result
 
 

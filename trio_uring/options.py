@@ -78,10 +78,10 @@ class RingOptions:
     checkpoint_budget: int = 0
     """Calls, >= 0, that complete at once and that a task may make in a row before
     it yields: on stream sockets, receives of what was read ahead, accepts of who was
-    accepted ahead and, while few tasks run, sends that find room. (Where many run, one
-    system call for all their sends costs less.) Each still raises `trio.Cancelled` if its
-    scope is cancelled, which deadlines do only when the task yields. Default: 0, Trio's
-    rule that every call yields.
+    accepted ahead and, while few tasks run, sends that find room (where many run, one
+    system call for all their sends costs less); on datagram sockets, calls that need not
+    wait. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines do
+    only when the task yields. Default: 0, Trio's rule that every call yields.
 
     It costs fairness: beside a task that always has something to echo, another one ran
     0.63 ms late (99th percentile) with 16, and 0.15 ms with 0 (`benchmarks`, fairness)."""

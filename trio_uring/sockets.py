@@ -1,15 +1,14 @@
-"""Trio's stream sockets by completions: what their methods are replaced by while runs are
-on io_uring.
+"""Trio's sockets: what their methods are replaced by while runs are on io_uring.
 
-In a run that is on epoll, and for whatever has no completion form here, each calls Trio's
-own, which waits by readiness. What was read ahead (connection.py) comes first by every
-call that receives.
+In a run that is on epoll, or without completions, each calls Trio's own. What was read
+ahead (connection.py) comes first by every call that receives.
 
-| call | by completion |
+| call | how |
 | --- | --- |
-| recv, recv_into | of a stream socket, without flags |
-| send | tried at once, as by Trio |
-| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else by readiness |
+| recv, recv_into of a stream socket, without flags | by completion |
+| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else tried (attempts.py) |
+| all that receive, of other sockets | tried |
+| send, sendto, sendmsg | tried; Trio's own, if a name has to be looked up |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
 | getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
@@ -20,16 +19,19 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
     enable_ki_protection,
+    wait_readable,
     wait_writable,
 )
 
+from .attempts import attempt, is_resolved
 from .internals import SocketType, context
 
 if TYPE_CHECKING:
@@ -41,10 +43,9 @@ if TYPE_CHECKING:
     from .connections import Connections
 
 ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
-_recv: Any = ORIGINAL.get("recv")
-_recvfrom: Any = ORIGINAL.get("recvfrom")
-_send: Any = ORIGINAL.get("send")
 _fromfd: Any = trio.socket.fromfd
+_NOT_IN_THE_STREAM: Final = socket.MSG_OOB | socket.MSG_ERRQUEUE
+"""With these flags a receive asks for something else than the data."""
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
@@ -76,68 +77,97 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[bytes]:
         if connection is not None:
             return connection.receive(bufsize)
     if connection_of_known(self) is None:
-        return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
+        return _receive(self, "recv", bufsize, flags)
     return _recv_with_flags(self, bufsize, flags)
 
 
 @enable_ki_protection
-async def _recv_with_flags(self: Any, bufsize: int, flags: int) -> bytes:
+async def _recv_with_flags(self: Any, bufsize: int, flags: int) -> Any:
     data = await _read_ahead(self, bufsize, flags)
-    return await _recv(self, bufsize, flags) if data is None else data
+    return await _receive(self, "recv", bufsize, flags) if data is None else data
+
+
+def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Awaitable[int]:
+    connection = connection_of(self) if flags == 0 else None
+    if connection is None and connection_of_known(self) is None:
+        return _receive(self, "recv_into", buffer, nbytes, flags)
+    return _recv_into(self, connection, buffer, nbytes, flags)
 
 
 @enable_ki_protection
-async def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+async def _recv_into(self: Any, connection: Connection | None, buffer: Any, nbytes: int, flags: int) -> Any:
     with memoryview(buffer) as view:  # held: it may not be resized meanwhile
-        length = nbytes or view.nbytes
-        data = None
-        if not view.readonly and view.c_contiguous and 0 < length <= view.nbytes:
-            connection = connection_of(self) if flags == 0 else None
-            if connection is not None:
-                data = await connection.receive(length)
-            else:
-                data = await _read_ahead(self, length, flags)
-    if data is None:
-        received: int = await ORIGINAL["recv_into"](self, buffer, nbytes, flags)
-        return received
-    return _fill([buffer], data)
+        length = _length(view, nbytes)
+        if connection is not None and length > 0:
+            data: bytes | None = await connection.receive(length)
+        else:
+            data = await _read_ahead(self, length, flags)
+    return await _receive(self, "recv_into", buffer, nbytes, flags) if data is None else _fill([buffer], data)
 
 
 def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, Any]]:
     if connection_of_known(self) is None:
-        return _recvfrom(self, bufsize, flags)  # type: ignore[no-any-return]
-    return _recvfrom_stream(self, bufsize, flags)
+        return _receive(self, "recvfrom", bufsize, flags)
+    return _recvfrom(self, bufsize, flags)
 
 
 @enable_ki_protection
-async def _recvfrom_stream(self: Any, bufsize: int, flags: int) -> tuple[bytes, Any]:
+async def _recvfrom(self: Any, bufsize: int, flags: int) -> Any:
     data = await _read_ahead(self, bufsize, flags)
-    return await _recvfrom(self, bufsize, flags) if data is None else (data, None)
+    return await _receive(self, "recvfrom", bufsize, flags) if data is None else (data, None)
+
+
+def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Awaitable[tuple[int, Any]]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvfrom_into", buffer, nbytes, flags)
+    return _recvfrom_into(self, buffer, nbytes, flags)
 
 
 @enable_ki_protection
-async def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-    data = await _read_ahead(self, nbytes or memoryview(buffer).nbytes, flags)
+async def _recvfrom_into(self: Any, buffer: Any, nbytes: int, flags: int) -> Any:
+    with memoryview(buffer) as view:
+        data = await _read_ahead(self, _length(view, nbytes), flags)
     if data is None:
-        return await ORIGINAL["recvfrom_into"](self, buffer, nbytes, flags)  # type: ignore[no-any-return]
+        return await _receive(self, "recvfrom_into", buffer, nbytes, flags)
     return _fill([buffer], data), None
 
 
+def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Awaitable[Any]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvmsg", bufsize, ancbufsize, flags)
+    return _recvmsg(self, bufsize, ancbufsize, flags)
+
+
 @enable_ki_protection
-async def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+async def _recvmsg(self: Any, bufsize: int, ancbufsize: int, flags: int) -> Any:
     data = await _read_ahead(self, bufsize, flags)
     if data is None:
-        return await ORIGINAL["recvmsg"](self, bufsize, ancbufsize, flags)
+        return await _receive(self, "recvmsg", bufsize, ancbufsize, flags)
     return data, [], 0, None
 
 
+def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Awaitable[Any]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvmsg_into", buffers, ancbufsize, flags)
+    return _recvmsg_into(self, buffers, ancbufsize, flags)
+
+
 @enable_ki_protection
-async def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+async def _recvmsg_into(self: Any, buffers: Any, ancbufsize: int, flags: int) -> Any:
     buffers = list(buffers)
-    data = await _read_ahead(self, sum(memoryview(buffer).nbytes for buffer in buffers), flags)
+    with ExitStack() as held:
+        lengths = [_length(held.enter_context(memoryview(buffer))) for buffer in buffers]
+        data = await _read_ahead(self, sum(lengths) if min(lengths, default=0) >= 0 else -1, flags)
     if data is None:
-        return await ORIGINAL["recvmsg_into"](self, buffers, ancbufsize, flags)
+        return await _receive(self, "recvmsg_into", buffers, ancbufsize, flags)
     return _fill(buffers, data), [], 0, None
+
+
+def _receive(trio_socket: Any, name: str, *args: Any) -> Awaitable[Any]:
+    run = connections_of_run()
+    if run is None:
+        return ORIGINAL[name](trio_socket, *args)  # type: ignore[no-any-return]
+    return attempt(run, trio_socket._sock, wait_readable, getattr(socket.socket, name), *args)
 
 
 async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | None:
@@ -146,7 +176,7 @@ async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | N
     if connection is None:
         return None
     connection.make_way()
-    if not connection.readable or not isinstance(length, int) or length <= 0 or flags & socket.MSG_OOB:
+    if not connection.readable or not isinstance(length, int) or length < 0 or flags & _NOT_IN_THE_STREAM:
         return None
     await checkpoint_if_cancelled()
     try:
@@ -155,6 +185,12 @@ async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | N
         return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
     finally:
         await cancel_shielded_checkpoint()
+
+
+def _length(view: memoryview, nbytes: int = 0) -> int:
+    """Bytes that a receive into it asks for; -1 if the standard library refuses to."""
+    length = nbytes or view.nbytes
+    return length if not view.readonly and view.c_contiguous and 0 <= length <= view.nbytes else -1
 
 
 def _fill(buffers: Iterable[Any], data: bytes) -> int:
@@ -170,7 +206,7 @@ def _fill(buffers: Iterable[Any], data: bytes) -> int:
 def send(self: Any, data: Any, flags: int = 0, /) -> Awaitable[int]:
     connection = connection_of(self)
     if connection is None:
-        return _send(self, data, flags)  # type: ignore[no-any-return]
+        return _send(self, "send", data, flags)
     return _send_at_once(self, connection, data, flags)
 
 
@@ -183,9 +219,30 @@ async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int
         raise connection.reason(error) from None
     except BlockingIOError:
         await wait_writable(self._sock)
-        return await _send(self, data, flags)  # type: ignore[no-any-return]
+        return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]
     await connection.run.end_checkpoint()
     return sent
+
+
+def sendto(self: Any, *args: Any) -> Awaitable[int]:
+    if len(args) in (2, 3) and is_resolved(self._sock, args[-1]):
+        return _send(self, "sendto", *args)
+    return ORIGINAL["sendto"](self, *args)  # type: ignore[no-any-return]
+
+
+def sendmsg(
+    self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /
+) -> Awaitable[int]:
+    if address is None or is_resolved(self._sock, address):
+        return _send(self, "sendmsg", buffers, ancdata, flags, address)
+    return ORIGINAL["sendmsg"](self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
+
+
+def _send(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
+    run = connections_of_run()
+    if run is None:
+        return ORIGINAL[name](trio_socket, *args)  # type: ignore[no-any-return]
+    return attempt(run, trio_socket._sock, wait_writable, getattr(socket.socket, name), *args)
 
 
 def fileno(self: Any) -> int:
@@ -283,8 +340,10 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
     """The socket's connection, if it has one already, whichever run it belongs to."""
     connection: Connection | None = trio_socket.__dict__.get("_uring")
     if connection is None:  # another Trio socket on the same descriptor may have one
+        if "_uring_excluded" in trio_socket.__dict__:
+            return None
         connections = connections_of_run()
-        if connections is None or not connections.by_fd:
+        if connections is None or connections.excludes(trio_socket) or not connections.by_fd:
             return None
         connection = connections.by_fd.get(trio_socket._sock.fileno())
         if connection is None or not connection.is_of(trio_socket._sock):
@@ -313,6 +372,8 @@ REPLACEMENTS = {
     "recvmsg": recvmsg,
     "recvmsg_into": recvmsg_into,
     "send": send,
+    "sendto": sendto,
+    "sendmsg": sendmsg,
     "fileno": fileno,
     "is_readable": is_readable,
     "detach": detach,
