@@ -288,7 +288,7 @@ def test_variants_of_trio_uring_are_told_apart(runtime: str, certificate: MakeCe
 @pytest.mark.parametrize("runtime", TRIO)
 def test_how_a_server_received_is_seen(runtime: str, kind: str, certificate: MakeCertificate) -> None:
     pytest.importorskip("trustme")
-    from network import Server as Measured
+    from server import Server as Measured
 
     multishot = RUNTIMES[runtime].multishot
     with server(runtime, kind, certificate) as process:
