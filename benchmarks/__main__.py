@@ -81,8 +81,8 @@ def main() -> int:
             for number in range(scale.rounds):
                 measure(planned, number, scale.rounds)
                 save(number + 1)
-            if shutil.which("strace") and scale.name != "quick":
-                count_system_calls(planned)
+            if shutil.which("strace"):
+                count_system_calls(planned, scale)
             save(scale.rounds)
         except WrongBackendError as error:
             results.unlink(missing_ok=True)
@@ -128,8 +128,8 @@ def measure(planned: list[Planned], number: int, rounds: int) -> None:
         progress(f"round {number + 1} of {rounds}", case, begun)
 
 
-def count_system_calls(planned: list[Planned]) -> None:
-    for case, jobs in ((one.case, one.jobs) for one in planned):
+def count_system_calls(planned: list[Planned], scale: Scale) -> None:
+    for case, jobs in ((one.case, one.jobs) for one in chosen(planned, scale)):
         begun = time.monotonic()
         for side, job in jobs.items():
             try:
@@ -137,6 +137,14 @@ def count_system_calls(planned: list[Planned]) -> None:
             except ChildError as error:
                 case.series[side].failure = f"under strace: {report.without_folders(str(error))}"
         progress("system calls", case, begun)
+
+
+def chosen(planned: list[Planned], scale: Scale) -> list[Planned]:
+    """Those whose system calls are counted."""
+    if scale.counted == "all":
+        return planned
+    first = {one.case.group: one for one in reversed(planned)} if scale.counted == "some" else {}
+    return [Planned(one.case, dict(list(one.jobs.items())[:2])) for one in reversed(first.values())]
 
 
 def progress(what: str, case: Case, begun: float) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import http_requests
 from model import Measurement
 from percentiles import SAMPLES_BEYOND
 from processes import (
@@ -44,8 +45,6 @@ class Load:
     connections: int
     seconds: float
     warmup: float
-    size: int = 64
-    """Of a message, in bytes."""
 
     def measure(self) -> tuple[Measurement, str]:
         with self.server.start() as server:
@@ -60,22 +59,19 @@ class Load:
     def count_system_calls(self) -> dict[str, float]:
         if self.connections > MOST_UNDER_STRACE:
             return {}
-        # What is in flight at the end is served but not counted: there has to be much more before.
-        in_flight = self.connections * self.size
-        seconds = max(self.seconds / 2, in_flight / STRACED_BYTES_PER_SECOND)
+        options = (*self.options, "--patience", str(PATIENCE), "--forget", str(PATIENCE))
         with (
             self.server.start() as server,
-            start_generator(server, self.options, seconds, 0, least=self.connections) as generator,
+            start_generator(server, options, self.seconds / 2, 0, least=self.connections) as generator,
         ):
             with counted_system_calls(server.pid) as calls:
-                requests = generator.ask()["requests"]
-            return {name: count / requests for name, count in calls.items()}
+                # However slow the server is, it is waited for while it answers: by the generator.
+                answered = generator.ask(patience=None)["answered"]
+            return {name: count / answered for name, count in calls.items()}
 
 
 MOST_UNDER_STRACE = 500
 """Connections: more of them and strace takes a minute."""
-STRACED_BYTES_PER_SECOND = 2e7
-"""A server under strace moves about ten times as many."""
 
 
 def start_generator(
@@ -121,18 +117,21 @@ class Wrk:
             return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
-        with self.server.start() as server:
+        with (
+            self.server.start() as server,
+            http_requests.connections(server.ready["port"], self.connections) as connections,
+        ):
             _warm_up(server.ready["port"])
             with counted_system_calls(server.pid) as calls:
-                requests = self._load(server, self.seconds + 1)["requests"]
-            return {name: count / requests for name, count in calls.items()}
+                http_requests.exchange(connections, COUNTED_EACH)
+            return {name: count / (self.connections * COUNTED_EACH) for name, count in calls.items()}
 
     def _load(self, server: Child, seconds: int) -> dict[str, Any]:
         """Longer than ``seconds`` only if nothing was answered in them."""
-        answer = self._run(server, seconds)
-        while not answer["requests"] and seconds < PATIENCE:
+        while not (answer := self._run(server, seconds))["requests"]:
+            if seconds > PATIENCE:
+                raise ChildError(f"wrk: no request was answered in {seconds} s")
             seconds *= 2
-            answer = self._run(server, seconds)
         return answer
 
     def _run(self, server: Child, seconds: int) -> dict[str, Any]:
@@ -156,6 +155,10 @@ class Wrk:
             if answer["requests"] * beyond < SAMPLES_BEYOND:
                 answer[key] = None
         return answer
+
+
+COUNTED_EACH = 5
+"""HTTP requests of a connection under strace."""
 
 
 def _warm_up(port: int) -> None:

@@ -52,18 +52,20 @@ def _echo(scale: Scale, api: str, size: int, connections: int, sides: Iterable[s
     return _planned(
         Case("echo", name, BASELINE, "per_cpu_second", {}, {"connections": connections, "size": size}),
         {
-            side: Load(Server(side, kind(side)), options, connections, scale.seconds, scale.warmup, size)
+            side: Load(Server(side, kind(side)), options, connections, scale.seconds, scale.warmup)
             for side in sides
         },
     )
 
 
 def tls(scale: Scale) -> list[Planned]:
+    count = scale.choose(50, 50, 5)
+
     def planned(size: int) -> Planned:
-        case = Case("tls", f"TLS, {_bytes(size)}, 50 connections", BASELINE, "per_cpu_second", {})
-        options = ("echo", "--tls", "--size", str(size), "--connections", "50")
+        case = Case("tls", f"TLS, {_bytes(size)}, {count} connections", BASELINE, "per_cpu_second", {})
+        options = ("echo", "--tls", "--size", str(size), "--connections", str(count))
         jobs = {
-            side: Load(Server(side, "tls"), options, 50, scale.seconds, scale.warmup, size)
+            side: Load(Server(side, "tls"), options, count, scale.seconds, scale.warmup)
             for side in WITH_BUDGET
         }
         without = "" if programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
@@ -73,14 +75,15 @@ def tls(scale: Scale) -> list[Planned]:
 
 
 def connections(scale: Scale) -> list[Planned]:
-    options = ("connect", "--size", "64", "--connections", "50")
+    count = scale.choose(50, 50, 5)
+    options = ("connect", "--size", "64", "--connections", str(count))
     sides = (*WITH_BUDGET, "limit")
-    case = Case("connections", "connect, 64 B, close; 50 at a time", BASELINE, "per_cpu_second", {})
+    case = Case("connections", f"connect, 64 B, close; {count} at a time", BASELINE, "per_cpu_second", {})
     return [
         _planned(
             case,
             {
-                side: Load(Server(side, "connections"), options, 50, scale.seconds, scale.warmup)
+                side: Load(Server(side, "connections"), options, count, scale.seconds, scale.warmup)
                 for side in sides
             },
         )
@@ -88,13 +91,15 @@ def connections(scale: Scale) -> list[Planned]:
 
 
 def udp(scale: Scale) -> list[Planned]:
-    options = ("udp", "--size", "64", "--connections", "16", "--window", "8")
-    case = Case("udp", "64 B queries, 128 outstanding", BASELINE, "per_cpu_second", {})
+    sockets = scale.choose(16, 16, 1)
+    count = sockets * 8
+    options = ("udp", "--size", "64", "--connections", str(sockets), "--window", "8")
+    case = Case("udp", f"64 B queries, {count} outstanding", BASELINE, "per_cpu_second", {})
     sides = (*STREAMS, "limit")
     return [
         _planned(
             case,
-            {side: Load(Server(side, "udp"), options, 128, scale.seconds, scale.warmup) for side in sides},
+            {side: Load(Server(side, "udp"), options, count, scale.seconds, scale.warmup) for side in sides},
         )
     ]
 

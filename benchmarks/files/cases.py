@@ -32,7 +32,7 @@ import attrs
 from model import Case, Measurement, Series, Side
 from percentiles import SHARES
 from plan import Job, Planned, Scale
-from processes import Child, ChildError, counted_system_calls
+from processes import PATIENCE, Child, ChildError, counted_system_calls
 from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 
 from files import cache, fio
@@ -57,6 +57,8 @@ BASELINE = "trio-epoll"
 STRACE_SECONDS = 0.15
 STRACE_LEAST = 30
 """A system call may take 100 ms under strace; what is done once at the end is to be lost in the rest."""
+STRACE_PATIENCE = 20.0
+"""Seconds for one operation: one with threads makes dozens of system calls."""
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
@@ -183,10 +185,11 @@ class LibraryJob:
         return measurement, text
 
     def count_system_calls(self) -> dict[str, float]:
-        work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds), least=STRACE_LEAST)
+        seconds = min(STRACE_SECONDS, self.work.seconds)
+        work = attrs.evolve(self.work, seconds=seconds, least=STRACE_LEAST)
         with self.counted.child(self.side) as child, self._prepared(child, work):
             with counted_system_calls(child.pid) as calls:
-                answer = self._done(child, work)
+                answer = self._done(child, work, patience=STRACE_LEAST * STRACE_PATIENCE)
             observed(self.side, child.ready["backend"], child.pid)
         return {name: count / answer["operations"] for name, count in calls.items()}
 
@@ -198,8 +201,8 @@ class LibraryJob:
             yield
         child.ask()
 
-    def _done(self, child: Child, work: Work) -> dict[str, float]:
-        answer: dict[str, float] = child.ask()
+    def _done(self, child: Child, work: Work, patience: float = PATIENCE) -> dict[str, float]:
+        answer: dict[str, float] = child.ask(patience=patience)
         _check(answer, work)
         return answer
 
