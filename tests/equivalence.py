@@ -79,14 +79,18 @@ def entered() -> int:
 
 
 def python(
-    code: str, *args: str, environment: dict[str, str] | None = None, before: tuple[str, ...] = ()
+    code: str,
+    *args: str,
+    environment: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
+    patience: float = 2 * PATIENCE,
 ) -> str:
     """What a child process that runs ``code`` prints; it has to succeed."""
     done = subprocess.run(
         [*before, sys.executable, "-c", code, *args],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         env={**os.environ, **(environment or {})},
         cwd=os.path.dirname(__file__),
         check=False,
