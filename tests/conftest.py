@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import signal
 from pathlib import Path
@@ -19,6 +20,13 @@ def pytest_configure() -> None:
     # A script starts its background jobs with SIGINT ignored; then no Ctrl-C would come.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_of_this_module_alone() -> None:
+    """What other modules left behind would make each `gc.collect()` of a test take seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
