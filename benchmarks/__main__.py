@@ -28,7 +28,7 @@ import micro
 import network
 import report
 from model import Case, Report, Series, Side
-from plan import SCALES, Planned, Scale
+from plan import SCALES, Planned, Scale, counted
 from processes import GENERATOR_CPU, SERVER_CPU, ChildError
 from runtimes import ASYNCIO, RUNTIMES, WrongBackendError
 
@@ -129,7 +129,7 @@ def measure(planned: list[Planned], number: int, rounds: int) -> None:
 
 
 def count_system_calls(planned: list[Planned], scale: Scale) -> None:
-    for case, jobs in ((one.case, one.jobs) for one in chosen(planned, scale)):
+    for case, jobs in ((one.case, one.jobs) for one in counted(planned, scale)):
         begun = time.monotonic()
         for side, job in jobs.items():
             try:
@@ -137,14 +137,6 @@ def count_system_calls(planned: list[Planned], scale: Scale) -> None:
             except ChildError as error:
                 case.series[side].failure = f"under strace: {report.without_folders(str(error))}"
         progress("system calls", case, begun)
-
-
-def chosen(planned: list[Planned], scale: Scale) -> list[Planned]:
-    """Those whose system calls are counted."""
-    if scale.counted == "all":
-        return planned
-    first = {one.case.group: one for one in reversed(planned)} if scale.counted == "some" else {}
-    return [Planned(one.case, dict(list(one.jobs.items())[:2])) for one in reversed(first.values())]
 
 
 def progress(what: str, case: Case, begun: float) -> None:

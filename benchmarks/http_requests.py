@@ -27,7 +27,7 @@ class Connection:
     """Requests that are still to be sent."""
 
     def open(self) -> None:
-        self.sock.sendall(REQUEST)
+        self._send()
         reply = b""
         while not (self.size and len(reply) >= self.size):
             reply += self._received()
@@ -39,7 +39,7 @@ class Connection:
                 self.size = len(head + found) + int(length.split(b":")[1])
 
     def request(self) -> None:
-        self.sock.sendall(REQUEST)
+        self._send()
         self.missing = self.size
         self.left -= 1
 
@@ -52,13 +52,19 @@ class Connection:
             self.request()
         return not self.missing
 
+    def _send(self) -> None:
+        try:
+            self.sock.sendall(REQUEST)
+        except OSError as error:
+            raise ChildError(f"an HTTP request was not sent: {error}") from None
+
     def _received(self) -> bytes:
         try:
             received = self.sock.recv(1 << 16)
-        except TimeoutError:
-            raise ChildError(f"no reply to an HTTP request for {PATIENCE:.0f} s") from None
+        except OSError as error:
+            raise ChildError(f"no reply to an HTTP request: {error}") from None
         if not received:
-            raise ChildError("the server closed an HTTP connection")
+            raise ChildError("no reply to an HTTP request: the server closed the connection")
         return received
 
 
@@ -84,7 +90,7 @@ def exchange(opened: list[Connection], each: int) -> None:
         while selector.get_map():
             ready = selector.select(PATIENCE)
             if not ready:
-                raise ChildError(f"no reply to an HTTP request for {PATIENCE:.0f} s")
+                raise ChildError(f"no reply to an HTTP request: none for {PATIENCE:.0f} s")
             for key, _ in ready:
                 if key.data.receive():
                     selector.unregister(key.fileobj)

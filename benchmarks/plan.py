@@ -55,3 +55,11 @@ class Planned:
     is in ``series`` already, with its failure."""
     jobs: dict[str, Job]
     """By the side's key."""
+
+
+def counted(planned: list[Planned], scale: Scale) -> list[Planned]:
+    """Those whose system calls are to be counted."""
+    if scale.counted == "all":
+        return planned
+    first = {one.case.group: one for one in reversed(planned)} if scale.counted == "some" else {}
+    return [Planned(one.case, dict(list(one.jobs.items())[:2])) for one in reversed(first.values())]

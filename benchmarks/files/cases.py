@@ -56,9 +56,10 @@ LIBRARIES = tuple(side for side in SIDES if side != "fio")
 BASELINE = "trio-epoll"
 STRACE_SECONDS = 0.15
 STRACE_LEAST = 30
-"""A system call may take 100 ms under strace; what is done once at the end is to be lost in the rest."""
+"""Operations: a system call may take 100 ms under strace, and what is done once at the end is to be
+lost in the rest."""
 STRACE_PATIENCE = 20.0
-"""Seconds for one operation: one with threads makes dozens of system calls."""
+"""Seconds for one of them: one with threads makes dozens of system calls."""
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
@@ -81,7 +82,8 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     counted = Children(shared=True)
     children = counted if scale.name == "smoke" else Children(shared=False)
     atexit.register(counted.end)
-    case = partial(_case, children=children, counted=counted)
+    least = scale.choose(STRACE_LEAST, STRACE_LEAST, 3)
+    case = partial(_case, children=children, counted=counted, least=least)
     states = _STATES[: scale.choose(2, 1, 2)]
     chunks = dict(list(CHUNKS.items())[-scale.choose(2, 1, 2) :])
     brief, long = scale.seconds * 0.4, scale.seconds * 0.5
@@ -122,6 +124,7 @@ def _case(
     *,
     children: Children,
     counted: Children,
+    least: int,
 ) -> Planned:
     metric = "bytes_per_second" if work.kind.startswith("sequential") else "rate"
     case = Case("files", name, BASELINE, metric, {}, parameters)
@@ -130,7 +133,7 @@ def _case(
         if reason := _CANNOT.get((side, work.kind)):
             case.series[side] = Series(failure=reason)
         else:
-            jobs[side] = LibraryJob(side, work, state, children, counted)
+            jobs[side] = LibraryJob(side, work, state, children, counted, least)
     if work.kind in fio.MODES:
         if reason := fio.missing():
             case.series["fio"] = Series(failure=reason)
@@ -174,6 +177,8 @@ class LibraryJob:
     cache: Cache
     children: Children
     counted: Children
+    least: int = STRACE_LEAST
+    """Operations whose system calls are counted."""
 
     def measure(self) -> tuple[Measurement, str]:
         with self.children.child(self.side) as child, self._prepared(child, self.work):
@@ -186,10 +191,10 @@ class LibraryJob:
 
     def count_system_calls(self) -> dict[str, float]:
         seconds = min(STRACE_SECONDS, self.work.seconds)
-        work = attrs.evolve(self.work, seconds=seconds, least=STRACE_LEAST)
+        work = attrs.evolve(self.work, seconds=seconds, least=self.least)
         with self.counted.child(self.side) as child, self._prepared(child, work):
             with counted_system_calls(child.pid) as calls:
-                answer = self._done(child, work, patience=STRACE_LEAST * STRACE_PATIENCE)
+                answer = self._done(child, work, patience=self.least * STRACE_PATIENCE)
             observed(self.side, child.ready["backend"], child.pid)
         return {name: count / answer["operations"] for name, count in calls.items()}
 
