@@ -242,7 +242,7 @@ async def main():
     token = trio.lowlevel.current_trio_token()
     finished = threading.Event()
     def call():
-        for _ in range(2000):
+        for _ in range(10):
             token.run_sync_soon(int)
         finished.set()
     thread = threading.Thread(target=call)
@@ -260,7 +260,7 @@ import threading, time, trio, trio.testing, trio_uring
 async def main():
     token = trio.lowlevel.current_trio_token()
     loop = f"/proc/self/task/{threading.get_native_id()}/syscall"
-    for _ in range(10):
+    for _ in range(5):
         received = trio.Event()
         over = threading.Event()
         def burst():
@@ -289,7 +289,7 @@ def test_busy_loop_is_interrupted_without_a_system_call(tmp_path: Path) -> None:
 @with_strace
 def test_burst_costs_one_write(tmp_path: Path) -> None:
     written, _ = system_calls(tmp_path, "write", BURSTS, like=ONE)
-    assert written == 10
+    assert written == 5
 
 
 # A guest run, whose worker thread waits for the signal socket too

@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -263,10 +263,10 @@ def _seen_caio(backend: str, pid: int) -> str:
 
 def _threads(pid: int) -> tuple[int, list[str]]:
     """How many threads the process has, and the kinds of those that io_uring made for it."""
-    names = [
-        Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip()
-        for thread in os.listdir(f"/proc/{pid}/task")
-    ]
+    names = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            names.append(Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip())
     workers = [name.rsplit("-", 1)[0] for name in names if name.startswith("iou-")]
     return len(names) - len(workers), workers
 
