@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from programs import Programs
 
 pytest_plugins = ["pytester"]
 
@@ -37,6 +40,15 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The C programs of the benchmarks."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    from programs import build
+
+    return build(tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture

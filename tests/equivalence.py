@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Long enough for any machine: what reaches it hangs.
-PATIENCE = 30
+PATIENCE = 120
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ def python(
     *args: str,
     environment: dict[str, str] | None = None,
     before: tuple[str, ...] = (),
-    patience: float = 2 * PATIENCE,
+    patience: float = PATIENCE,
 ) -> str:
     """What a child process that runs ``code`` prints; it has to succeed."""
     done = subprocess.run(

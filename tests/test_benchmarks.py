@@ -45,7 +45,7 @@ def test_suite_measures_each_benchmark_on_both_runtimes() -> None:
         assert set(one.jobs) == set(opened)
         for runtime, job in one.jobs.items():
             measurement, seen = job.measure()
-            assert 0 < measurement["seconds"] < 1
+            assert 0 < measurement["seconds"] < 60
             assert seen.endswith(opened[runtime])
 
 
