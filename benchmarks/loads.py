@@ -60,9 +60,10 @@ class Load:
         if self.connections > MOST_UNDER_STRACE:
             return {}
         options = (*self.options, "--patience", str(PATIENCE), "--forget", str(PATIENCE))
+        least = self.connections * LEAST_EACH
         with (
             self.server.start() as server,
-            start_generator(server, options, self.seconds / 2, 0, least=self.connections) as generator,
+            start_generator(server, options, self.seconds / 2, 0, least=least) as generator,
         ):
             with counted_system_calls(server.pid) as calls:
                 # However slow the server is, it is waited for while it answers: by the generator.
@@ -70,6 +71,8 @@ class Load:
             return {name: count / answered for name, count in calls.items()}
 
 
+LEAST_EACH = 3
+"""Requests under strace for each connection, on the average: the first ones are not like the others."""
 MOST_UNDER_STRACE = 500
 """Connections: more of them and strace takes a minute."""
 
@@ -117,14 +120,15 @@ class Wrk:
             return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
-        with (
-            self.server.start() as server,
-            http_requests.connections(server.ready["port"], self.connections) as connections,
-        ):
-            _warm_up(server.ready["port"])
-            with counted_system_calls(server.pid) as calls:
+        with self.server.start() as server:
+            port = server.ready["port"]
+            _warm_up(port)
+            with (
+                http_requests.connections(port, self.connections) as connections,
+                counted_system_calls(server.pid) as calls,
+            ):
                 http_requests.exchange(connections, COUNTED_EACH)
-            return {name: count / (self.connections * COUNTED_EACH) for name, count in calls.items()}
+        return {name: count / (self.connections * COUNTED_EACH) for name, count in calls.items()}
 
     def _load(self, server: Child, seconds: int) -> dict[str, Any]:
         """Longer than ``seconds`` only if nothing was answered in them."""
@@ -158,7 +162,7 @@ class Wrk:
 
 
 COUNTED_EACH = 5
-"""HTTP requests of a connection under strace."""
+"""Requests of a connection."""
 
 
 def _warm_up(port: int) -> None:
