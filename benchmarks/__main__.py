@@ -28,7 +28,7 @@ import micro
 import network
 import report
 from model import Case, Report, Series, Side
-from plan import SCALES, Planned, Scale
+from plan import SCALES, Planned, Scale, counted
 from processes import GENERATOR_CPU, SERVER_CPU, ChildError
 from runtimes import ASYNCIO, RUNTIMES, WrongBackendError
 
@@ -81,8 +81,8 @@ def main() -> int:
             for number in range(scale.rounds):
                 measure(planned, number, scale.rounds)
                 save(number + 1)
-            if shutil.which("strace") and scale.name != "quick":
-                count_system_calls(planned)
+            if shutil.which("strace"):
+                count_system_calls(planned, scale)
             save(scale.rounds)
         except WrongBackendError as error:
             results.unlink(missing_ok=True)
@@ -128,8 +128,8 @@ def measure(planned: list[Planned], number: int, rounds: int) -> None:
         progress(f"round {number + 1} of {rounds}", case, begun)
 
 
-def count_system_calls(planned: list[Planned]) -> None:
-    for case, jobs in ((one.case, one.jobs) for one in planned):
+def count_system_calls(planned: list[Planned], scale: Scale) -> None:
+    for case, jobs in ((one.case, one.jobs) for one in counted(planned, scale)):
         begun = time.monotonic()
         for side, job in jobs.items():
             try:

@@ -9,9 +9,11 @@ server's CPU was: all the time, or the handler was not greedy.
 from __future__ import annotations
 
 import attrs
+from loads import measurement, start_generator
 from model import Case, Measurement
-from network import BASELINE, Server, measurement, start_generator
+from network import BASELINE
 from plan import Planned, Scale
+from server import Server
 
 SIDES = (BASELINE, "trio-uring", "trio-uring-budget")
 SECONDS = 2.0

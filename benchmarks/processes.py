@@ -70,7 +70,10 @@ class Child:
             if status != 0 and kind is None:
                 raise self._failed(f"ended with status {status}")
 
-    def ask(self, question: Mapping[str, Any] | None = None, patience: float = PATIENCE) -> dict[str, Any]:
+    def ask(
+        self, question: Mapping[str, Any] | None = None, *, patience: float | None = PATIENCE
+    ) -> dict[str, Any]:
+        """Without patience, None, it waits until the child answers or ends."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(question or {}).encode() + b"\n")
@@ -90,11 +93,12 @@ class Child:
                 self._process.kill()
         return self._process.returncode
 
-    def _answer(self, patience: float) -> dict[str, Any]:
+    def _answer(self, patience: float | None) -> dict[str, Any]:
         assert self._process.stdout is not None
-        deadline = time.monotonic() + patience
+        deadline = None if patience is None else time.monotonic() + patience
         while b"\n" not in self._unread:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
             if not ready:
                 raise self._failed(f"did not answer for {patience:.0f} s")
             received = os.read(self._process.stdout.fileno(), 1 << 16)

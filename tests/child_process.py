@@ -21,7 +21,7 @@ def run_python(
     flags: Sequence[str] = (),
     before: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
-    timeout: float = 60,
+    timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``program``, dedented, and returns what it printed and how it ended.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ from equivalence import PATIENCE, failing_if_it_hangs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from programs import Programs
 
 pytest_plugins = ["pytester"]
 
@@ -22,6 +26,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_of_this_module_alone() -> None:
+    """What other modules left behind would make each `gc.collect()` of a test take seconds."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -30,6 +41,15 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 11_000), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The C programs of the benchmarks."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    from programs import build
+
+    return build(tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Long enough for any machine: what reaches it hangs.
-PATIENCE = 30
+PATIENCE = 120
 
 
 @attrs.frozen
@@ -81,14 +81,18 @@ def entered() -> int:
 
 
 def python(
-    code: str, *args: str, environment: dict[str, str] | None = None, before: tuple[str, ...] = ()
+    code: str,
+    *args: str,
+    environment: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
+    patience: float = PATIENCE,
 ) -> str:
     """What a child process that runs ``code`` prints; it has to succeed."""
     done = subprocess.run(
         [*before, sys.executable, "-c", code, *args],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         env={**os.environ, **(environment or {})},
         cwd=os.path.dirname(__file__),
         check=False,

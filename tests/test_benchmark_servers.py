@@ -33,7 +33,7 @@ from runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, see
 from servers.unsupported import UNSUPPORTED  # noqa: E402
 
 HOST = "127.0.0.1"
-PATIENCE = 20
+PATIENCE = 120
 MEBIBYTE = bytes(range(256)) * 4096
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n"
@@ -288,7 +288,7 @@ def test_variants_of_trio_uring_are_told_apart(runtime: str, certificate: MakeCe
 @pytest.mark.parametrize("runtime", TRIO)
 def test_how_a_server_received_is_seen(runtime: str, kind: str, certificate: MakeCertificate) -> None:
     pytest.importorskip("trustme")
-    from network import Server as Measured
+    from server import Server as Measured
 
     multishot = RUNTIMES[runtime].multishot
     with server(runtime, kind, certificate) as process:

@@ -28,11 +28,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("runtime", TRIO)
-def test_each_benchmark_runs_as_a_script(runtime: str) -> None:
-    done = run(SCRIPT, "--runtime", runtime, "--scale", "0.001", "--values", "1", "--warmups", "0")
+def test_script_measures_what_is_named(runtime: str) -> None:
+    names = ["idle checkpoint", "trio.run of nothing"]
+    options = ["--runtime", runtime, "--scale", "0.001", "--values", "1", "--warmups", "0"]
+    done = run(SCRIPT, *options, *names)
     assert done.returncode == 0, done.stderr
     for name in micro.BENCHMARKS:
-        assert f"{name}: " in done.stdout
+        assert (f"{name}: " in done.stdout) == (name in names)
 
 
 def test_suite_measures_each_benchmark_on_both_runtimes() -> None:
@@ -43,7 +45,7 @@ def test_suite_measures_each_benchmark_on_both_runtimes() -> None:
         assert set(one.jobs) == set(opened)
         for runtime, job in one.jobs.items():
             measurement, seen = job.measure()
-            assert 0 < measurement["seconds"] < 1
+            assert 0 < measurement["seconds"] < 60
             assert seen.endswith(opened[runtime])
 
 

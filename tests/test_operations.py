@@ -728,7 +728,7 @@ if child == 0:
     os._exit(status)
 print(status, bytes(buffer))
 """,
-        timeout=20,
+        timeout=60,
     )
     assert said == "7 b'data'\n"
 

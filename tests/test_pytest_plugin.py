@@ -255,7 +255,6 @@ def test_anyio_plugin_on_trio(pytester: pytest.Pytester) -> None:
 
 
 def test_workers_of_xdist_are_on_io_uring(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("xdist")
     pytester.makepyfile(RUN.replace("EXPECTED", "'io_uring'"))
     result = run(pytester, "--trio-uring", "-n", "1")
     result.assert_outcomes(passed=1)

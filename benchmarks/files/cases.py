@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ import attrs
 from model import Case, Measurement, Series, Side
 from percentiles import SHARES
 from plan import Job, Planned, Scale
-from processes import Child, ChildError, counted_system_calls
+from processes import PATIENCE, Child, ChildError, counted_system_calls
 from runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 
 from files import cache, fio
@@ -56,7 +56,10 @@ LIBRARIES = tuple(side for side in SIDES if side != "fio")
 BASELINE = "trio-epoll"
 STRACE_SECONDS = 0.15
 STRACE_LEAST = 30
-"""A system call may take 100 ms under strace; what is done once at the end is to be lost in the rest."""
+"""Operations: a system call may take 100 ms under strace, and what is done once at the end is to be
+lost in the rest."""
+STRACE_PATIENCE = 20.0
+"""Seconds for one of them: one with threads makes dozens of system calls."""
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
@@ -79,7 +82,8 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     counted = Children(shared=True)
     children = counted if scale.name == "smoke" else Children(shared=False)
     atexit.register(counted.end)
-    case = partial(_case, children=children, counted=counted)
+    least = scale.choose(STRACE_LEAST, STRACE_LEAST, 3)
+    case = partial(_case, children=children, counted=counted, least=least)
     states = _STATES[: scale.choose(2, 1, 2)]
     chunks = dict(list(CHUNKS.items())[-scale.choose(2, 1, 2) :])
     brief, long = scale.seconds * 0.4, scale.seconds * 0.5
@@ -120,6 +124,7 @@ def _case(
     *,
     children: Children,
     counted: Children,
+    least: int,
 ) -> Planned:
     metric = "bytes_per_second" if work.kind.startswith("sequential") else "rate"
     case = Case("files", name, BASELINE, metric, {}, parameters)
@@ -128,7 +133,7 @@ def _case(
         if reason := _CANNOT.get((side, work.kind)):
             case.series[side] = Series(failure=reason)
         else:
-            jobs[side] = LibraryJob(side, work, state, children, counted)
+            jobs[side] = LibraryJob(side, work, state, children, counted, least)
     if work.kind in fio.MODES:
         if reason := fio.missing():
             case.series["fio"] = Series(failure=reason)
@@ -172,6 +177,8 @@ class LibraryJob:
     cache: Cache
     children: Children
     counted: Children
+    least: int = STRACE_LEAST
+    """Operations whose system calls are counted."""
 
     def measure(self) -> tuple[Measurement, str]:
         with self.children.child(self.side) as child, self._prepared(child, self.work):
@@ -183,10 +190,11 @@ class LibraryJob:
         return measurement, text
 
     def count_system_calls(self) -> dict[str, float]:
-        work = attrs.evolve(self.work, seconds=min(STRACE_SECONDS, self.work.seconds), least=STRACE_LEAST)
+        seconds = min(STRACE_SECONDS, self.work.seconds)
+        work = attrs.evolve(self.work, seconds=seconds, least=self.least)
         with self.counted.child(self.side) as child, self._prepared(child, work):
             with counted_system_calls(child.pid) as calls:
-                answer = self._done(child, work)
+                answer = self._done(child, work, patience=self.least * STRACE_PATIENCE)
             observed(self.side, child.ready["backend"], child.pid)
         return {name: count / answer["operations"] for name, count in calls.items()}
 
@@ -198,8 +206,8 @@ class LibraryJob:
             yield
         child.ask()
 
-    def _done(self, child: Child, work: Work) -> dict[str, float]:
-        answer: dict[str, float] = child.ask()
+    def _done(self, child: Child, work: Work, patience: float = PATIENCE) -> dict[str, float]:
+        answer: dict[str, float] = child.ask(patience=patience)
         _check(answer, work)
         return answer
 
@@ -255,10 +263,10 @@ def _seen_caio(backend: str, pid: int) -> str:
 
 def _threads(pid: int) -> tuple[int, list[str]]:
     """How many threads the process has, and the kinds of those that io_uring made for it."""
-    names = [
-        Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip()
-        for thread in os.listdir(f"/proc/{pid}/task")
-    ]
+    names = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            names.append(Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip())
     workers = [name.rsplit("-", 1)[0] for name in names if name.startswith("iou-")]
     return len(names) - len(workers), workers
 

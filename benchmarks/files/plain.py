@@ -45,7 +45,7 @@ def small_files(work: Work, record: Record) -> Iterator[Run]:
     def run() -> None:
         for number in range(work.count):
             start = perf_counter()
-            if start > record.deadline:
+            if start > record.deadline and len(record.latencies) >= work.least:
                 return
             operation(work.small_file(number), number)
             record.latencies.append(perf_counter() - start)
@@ -72,7 +72,9 @@ def sequential_read(work: Work, record: Record) -> Iterator[Run]:
     with open(work.path, "rb") as file:
 
         def run() -> None:
-            while perf_counter() < record.deadline and (data := file.read(work.size)):
+            while (perf_counter() < record.deadline or record.operations < work.least) and (
+                data := file.read(work.size)
+            ):
                 check(data, record.operations * (work.size // BLOCK), work.size)
                 record.operations += 1
 
@@ -85,7 +87,9 @@ def sequential_write(work: Work, record: Record) -> Iterator[Run]:
     with open(work.path, "wb") as file:
 
         def run() -> None:
-            while perf_counter() < record.deadline and record.operations < work.count:
+            while (
+                perf_counter() < record.deadline or record.operations < work.least
+            ) and record.operations < work.count:
                 file.write(data)
                 record.operations += 1
 

@@ -46,7 +46,7 @@ async def small_files(library: Library, work: Work, record: Record) -> AsyncIter
     async def task(numbers: Iterator[int]) -> None:
         for number in numbers:
             start = perf_counter()
-            if start > record.deadline:
+            if start > record.deadline and len(record.latencies) >= work.least:
                 return
             await operation(library, work.small_file(number), number)
             record.latencies.append(perf_counter() - start)
@@ -83,7 +83,9 @@ async def sequential_read(library: Library, work: Work, record: Record) -> Async
     file = await library.open(work.path, "rb")
 
     async def run() -> None:
-        while perf_counter() < record.deadline and (data := await file.read(work.size)):
+        while (perf_counter() < record.deadline or record.operations < work.least) and (
+            data := await file.read(work.size)
+        ):
             check(data, record.operations * (work.size // BLOCK), work.size)
             record.operations += 1
 
@@ -97,7 +99,9 @@ async def sequential_write(library: Library, work: Work, record: Record) -> Asyn
     file = await library.open(work.path, "wb")
 
     async def run() -> None:
-        while perf_counter() < record.deadline and record.operations < work.count:
+        while (
+            perf_counter() < record.deadline or record.operations < work.least
+        ) and record.operations < work.count:
             await file.write(data)
             record.operations += 1
 

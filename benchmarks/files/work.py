@@ -10,8 +10,8 @@
 | sequential-write | write the next chunk to a new file, which is not synchronised | a file |
 | lines | the next line, decoded | a file |
 
-A work ends when it is done, and no later than its time, except for "random", which
-always takes its time, and longer if it has a least. Files are opened before the clock
+A work ends when all of it is done, or when its time is up and its least is done; but
+"random" always takes its time. Files are opened before the clock
 starts where one file is worked on, and are closed after it has stopped.
 """
 
@@ -46,7 +46,7 @@ class Work:
     size: int = BLOCK
     """Bytes of a block, a file or a chunk."""
     least: int = 0
-    """Operations of "random" that are done even where they take longer than its time."""
+    """Operations that are done even where they take longer than its time."""
 
     def small_file(self, number: int) -> str:
         return f"{self.path}/{number:06}"

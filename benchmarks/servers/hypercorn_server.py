@@ -2,8 +2,9 @@
 
     python -m servers.hypercorn_server --runtime RUNTIME
 
-Its settings are its own but for the backlog, and it writes only warnings. What only the
-other side needs is not imported, since a server's memory is measured.
+Its settings are its own, but for the backlog and for how long it keeps an idle connection,
+which under strace, where one may wait for its turn, would be too short; and it writes only
+warnings. What only the other side needs is not imported, since a server's memory is measured.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
     config = Config()
     config.bind = [f"fd://{bound.detach()}"]
     config.backlog = BACKLOG
+    config.keep_alive_timeout = 600
     config.loglevel = "WARNING"
     if runtime in TRIO:
         from hypercorn.trio import serve as serve_trio

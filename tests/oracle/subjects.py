@@ -29,11 +29,11 @@ class Subject:
 PATIENCE = 600
 
 # Trio's has to pass: that proves the tests, not Trio.
-TRIO = Subject("trio", EPOLL, trio.open_file, examples=60, iterates_by_readline=True)
+TRIO = Subject("trio", EPOLL, trio.open_file, examples=40, iterates_by_readline=True)
 SUBJECTS = [
     TRIO,
-    Subject("io_uring", attrs.evolve(URING, patience=PATIENCE), trio_uring.open_file, examples=1000),
-    Subject("epoll", attrs.evolve(EPOLL, patience=PATIENCE), trio_uring.open_file, examples=150),
+    Subject("io_uring", attrs.evolve(URING, patience=PATIENCE), trio_uring.open_file, examples=250),
+    Subject("epoll", attrs.evolve(EPOLL, patience=PATIENCE), trio_uring.open_file, examples=60),
 ]
 
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)

@@ -80,7 +80,7 @@ programs = st.lists(steps, min_size=1, max_size=25)
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_sockets_show_what_they_show_on_epoll(family: str) -> None:
     @settings(
-        max_examples=EXAMPLES or 150,
+        max_examples=EXAMPLES or 60,
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,
@@ -283,7 +283,7 @@ ACCEPTING = [*RINGS[:2], Backend("accept ahead", RingOptions(accept_ahead=2))]
 @pytest.mark.parametrize("backend", ACCEPTING, ids=lambda backend: backend.name)
 def test_listeners_show_what_they_show_on_epoll(backend: Backend) -> None:
     @settings(
-        max_examples=EXAMPLES or 60,
+        max_examples=EXAMPLES or 30,
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,

@@ -3,8 +3,6 @@
 Numbered bytes go through pipes; readers and writers are cancelled before, while and after
 the kernel answers, signals arrive, and the queues are too short for all of it. The file
 that is written beside them holds what the positions say.
-
-TRIO_URING_STRESS_SECONDS and TRIO_URING_STRESS_SEED: as in test_interleavings.py.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ import gc
 import os
 import random
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from test_interleavings import RINGS, SECONDS, SEED, watchdog
+from test_interleavings import RINGS
+from turns import SEED, Turns, watchdog
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-ROUND = 100  # transfers each way, in each of the pipes of one run
+ROUND = 25  # transfers each way, in each of the pipes of one run
 PIPES = 12
 PATTERN = random.Random(1).randbytes(4093)  # a prime: no chunk size divides it
 
@@ -163,17 +161,15 @@ async def collect_garbage(transfers: list[Transfers]) -> None:
 
 @pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS)
 def test_no_byte_is_lost_doubled_or_changed(ring: RingOptions, tmp_path: Path) -> None:
-    print(f"TRIO_URING_STRESS_SEED={SEED}")
     choices = random.Random(SEED)
     before = len(os.listdir("/proc/self/fd"))
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-    cancelled = 0
+    turns = Turns(1 / len(RINGS))
     try:
-        end = time.monotonic() + SECONDS / len(RINGS)
-        while not cancelled or time.monotonic() < end:
+        for _ in turns:
             with watchdog():
-                cancelled += trio_uring.run(stress, choices, tmp_path, ring=ring)
+                turns.happened += trio_uring.run(stress, choices, tmp_path, ring=ring)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)

@@ -3,19 +3,14 @@
 Threads and signal handlers call `run_sync_soon`; streams carry data that is checked
 byte by byte while their waits are cancelled; descriptors are waited for, closed in
 every way that is legal, and their numbers are given out again.
-
-TRIO_URING_STRESS_SECONDS (default 5) is how long it takes altogether. A failure prints
-its seed; TRIO_URING_STRESS_SEED repeats the choices, though not the timing.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import random
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -24,20 +19,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
+from turns import RUN, SEED, Turns, watchdog
 
 import trio_uring
 from trio_uring import RingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SECONDS = float(os.environ.get("TRIO_URING_STRESS_SECONDS", "5"))
-SEED = int(os.environ.get("TRIO_URING_STRESS_SEED", random.SystemRandom().randrange(1 << 32)))
-
-# How long one run lasts: many short ones, since beginnings and ends are part of it.
-RUN = 0.5
-# A run that takes this much longer hangs: every thread's traceback is printed, and that is the end.
-PATIENCE = 60
 
 RINGS = {
     "default": RingOptions(),
@@ -48,15 +36,6 @@ RINGS = {
         features=dict.fromkeys(("taskrun_flag", "single_issuer", "submit_all", "no_sqarray"), False)
     ),
 }
-
-
-@contextmanager
-def watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=sys.__stderr__)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager
@@ -266,15 +245,15 @@ async def stress(choices: random.Random) -> tuple[list[Calls], list[threading.Th
 
 @pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS)
 def test_nothing_hangs_gets_lost_or_leaks(ring: RingOptions) -> None:
-    print(f"TRIO_URING_STRESS_SEED={SEED}")
     choices = random.Random(SEED)
     before = len(os.listdir("/proc/self/fd"))
-    end = time.monotonic() + SECONDS / len(RINGS)
-    while time.monotonic() < end:
+    turns = Turns(1 / len(RINGS))
+    for _ in turns:
         with watchdog():
             sources, threads = trio_uring.run(stress, choices, ring=ring)
             for thread in threads:
                 thread.join()
+        turns.happened += 1
         by_signals, *by_threads = sources
         # A handler may interrupt another one, a thread is never ahead of itself.
         assert sorted(by_signals.received) == list(range(1, by_signals.accepted + 1)) != []

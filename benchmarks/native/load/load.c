@@ -16,7 +16,11 @@
  * last one was done. A request counts if the batch of its reply returned in the window:
  * from the first batch at or after the end of the warm-up to the first one at or after
  * the window's end, without the latter. A window is prolonged until --least requests
- * count. */
+ * count. "answered" are all requests since the line came, counted or not: what the server
+ * did is for these.
+ *
+ * A server that answers nothing for --patience has failed; as long as it answers, however
+ * slowly, it is waited for. */
 #include "load.h"
 
 #include <errno.h>
@@ -34,7 +38,6 @@
 #include <unistd.h>
 
 #define BATCH 256
-#define SILENCE (10 * SECOND)
 
 static struct epoll_event events[BATCH];
 static int ready;
@@ -66,12 +69,18 @@ int64_t monotonic(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+static double elapsed(int64_t begin, int64_t end)
+{
+	return (double)(end - begin) / SECOND;
+}
+
 /* The loop */
 
 void reply(struct load *load, int64_t began, int64_t arrived)
 {
 	load->outstanding--;
 	load->answered = load->now;
+	load->replies++;
 	if (load->counting)
 		histogram_add(&load->histogram, arrived - began);
 }
@@ -95,15 +104,15 @@ static void wait_until(struct load *load, int64_t until)
 {
 	if (load->patience < until)
 		until = load->patience;
-	if (load->answered + SILENCE < until)
-		until = load->answered + SILENCE;
+	if (load->answered + load->options.patience < until)
+		until = load->answered + load->options.patience;
 	ready = epoll_wait(load->epoll, events, BATCH, milliseconds(until - monotonic()));
 	if (ready < 0 && errno != EINTR)
 		fail("epoll_wait: %s", strerror(errno));
 	load->now = monotonic();
-	if (ready <= 0 && load->outstanding && load->now - load->answered >= SILENCE)
-		fail("the server stopped answering: no reply for 10 s, %u requests wait",
-		     load->outstanding);
+	if (ready <= 0 && load->outstanding && load->now - load->answered >= load->options.patience)
+		fail("the server stopped answering: no reply for %g s, %u requests wait",
+		     elapsed(0, load->options.patience), load->outstanding);
 }
 
 void turn(struct load *load)
@@ -123,14 +132,13 @@ static void run_until(struct load *load, int64_t until)
 
 static void run_until_counted(struct load *load, uint64_t requests)
 {
-	int64_t until = load->now + 10 * SILENCE;
-
 	while (load->histogram.total < requests) {
-		if (load->now >= until)
+		/* Replies that come too late are no answers. */
+		if (load->now - load->answered >= 10 * load->options.patience)
 			fail("%" PRIu64 " requests were answered in time, and %" PRIu64 " were awaited",
 			     load->histogram.total, requests);
 		dispatch(load);
-		wait_until(load, until);
+		wait_until(load, INT64_MAX);
 	}
 }
 
@@ -157,11 +165,6 @@ static struct clocks read_clocks(const struct load *load)
 	return clocks;
 }
 
-static double elapsed(int64_t begin, int64_t end)
-{
-	return (double)(end - begin) / SECOND;
-}
-
 static void print(const struct load *load, const struct clocks *begin, const struct clocks *end)
 {
 	uint64_t requests = load->histogram.total;
@@ -171,7 +174,7 @@ static void print(const struct load *load, const struct clocks *begin, const str
 	printf(", \"generator_cpu\": %.9f", elapsed(begin->generator, end->generator));
 	if (load->options.pid)
 		printf(", \"server_cpu\": %.9f", elapsed(begin->server, end->server));
-	printf(", \"lost\": %" PRIu64, load->lost);
+	printf(", \"answered\": %" PRIu64 ", \"lost\": %" PRIu64, load->replies, load->lost);
 	histogram_print(&load->histogram);
 	printf("}\n");
 	fflush(stdout);
@@ -183,6 +186,7 @@ static void measure(struct load *load)
 	struct clocks end;
 
 	load->now = load->answered = monotonic();
+	load->replies = 0;
 	load->stopping = false;
 	load->mode->start(load);
 	run_until(load, load->now + load->options.warmup);
@@ -225,7 +229,8 @@ static const struct mode *find_mode(const char *name)
 		if (!strcmp(modes[index]->name, name))
 			return modes[index];
 	fail("usage: load echo|connect|udp --port P --size BYTES --connections N --seconds S --warmup W\n"
-	     "  [--least REQUESTS] [--pid SERVER_PID]  echo: [--idle M] [--tls]  udp: [--window K]");
+	     "  [--least REQUESTS] [--patience S] [--pid SERVER_PID]  echo: [--idle M] [--tls]\n"
+	     "  udp: [--window K] [--forget S]");
 }
 
 static void set_option(struct options *options, int option, const char *name, const char *text)
@@ -254,6 +259,12 @@ static void set_option(struct options *options, int option, const char *name, co
 		break;
 	case 'w':
 		options->warmup = (int64_t)(number(name, text, 0, 86400) * SECOND);
+		break;
+	case 'a':
+		options->patience = (int64_t)(number(name, text, 0.001, 86400) * SECOND);
+		break;
+	case 'f':
+		options->forget = (int64_t)(number(name, text, 0.001, 86400) * SECOND);
 		break;
 	case 't':
 		options->tls = true;
@@ -288,12 +299,15 @@ static void parse(struct load *load, int count, char **arguments)
 		{ "window", required_argument, NULL, 'k' },  { "seconds", required_argument, NULL, 'd' },
 		{ "warmup", required_argument, NULL, 'w' },  { "tls", no_argument, NULL, 't' },
 		{ "pid", required_argument, NULL, 'P' },     { "least", required_argument, NULL, 'l' },
+		{ "patience", required_argument, NULL, 'a' }, { "forget", required_argument, NULL, 'f' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int which = 0;
 	int option;
 
 	load->options.window = 8;
+	load->options.patience = 10 * SECOND;
+	load->options.forget = 250 * MILLISECOND;
 	while ((option = getopt_long(count, arguments, "", names, &which)) != -1)
 		set_option(&load->options, option, option == '?' ? "" : names[which].name, optarg);
 	load->mode = find_mode(optind == count - 1 ? arguments[optind] : NULL);

@@ -18,7 +18,9 @@ struct options {
 	unsigned window;
 	int64_t seconds; /* nanoseconds, as every time here */
 	int64_t warmup;
-	uint64_t least; /* requests of a window */
+	uint64_t least;   /* requests of a window */
+	int64_t patience; /* without any reply */
+	int64_t forget;   /* a query by UDP */
 	bool tls;
 	pid_t pid; /* 0: no server is named */
 };
@@ -60,6 +62,7 @@ struct load {
 	unsigned outstanding; /* what a reply is awaited for */
 	bool stopping;        /* send no further request */
 	bool counting;        /* within the window */
+	uint64_t replies; /* since the start, in the window or not */
 	uint64_t lost;
 	struct histogram histogram;
 };

@@ -1,6 +1,6 @@
 /* Queries by UDP. Each of the sockets keeps `window` of them outstanding; a query is its
  * number in 8 bytes and a text that follows from the number, and the reply has to be the
- * same. A query without a reply after PATIENCE is lost, and another takes its place; its
+ * same. A query without a reply after --forget is lost, and another takes its place; its
  * reply, should it still come, is checked and dropped.
  *
  * A number is round * places + place, so it tells where its query was kept. The queries
@@ -13,8 +13,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-
-#define PATIENCE (250 * MILLISECOND)
 
 struct query {
 	struct query *older;
@@ -157,7 +155,7 @@ static void handle(struct load *load, void *who, uint32_t events)
 
 static int64_t expire(struct load *load)
 {
-	while (waiting.newer != &waiting && load->now - waiting.newer->began >= PATIENCE) {
+	while (waiting.newer != &waiting && load->now - waiting.newer->began >= load->options.forget) {
 		struct query *query = waiting.newer;
 
 		leave(query);
@@ -168,7 +166,7 @@ static int64_t expire(struct load *load)
 		renew(load, query);
 		flush(query->client);
 	}
-	return waiting.newer == &waiting ? INT64_MAX : waiting.newer->began + PATIENCE;
+	return waiting.newer == &waiting ? INT64_MAX : waiting.newer->began + load->options.forget;
 }
 
 /* Opening */
