@@ -82,7 +82,9 @@ class BufferedFile(FileBuffer):
             self._put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:
-            if self._fits(memory.length) or (memory.length < self._large and not self._unwritten()):
+            length = memory.length
+            small = length < self._large and not self._unwritten()
+            if small or self._fits(length) or self._behind_for(length) is not None:
                 await checkpoint()
             return await self._write(memory)
 
@@ -100,6 +102,8 @@ class BufferedFile(FileBuffer):
     async def tell(self) -> int:
         """The position, in bytes."""
         await checkpoint()
+        if self._behind is not None:
+            await self._behind.wait()
         return self._tell()
 
     @writing
@@ -116,6 +120,11 @@ class BufferedFile(FileBuffer):
             await checkpoint()
         if self._can_write:
             await self._flush()
+
+    @either
+    async def _settle(self) -> None:
+        if self._behind is not None:
+            await self._behind.finish()
 
     @either
     async def detach(self) -> RawFile:

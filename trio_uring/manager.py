@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from .connection import Sender
     from .operation import Operation
     from .ring import Ring
+    from .write_behind import WriteBehind
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
@@ -158,7 +159,7 @@ class UringManager:
         self.writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self.operations: dict[int, Operation | Sender] = {}
+        self.operations: dict[int, Operation | Sender | WriteBehind] = {}
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
@@ -200,7 +201,10 @@ class UringManager:
                 if kind == _OPERATION:
                     operation = self.operations.pop(fd)
                     operation.result = result
-                    reschedule(operation.task, READY)
+                    if operation.task is None:
+                        connections.unsettled.append(operation)
+                    else:
+                        reschedule(operation.task, READY)
                     continue
                 if kind == _RECEIVE:
                     connection = receivers[fd]
@@ -419,6 +423,7 @@ class UringManager:
         if self._owner == get_ident():
             self._entry_task = None
             self.connections.end()
+            self._finish_writes()
             lib.tu_cancel_all(self.core)
             self.operations.clear()
             self.connections.close()
@@ -428,6 +433,11 @@ class UringManager:
             _signal_forced(self.core)
         else:
             _release(self.core)
+
+    def _finish_writes(self) -> None:
+        """Those of which no task waits for the answer: their files want to know it all the same."""
+        while any(operation.task is None for operation in self.operations.values()):
+            self.process_events(self.checked(_wait(self.core, 1_000_000_000)))
 
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
@@ -455,7 +465,7 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation | Sender]] = []
+_abandoned: list[dict[int, Operation | Sender | WriteBehind]] = []
 """Of runs that another thread than their owner had to finalise: the kernel may still
 write to the memory of these, and nobody is left to hear when it is done."""
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from . import lowlevel
+from .async_file import AsyncFile
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ async def send_file(
     if offset < 0 or (count is not None and count < 0):
         raise ValueError("offset and count must not be negative")
     sending = _Sending(file, offset, count, progress)
+    if isinstance(file, AsyncFile):
+        await file._settle()
     if not sending.left:
         await trio.lowlevel.checkpoint()
     elif isinstance(stream, trio.SocketStream) and current_manager() is not None:
