@@ -347,15 +347,15 @@ class FileBuffer(AsyncFile[bytes]):
         length = memory.length
         buffered = self._write_end - self._write_pos if self._in_buffer() else 0
         await behind.make_room(buffered + length)
-        if buffered:
-            behind.add(bytes(self._view[self._write_pos : self._write_end]))
-            self._write_end = -1
-            self._restore_size()
-        if length < self._large:
-            self._keep(memory.address, length)
-        else:
-            behind.add(memory.as_bytes())
-            self._keep(memory.address, 0)
+        parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
+        kept = length if length < self._large else 0
+        if not kept:
+            parts.append(memory.as_bytes())
+        self._write_end = -1
+        self._restore_size()
+        self._keep(memory.address, kept)
+        if parts:
+            behind.add(*parts)
         return length
 
     def _put(self, data: Any, length: int) -> None:

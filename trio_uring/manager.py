@@ -435,7 +435,7 @@ class UringManager:
             _release(self.core)
 
     def _finish_writes(self) -> None:
-        """Those of which no task waits for the answer: their files want to know it all the same."""
+        """Those that no task waits for, and what their files have added to them meanwhile."""
         while any(operation.task is None for operation in self.operations.values()):
             self.process_events(self.checked(_wait(self.core, 1_000_000_000)))
 

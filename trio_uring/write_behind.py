@@ -13,11 +13,11 @@ added here, and the task goes on.
 
 - One write at a time, at the descriptor's own position, so that order, O_APPEND and a
   position that is shared are those of write(2). What was added meanwhile is the next one.
-- STUCK, since a write failed, or the run that made it has ended. An error is told once, to
-  whoever next waits for us; what was not written stays, and `finish` tries again: as the
-  standard library's buffer after a flush that failed.
-- The manager holds us while we are FLYING. Once the file has been thrown away too, and the
-  kernel has answered, what is left is written by our finaliser, which blocks.
+- STUCK, since a write failed. The error is told once, to whoever next waits for us; what was
+  not written stays, and `finish` tries again: as the standard library's buffer after a flush
+  that failed.
+- The manager holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
+  the file is thrown away is tried once more by our finaliser, which blocks.
 - No more is accepted than MOST_BEHIND, so what a file holds is that and its buffer.
 """
 
@@ -27,6 +27,7 @@ import errno
 import fcntl
 import os
 import stat
+from array import array
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ._native import ffi, lib
-from .operation import HERE, WRITE, WRITEV, failure
+from .operation import HERE, WRITEV, failure
 from .raw_file import correct_position, write_from
 from .session import current_manager
 from .sleep import READY
@@ -127,9 +128,10 @@ class WriteBehind:
             else:
                 return
 
-    def add(self, data: bytes) -> None:
-        """Takes ``data``, for which there has to be room."""
-        self.leave(data)
+    def add(self, *parts: bytes) -> None:
+        """Takes them, one after the other; there has to be room."""
+        for data in parts:
+            self.leave(data)
         if self._manager is None:
             manager = current_manager()
             assert manager is not None
@@ -168,7 +170,7 @@ class WriteBehind:
                 with suppress(OSError, ValueError):  # it was closed below us
                     correct_position(self._raw, self._before + self.result)
             self._went_out(self.result)
-        if self._parts and self._error is None and not manager.closed:
+        if self._parts and self._error is None:
             self._write(manager)
             _flush(manager.core)  # or the worker would wait for the tasks of this tick
         if self._waiting is not None:
@@ -176,29 +178,24 @@ class WriteBehind:
             self._waiting = None
 
     def _write(self, manager: UringManager) -> None:
-        parts = self._parts
-        pointers = [_from_buffer(part) for part in parts]
-        first = pointers[0] + self._start
         try:
             fd, self._before = self._raw.fileno(), self._raw.tell()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
-        if len(parts) == 1:
-            slot = _submit(manager.core, WRITE, fd, first, self.size, HERE, 0, 0)
-            self._held = pointers
-        else:
-            vector = ffi.new("uintptr_t[]", 2 * len(parts))
-            vector[0:2] = [_cast("uintptr_t", first), len(parts[0]) - self._start]
-            for index in range(1, len(parts)):
-                vector[2 * index] = _cast("uintptr_t", pointers[index])
-                vector[2 * index + 1] = len(parts[index])
-            slot = _submit(manager.core, WRITEV, fd, vector, len(parts), HERE, 0, 0)
-            self._held = (pointers, vector)
+        pointers = [_from_buffer(part) for part in list(self._parts)]
+        vector = array("L")
+        for pointer in pointers:
+            vector.extend((int(_cast("uintptr_t", pointer)), len(pointer)))
+        vector[0] += self._start
+        vector[1] -= self._start
+        address = _from_buffer(vector)
+        slot = _submit(manager.core, WRITEV, fd, address, len(pointers), HERE, 0, 0)
         if slot < 0:
-            self._error, self._held = failure(slot), None
+            self._error = failure(slot)
             return
-        self._expected = self.size
+        self._expected = sum(vector[1::2])
+        self._held = (pointers, address)
         self._manager = manager
         manager.operations[slot] = self
 
