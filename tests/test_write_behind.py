@@ -175,6 +175,27 @@ def test_no_more_is_behind_than_there_may_be(tmp_path: Path) -> None:
     URING.run(main)
 
 
+def test_files_that_are_written_at_the_same_time_share_what_may_be_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        files: list[Any] = [await open_file(tmp_path / str(number), "wb") for number in range(40)]
+        most = 0
+
+        async def write(file: Any) -> None:
+            nonlocal most
+            for _ in range(20):
+                await file.write(DATA)
+                most = max(most, sum(file._behind.size for file in files if file._behind is not None))
+
+        async with trio.open_nursery() as nursery:
+            for file in files:
+                nursery.start_soon(write, file)
+        for file in files:
+            await file.aclose()
+        assert most < 5 * MOST_BEHIND + len(files) * len(DATA)
+
+    URING.run(main)
+
+
 def test_many_small_pieces_are_written_in_several_writes(tmp_path: Path) -> None:
     lines = [b"%d\n" % number for number in range(5000)]
 

@@ -160,6 +160,8 @@ class UringManager:
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
         self.operations: dict[int, Operation | Sender | WriteBehind] = {}
+        self.files_written = 0
+        """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals

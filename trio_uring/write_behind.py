@@ -18,7 +18,9 @@ added here, and the task goes on.
   that failed.
 - The manager holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
   the file is thrown away is tried once more by our finaliser, which blocks.
-- No more is accepted than MOST_BEHIND, so what a file holds is that and its buffer.
+- No more is accepted than MOST_BEHIND, which the files of a run that are FLYING share out,
+  but always one write. So what they all hold together is a few times that, and one write
+  and one buffer each.
 """
 
 from __future__ import annotations
@@ -54,8 +56,10 @@ _flush = lib.tu_flush
 _from_buffer: Any = ffi.from_buffer
 _cast: Any = ffi.cast
 
-MOST_BEHIND: Final = 4 << 20
-"""Bytes. With 2 MiB the worker pauses twice as often; more than 4 gain nothing."""
+MOST_BEHIND: Final = 8 << 20
+"""Bytes. The worker pauses for about as long as 200 KB take; with half of this, twice as often."""
+_AT_ONCE: Final = MOST_BEHIND // 2
+"""Bytes, and what is left of a part: so as much is added during one write as goes out with the next."""
 _MOST_PARTS: Final = 1024
 """That one write takes (IOV_MAX)."""
 _WAITS: Final = getattr(os, "O_DIRECT", 0) | os.O_SYNC
@@ -123,7 +127,10 @@ class WriteBehind:
         while self.size:
             if self._manager is None:
                 await self.finish()
-            elif self.size + length > MOST_BEHIND or len(self._parts) > _MOST_PARTS - 2:
+            elif (
+                self.size + length > MOST_BEHIND // self._manager.files_written
+                or len(self._parts) > _MOST_PARTS - 2
+            ):
                 await self._sleep()
             else:
                 return
@@ -163,6 +170,7 @@ class WriteBehind:
         """The manager has our ``result``, and has processed all other events."""
         manager, self._manager, self._held = self._manager, None, None
         assert manager is not None
+        manager.files_written -= 1
         if self.result < 0 and self.result not in _AGAIN:
             self._error = failure(self.result)
         elif self.result >= 0:
@@ -183,20 +191,27 @@ class WriteBehind:
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
-        pointers = [_from_buffer(part) for part in list(self._parts)]
+        held: list[object] = []
         vector = array("L")
-        for pointer in pointers:
-            vector.extend((int(_cast("uintptr_t", pointer)), len(pointer)))
+        length = -self._start
+        for part in list(self._parts):
+            pointer = _from_buffer(part)
+            held.append(pointer)
+            vector.extend((int(_cast("uintptr_t", pointer)), len(part)))
+            length += len(part)
+            if length >= _AT_ONCE:
+                break
         vector[0] += self._start
         vector[1] -= self._start
         address = _from_buffer(vector)
-        slot = _submit(manager.core, WRITEV, fd, address, len(pointers), HERE, 0, 0)
+        slot = _submit(manager.core, WRITEV, fd, address, len(held), HERE, 0, 0)
         if slot < 0:
             self._error = failure(slot)
             return
-        self._expected = sum(vector[1::2])
-        self._held = (pointers, address)
+        self._expected = length
+        self._held = (held, address)
         self._manager = manager
+        manager.files_written += 1
         manager.operations[slot] = self
 
     def _went_out(self, written: int) -> None:
