@@ -11,7 +11,8 @@ One buffer serves reading and writing. Seen from the file:
 - The kernel reads into the buffer and writes from it. So it is replaced only when no
   transfer is under way, and it is kept from moving by what a transfer holds.
 - What does not fit takes no detour: a large read goes to where it is wanted, a large write
-  comes from where it is.
+  comes from where it is, or goes on behind its call (write_behind.py), as does the buffer
+  that it found. While something is behind, the buffer has nothing that was read.
 - A call that is cancelled in the middle gives back to the buffer what it had read, and
   leaves there what it had accepted and not yet written. The buffer is longer than its
   size for as long as that takes.
