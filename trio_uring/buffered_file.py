@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .file_buffer import FileBuffer
@@ -121,10 +121,14 @@ class BufferedFile(FileBuffer):
         if self._can_write:
             await self._flush()
 
-    @either
+    @enable_ki_protection
     async def _settle(self) -> None:
-        if self._behind is not None:
-            await self._behind.finish()
+        await self._turns.take()
+        try:
+            if self._behind is not None:
+                await self._behind.finish()
+        finally:
+            self._turns.leave()
 
     @either
     async def detach(self) -> RawFile:
