@@ -114,7 +114,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         try:
             if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             # Only now: to enter a scope takes longer than to write.
             with trio.CancelScope(shield=True):
                 await self._write_out()
@@ -129,6 +129,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     async def _write_out(self) -> None:
         """Writes that data."""
+
+    async def _settle(self) -> None:
+        """Waits for what has left the buffer and is still being written."""
 
     def _length(self, name: str, value: int | None) -> int:
         """The argument of a method: a number, -1 for None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .file_buffer import FileBuffer
@@ -82,7 +82,9 @@ class BufferedFile(FileBuffer):
             self._put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:
-            if self._fits(memory.length) or (memory.length < self._large and not self._unwritten()):
+            length = memory.length
+            small = length < self._large and not self._unwritten()
+            if small or self._fits(length) or self._behind_for(length) is not None:
                 await checkpoint()
             return await self._write(memory)
 
@@ -100,6 +102,8 @@ class BufferedFile(FileBuffer):
     async def tell(self) -> int:
         """The position, in bytes."""
         await checkpoint()
+        if self._behind is not None:
+            await self._behind.wait()
         return self._tell()
 
     @writing
@@ -116,6 +120,15 @@ class BufferedFile(FileBuffer):
             await checkpoint()
         if self._can_write:
             await self._flush()
+
+    @enable_ki_protection
+    async def _settle(self) -> None:
+        await self._turns.take()
+        try:
+            if self._behind is not None:
+                await self._behind.finish()
+        finally:
+            self._turns.leave()
 
     @either
     async def detach(self) -> RawFile:

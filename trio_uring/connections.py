@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .connection import SocketReference
     from .manager import UringManager
     from .options import RingOptions
+    from .write_behind import WriteBehind
 
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 # Those of `socket.socket` make an enumeration's member each time, which takes ten times as long.
@@ -52,7 +53,7 @@ class Connections:
         self.acceptors = Acceptors(self, options.accept_ahead)
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
-        self.unsettled: list[Connection | Acceptor] = []
+        self.unsettled: list[Connection | Acceptor | WriteBehind] = []
         """To be looked at when all events of a tick are processed."""
         self.buffer_size = options.buffer_size
         self.memory = memoryview(b"")
@@ -135,8 +136,8 @@ class Connections:
     def settle(self) -> None:
         """When all events are processed."""
         unsettled, self.unsettled = self.unsettled, []
-        for connection in unsettled:
-            connection.settle()
+        for one in unsettled:
+            one.settle()
 
     # Yielding
 

@@ -11,7 +11,8 @@ One buffer serves reading and writing. Seen from the file:
 - The kernel reads into the buffer and writes from it. So it is replaced only when no
   transfer is under way, and it is kept from moving by what a transfer holds.
 - What does not fit takes no detour: a large read goes to where it is wanted, a large write
-  comes from where it is.
+  comes from where it is, or goes on behind its call (write_behind.py), as does the buffer
+  that it found. While something is behind, the buffer has nothing that was read.
 - A call that is cancelled in the middle gives back to the buffer what it had read, and
   leaves there what it had accepted and not yet written. The buffer is longer than its
   size for as long as that takes.
@@ -31,6 +32,8 @@ from trio.lowlevel import checkpoint
 from ._native import ffi
 from .async_file import AsyncFile, Turns
 from .raw_file import Memory, left_in, new_bytes, pinned, read_all, read_into, write_from
+from .session import current_manager
+from .write_behind import MOST_BEHIND, WriteBehind, may_write_behind
 
 if TYPE_CHECKING:
     import io
@@ -47,6 +50,9 @@ class FileBuffer(AsyncFile[bytes]):
     def __init__(self, wrapped: Any, size: int, turns: Turns | None = None) -> None:
         super().__init__(wrapped, turns)
         self._raw: io.FileIO = wrapped.raw
+        self._kept: list[object] = [wrapped]
+        self._behind: WriteBehind | None = None
+        self._may_go_behind: bool | None = None
         self._size = size
         # A write of this many bytes goes past the buffer; the limit is that of `open`.
         self._large = size if sys.version_info >= (3, 13) else size + 1
@@ -64,11 +70,14 @@ class FileBuffer(AsyncFile[bytes]):
     def _write_abandoned(self) -> None:
         """Writes what is buffered, for a file that is thrown away without being closed.
         This blocks, as with the standard library."""
-        if self._raw.closed or not self._unwritten():
+        if self._raw.closed or not self._in_buffer():
             return
         self._rewind()
         data = self._view[self._write_pos : self._write_end]
         self._write_end = -1
+        if self._behind is not None and self._behind.size:
+            self._behind.leave(bytes(data))
+            return
         while data:
             data = data[os.write(self._raw.fileno(), data) :]
 
@@ -89,10 +98,15 @@ class FileBuffer(AsyncFile[bytes]):
         return self._raw_pos - self._pos if self._read_end != -1 or self._write_end != -1 else 0
 
     def _tell(self) -> int:
-        return max(self._raw.tell() - self._raw_offset(), 0)
+        behind = self._behind.size if self._behind is not None else 0
+        return max(self._raw.tell() + behind - self._raw_offset(), 0)
+
+    def _in_buffer(self) -> bool:
+        """Whether the buffer has data that has still to go out."""
+        return self._write_pos < self._write_end
 
     def _unwritten(self) -> bool:
-        return self._write_pos < self._write_end
+        return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
 
     def _use(self, buffer: bytearray) -> None:
         self._buffer = buffer
@@ -118,7 +132,7 @@ class FileBuffer(AsyncFile[bytes]):
         """Data that a call had read, and that the next one shall read."""
         if not data:
             return
-        if self._unwritten():  # so it came from the buffer
+        if self._in_buffer():  # so it came from the buffer
             self._pos -= len(data)
             return
         if ahead := self._ahead():
@@ -292,11 +306,16 @@ class FileBuffer(AsyncFile[bytes]):
         if self._fits(length):
             self._put(address, length)
             return length
+        behind = self._behind_for(length)
+        if behind is not None and self._read_end == -1:
+            return await self._add_behind(behind, memory)
         await self._write_out()
         if offset := self._raw_offset():
             self._raw.seek(-offset, os.SEEK_CUR)
             self._raw_pos -= offset
         self._drop_read()
+        if behind is not None:
+            return await self._add_behind(behind, memory)
         done = 0
         try:
             while length - done >= self._large:
@@ -312,6 +331,32 @@ class FileBuffer(AsyncFile[bytes]):
                 raise
             return length
         self._keep(address + done, length - done)
+        return length
+
+    def _behind_for(self, length: int) -> WriteBehind | None:
+        """What takes a write of this length that does not fit."""
+        if length > MOST_BEHIND or self._may_go_behind is False or current_manager() is None:
+            return None
+        if self._behind is None:
+            self._may_go_behind = may_write_behind(self._raw)
+            if self._may_go_behind:
+                self._behind = WriteBehind(self._raw, self._kept)
+        return self._behind
+
+    async def _add_behind(self, behind: WriteBehind, memory: Memory) -> int:
+        """The buffer and then the data, or what the buffer takes of it once it is empty."""
+        length = memory.length
+        buffered = self._write_end - self._write_pos if self._in_buffer() else 0
+        await behind.make_room(buffered + length)
+        parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
+        kept = length if length < self._large else 0
+        if not kept:
+            parts.append(memory.as_bytes())
+        self._write_end = -1
+        self._restore_size()
+        self._keep(memory.address, kept)
+        if parts:
+            behind.add(*parts)
         return length
 
     def _put(self, data: Any, length: int) -> None:
@@ -340,9 +385,11 @@ class FileBuffer(AsyncFile[bytes]):
             self._raw_pos -= back
 
     async def _write_out(self) -> None:
-        if self._unwritten():
+        if self._behind is not None:
+            await self._behind.finish()
+        if self._in_buffer():
             self._rewind()
-        while self._unwritten():
+        while self._in_buffer():
             start = self._write_pos
             memory = self._memory
             length = self._write_end - start

@@ -113,6 +113,12 @@ async def open_file(
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
 
+    A write to a regular file that does not fit the buffer goes on behind its call, 8 MiB at
+    most. Every call but a further write waits for it: ``flush`` before others are to see the
+    data. An error comes from the next call that needs the file, and what could not be written
+    stays to be tried again, as what is buffered does; `open` raises it from a large write, and
+    drops that. Unbuffered files, pipes, devices and O_SYNC are written while their call lasts.
+
     In a run that is on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)

@@ -81,6 +81,7 @@ from .sleep import READY
 if TYPE_CHECKING:
     from .operation import Operation
     from .ring import Ring
+    from .write_behind import WriteBehind
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
@@ -157,7 +158,9 @@ class UringManager:
         self.writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self.operations: dict[int, Operation] = {}
+        self.operations: dict[int, Operation | WriteBehind] = {}
+        self.files_written = 0
+        """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
@@ -199,7 +202,10 @@ class UringManager:
                 if kind == _OPERATION:
                     operation = self.operations.pop(fd)
                     operation.result = result
-                    reschedule(operation.task, READY)
+                    if operation.task is None:
+                        connections.unsettled.append(operation)
+                    else:
+                        reschedule(operation.task, READY)
                     continue
                 if kind == _RECEIVE:
                     connection = receivers[fd]
@@ -418,6 +424,7 @@ class UringManager:
         if self._owner == get_ident():
             self._entry_task = None
             self.connections.end()
+            self._finish_writes()
             lib.tu_cancel_all(self.core)
             self.operations.clear()
             self.connections.close()
@@ -427,6 +434,11 @@ class UringManager:
             _signal_forced(self.core)
         else:
             _release(self.core)
+
+    def _finish_writes(self) -> None:
+        """Those that no task waits for, and what their files have added to them meanwhile."""
+        while any(operation.task is None for operation in self.operations.values()):
+            self.process_events(self.checked(_wait(self.core, 1_000_000_000)))
 
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
@@ -454,7 +466,7 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation]] = []
+_abandoned: list[dict[int, Operation | WriteBehind]] = []
 """Of runs that another thread than their owner had to finalise: the kernel may still
 write to the memory of these, and nobody is left to hear when it is done."""
 

@@ -37,6 +37,7 @@ STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 # The numbers of <linux/io_uring.h>.
 READ: Final = 22
 WRITE: Final = 23
+WRITEV: Final = 2
 FTRUNCATE: Final = 55
 MOST: Final = 0x7FFFF000
 """Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""

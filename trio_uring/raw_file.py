@@ -65,7 +65,7 @@ async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = No
         result = await perform(manager, WRITE, fd, memory, min(length, MOST), HERE, held=held)
         if result >= 0:
             if result < length and before >= 0:
-                _correct(raw, before + result)
+                correct_position(raw, before + result)
             return result
         _check(result)
         if result == -errno.EAGAIN:
@@ -282,6 +282,11 @@ class Memory:
         self.length = held.nbytes
         self.held = held
 
+    def as_bytes(self) -> bytes:
+        """The bytes, which nobody will change: the caller's own if that is what it gave."""
+        data = self.held.obj
+        return data if type(data) is bytes and len(data) == self.length else self.held.tobytes()
+
     def __enter__(self) -> Self:
         return self
 
@@ -322,7 +327,7 @@ def left_of(status: os.stat_result, position: int) -> tuple[int, bool]:
     return (left + 1 if left < _LARGE else left), stat.S_ISREG(status.st_mode)
 
 
-def _correct(raw: io.FileIO, position: int) -> None:
+def correct_position(raw: io.FileIO, position: int) -> None:
     """After a write that fell short, as on a full disk. The kernel tries for the rest, and
     when that fails it has not moved the position at all (seen on 6.18)."""
     if "a" in raw.mode:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from . import lowlevel
+from .async_file import AsyncFile
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ async def send_file(
       stream: a `trio.SocketStream` is sent to without copying, on io_uring. To any other,
         and in a run on epoll, the bytes are copied in pieces of 64 KiB: `send_all`.
       file: a descriptor, or anything with ``fileno()``. What its object has buffered and
-        not written yet is not sent. It has to stay open.
+        not written yet is not sent; what `open_file`'s writes behind is waited for. It has to
+        stay open.
       offset: where in the file to begin, in bytes. The file's own position is neither used
         nor moved; but what has no offsets, a pipe or a terminal, is read as it comes.
       count: bytes to send at most. Default: all, to the end of the file.
@@ -72,6 +74,8 @@ async def send_file(
     if offset < 0 or (count is not None and count < 0):
         raise ValueError("offset and count must not be negative")
     sending = _Sending(file, offset, count, progress)
+    if isinstance(file, AsyncFile):
+        await file._settle()
     if not sending.left:
         await trio.lowlevel.checkpoint()
     elif isinstance(stream, trio.SocketStream) and current_manager() is not None:

@@ -39,6 +39,7 @@ class TextFile(AsyncFile[str]):
     def __init__(self, wrapped: io.TextIOWrapper, buffered: BufferedFile, newline: str | None) -> None:
         super().__init__(wrapped, buffered._turns)
         self._buffered = buffered
+        buffered._kept.append(wrapped)
         self._newline = newline
         self._line_buffering = wrapped.line_buffering
         self._seekable = self._telling = wrapped.seekable()
@@ -197,6 +198,9 @@ class TextFile(AsyncFile[str]):
 
     async def _write_out(self) -> None:
         await self._buffered._write_out()
+
+    async def _settle(self) -> None:
+        await self._buffered._settle()
 
     async def _flush(self) -> None:
         self._telling = self._seekable

@@ -1,0 +1,232 @@
+"""What a file has accepted, and writes while its user goes on.
+
+A file system that cannot write to its page cache without blocking, as ext4, has the ring
+hand each write to a worker of the kernel's. To wake that worker, and then the task, takes
+as long as writing 100 KB and more. So what leaves a file's buffer because of a write is
+added here, and the task goes on.
+
+  state    parts    with the kernel             next
+  IDLE     none     nothing                     FLYING, by `add`
+  FLYING   some     a write of the first ones   FLYING with the others, IDLE or STUCK, by its
+                                                completion, of which no task need know
+  STUCK    some     nothing                     IDLE, by `finish`
+
+- One write at a time, at the descriptor's own position, so that order, O_APPEND and a
+  position that is shared are those of write(2). What was added meanwhile is the next one.
+- STUCK, since a write failed. The error is told once, to whoever next waits for us; what was
+  not written stays, and `finish` tries again: as the standard library's buffer after a flush
+  that failed.
+- The manager holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
+  the file is thrown away is tried once more by our finaliser, which blocks.
+- No more is accepted than MOST_BEHIND, which the files of a run that are FLYING share out,
+  but always one write. So what they all hold together is a few times that, and one write
+  and one buffer each.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from array import array
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from trio.lowlevel import Abort, current_task, wait_task_rescheduled
+
+from ._native import ffi, lib
+from .operation import HERE, WRITEV, failure
+from .raw_file import correct_position, write_from
+from .session import current_manager
+from .sleep import READY
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from trio.lowlevel import Task
+
+    from .manager import UringManager
+
+_submit = lib.tu_submit
+_flush = lib.tu_flush
+_from_buffer: Any = ffi.from_buffer
+_cast: Any = ffi.cast
+
+MOST_BEHIND: Final = 8 << 20
+"""Bytes. The worker pauses for about as long as 200 KB take; with half of this, twice as often."""
+_AT_ONCE: Final = MOST_BEHIND // 2
+"""Bytes, and what is left of a part: so as much is added during one write as goes out with the next."""
+_MOST_PARTS: Final = 1024
+"""That one write takes (IOV_MAX)."""
+_WAITS: Final = getattr(os, "O_DIRECT", 0) | os.O_SYNC
+"""A descriptor with one of these wants to know that its data has arrived, or where it is."""
+_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
+
+
+def may_write_behind(raw: io.FileIO) -> bool:
+    """Regular files only: what has a reader at its other end is not kept waiting for."""
+    try:
+        fd = raw.fileno()
+        return stat.S_ISREG(os.fstat(fd).st_mode) and not fcntl.fcntl(fd, fcntl.F_GETFL) & _WAITS
+    except OSError:
+        return False
+
+
+class WriteBehind:
+    """Of one file. Who adds or waits has the file's turn."""
+
+    __slots__ = (
+        "_before",
+        "_error",
+        "_expected",
+        "_held",
+        "_kept",
+        "_manager",
+        "_parts",
+        "_raw",
+        "_start",
+        "_waiting",
+        "result",
+        "size",
+    )
+
+    task: Final = None
+    """No task sleeps on the operation: the manager has us `settle`."""
+
+    def __init__(self, raw: io.FileIO, kept: list[object]) -> None:
+        self._raw = raw
+        self._kept = kept
+        """Files of the standard library, which would close the descriptor if they were collected."""
+        self.size = 0
+        """Bytes that are not known to be written."""
+        self._parts: deque[bytes] = deque()
+        self._start = 0
+        """Where in the first of them we are."""
+        self._manager: UringManager | None = None
+        """FLYING: of the run that writes."""
+        self._before = 0
+        self._expected = 0
+        self._held: object = None
+        self.result = 0
+        self._error: Exception | None = None
+        self._waiting: Task | None = None
+
+    def __del__(self) -> None:
+        if self._manager is not None or self._raw.closed:
+            return
+        while self._parts:
+            rest = memoryview(self._parts[0])[self._start :]
+            self._went_out(os.write(self._raw.fileno(), rest))
+
+    async def make_room(self, length: int) -> None:
+        """Waits until ``length`` bytes, in two parts at most, may be added. Raises what went wrong."""
+        while self.size:
+            if self._manager is None:
+                await self.finish()
+            elif (
+                self.size + length > MOST_BEHIND // self._manager.files_written
+                or len(self._parts) > _MOST_PARTS - 2
+            ):
+                await self._sleep()
+            else:
+                return
+
+    def add(self, *parts: bytes) -> None:
+        """Takes them, one after the other; there has to be room."""
+        for data in parts:
+            self.leave(data)
+        if self._manager is None:
+            manager = current_manager()
+            assert manager is not None
+            self._write(manager)
+
+    def leave(self, data: bytes) -> None:
+        """Takes the last data of a file that is thrown away, on whatever thread."""
+        self._parts.append(data)
+        self.size += len(data)
+
+    async def wait(self) -> None:
+        """Waits while FLYING. Raises what went wrong."""
+        while self._manager is not None:
+            await self._sleep()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    async def finish(self) -> None:
+        """Waits until all is written. Raises what went wrong."""
+        await self.wait()
+        while self._parts:
+            data = self._parts[0]
+            memory = _from_buffer(data) + self._start
+            written = await write_from(self._raw, memory, len(data) - self._start, data)
+            self._went_out(written or 0)
+
+    def settle(self) -> None:
+        """The manager has our ``result``, and has processed all other events."""
+        manager, self._manager, self._held = self._manager, None, None
+        assert manager is not None
+        manager.files_written -= 1
+        if self.result < 0 and self.result not in _AGAIN:
+            self._error = failure(self.result)
+        elif self.result >= 0:
+            if self.result < self._expected:
+                with suppress(OSError, ValueError):  # it was closed below us
+                    correct_position(self._raw, self._before + self.result)
+            self._went_out(self.result)
+        if self._parts and self._error is None:
+            self._write(manager)
+            _flush(manager.core)  # or the worker would wait for the tasks of this tick
+        if self._waiting is not None:
+            manager.reschedule(self._waiting, READY)
+            self._waiting = None
+
+    def _write(self, manager: UringManager) -> None:
+        try:
+            fd, self._before = self._raw.fileno(), self._raw.tell()
+        except (OSError, ValueError) as error:  # it was closed below us
+            self._error = error
+            return
+        held: list[object] = []
+        vector = array("L")
+        length = -self._start
+        for part in list(self._parts):
+            pointer = _from_buffer(part)
+            held.append(pointer)
+            vector.extend((int(_cast("uintptr_t", pointer)), len(part)))
+            length += len(part)
+            if length >= _AT_ONCE:
+                break
+        vector[0] += self._start
+        vector[1] -= self._start
+        address = _from_buffer(vector)
+        slot = _submit(manager.core, WRITEV, fd, address, len(held), HERE, 0, 0)
+        if slot < 0:
+            self._error = failure(slot)
+            return
+        self._expected = length
+        self._held = (held, address)
+        self._manager = manager
+        manager.files_written += 1
+        manager.operations[slot] = self
+
+    def _went_out(self, written: int) -> None:
+        self.size -= written
+        start = self._start + written
+        while self._parts and start >= len(self._parts[0]):
+            start -= len(self._parts.popleft())
+        self._start = start
+
+    async def _sleep(self) -> None:
+        if self._manager is not current_manager():
+            raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
+        self._waiting = current_task()
+        await wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: Callable[[], NoReturn]) -> Abort:
+        self._waiting = None
+        return Abort.SUCCEEDED
