@@ -78,6 +78,21 @@ def test_a_trio_without_the_module_is_the_same_error_and_only_on_run() -> None:
     assert "0.29.0, 0.32.0, 0.35.0" in said
 
 
+def test_a_trio_without_its_socket_class_is_the_same_error_and_only_on_run() -> None:
+    said = output_of(
+        """
+        import trio, trio._socket
+        del trio._socket._SocketType
+        import trio_uring
+        try:
+            trio_uring.run(print, "user code ran")
+        except RuntimeError as error:
+            print(error)
+        """
+    )
+    assert f"Trio {trio.__version__}: trio._socket._SocketType is missing. It" in said
+
+
 @pytest.mark.parametrize("missing", CHANGES)
 def test_an_unknown_trio_is_one_clear_error_on_every_way_to_a_run(missing: str) -> None:
     said = output_of(PROGRAM.format(change=CHANGES[missing])).splitlines()

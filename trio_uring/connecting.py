@@ -150,6 +150,6 @@ def _address_of_peer(sock: socket.socket) -> Any:
 
 REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {"accept": accept, "connect": connect}
 LISTENER_REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {"accept": accept_stream}
-for _name, _function in REPLACEMENTS.items():
-    functools.update_wrapper(_function, ORIGINAL[_name], updated=())
+for _name in REPLACEMENTS.keys() & ORIGINAL.keys():
+    functools.update_wrapper(REPLACEMENTS[_name], ORIGINAL[_name], updated=())
 functools.update_wrapper(accept_stream, _accept_stream, updated=())

@@ -260,8 +260,9 @@ class Connection:
         self.closed = True
         self.quiet = False
         sock = self.sock()
-        if self.ahead and sock is not None and sock.fileno() == self.fd:
-            # The kernel resets a connection that is closed with data unread, and so have we to.
+        if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:
+            # The kernel resets a connection that is closed with data unread, and so have we to;
+            # but not a forked child, whose parent has it too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._ahead = _NOTHING
         self._end = None

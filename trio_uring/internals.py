@@ -129,12 +129,14 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
             ),
             (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
             (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
-            (SocketType or object, _SOCKET_METHODS),
             (ConflictDetector, ("__enter__",)),
+            *([(SocketType, _SOCKET_METHODS)] if SocketType else []),
         )
         for name in names
         if not hasattr(owner, name)
     ]
+    if SocketType is None:
+        missing.append("trio._socket._SocketType is missing")
     if missing:
         return missing
     if not callable(trio_run.setup_runner):

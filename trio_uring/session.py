@@ -250,7 +250,7 @@ _METHODS: dict[Any, dict[str, Any]] = {
     **streams.REPLACEMENTS,
 }
 _ORIGINAL_METHODS = {
-    owner: {name: getattr(owner, name) for name in functions} for owner, functions in _METHODS.items()
+    owner: {name: getattr(owner, name, None) for name in functions} for owner, functions in _METHODS.items()
 }
 
 

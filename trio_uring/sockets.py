@@ -35,7 +35,7 @@ from .attempts import attempt, is_resolved
 from .internals import SocketType, context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from .accepting import Acceptor
@@ -364,7 +364,7 @@ def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
     return None if acceptor.closed else acceptor
 
 
-REPLACEMENTS = {
+REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
     "recv": recv,
     "recv_into": recv_into,
     "recvfrom": recvfrom,
@@ -382,6 +382,6 @@ REPLACEMENTS = {
     "__exit__": leave,
 }
 FUNCTIONS = {"fromfd": fromfd}
-for _name, _function in REPLACEMENTS.items():
-    functools.update_wrapper(_function, ORIGINAL[_name], updated=())  # type: ignore[arg-type]
+for _name in REPLACEMENTS.keys() & ORIGINAL.keys():
+    functools.update_wrapper(REPLACEMENTS[_name], ORIGINAL[_name], updated=())
 functools.update_wrapper(fromfd, _fromfd, updated=())

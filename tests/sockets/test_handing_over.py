@@ -252,7 +252,9 @@ def test_a_child_process_takes_over_a_socket(backend: Backend) -> None:
 
 @every_backend
 @pytest.mark.parametrize(
-    "bad", [b"12345678", memoryview(b"12345678"), "text", memoryview(bytearray(8))[::2]], ids=repr
+    "bad",
+    [b"12345678", memoryview(b"12345678"), "text", memoryview(bytearray(8))[::2]],
+    ids=["bytes", "read-only", "text", "strided"],
 )
 def test_a_buffer_that_cannot_be_filled_loses_nothing(backend: Backend, bad: Any) -> None:
     async def main() -> None:
