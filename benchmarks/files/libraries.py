@@ -26,6 +26,7 @@ Tasks = Sequence[Callable[[], Coroutine[Any, Any, None]]]
 
 _CLOSE = methodcaller("close")
 _ACLOSE = methodcaller("aclose")
+_FLUSH = methodcaller("flush")
 
 
 async def _seek_and_read(file: Any, offset: int, size: int) -> bytes:
@@ -47,6 +48,8 @@ class Library:
     unbuffered: Mapping[str, Any] = {"buffering": 0}
     """What ``open`` takes so that a read of a block asks for nothing more."""
     read_at: Callable[[Any, int, int], Awaitable[bytes]] = _seek_and_read
+    flush: Callable[[Any], Awaitable[None]] = _FLUSH
+    """Has the kernel have what was written."""
 
 
 def library(side: str) -> Library:
@@ -118,6 +121,9 @@ def _aiofile() -> Library:
     async def stat(path: str) -> os.stat_result:
         raise NotImplementedError("aiofile has no stat")
 
+    async def flush(file: Any) -> None:
+        """Its own synchronises as well, and nothing is buffered."""
+
     # It has no buffer of its own when it reads by size.
     return Library(
         partial(run_asyncio, "asyncio"),
@@ -128,6 +134,7 @@ def _aiofile() -> Library:
         stat,
         unbuffered={},
         read_at=read_at,
+        flush=flush,
     )
 
 

@@ -92,6 +92,7 @@ def sequential_write(work: Work, record: Record) -> Iterator[Run]:
             ) and record.operations < work.count:
                 file.write(data)
                 record.operations += 1
+            file.flush()
 
         yield run
 

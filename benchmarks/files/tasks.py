@@ -104,6 +104,7 @@ async def sequential_write(library: Library, work: Work, record: Record) -> Asyn
         ) and record.operations < work.count:
             await file.write(data)
             record.operations += 1
+        await library.flush(file)
 
     yield run
     await library.close(file)

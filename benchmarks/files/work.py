@@ -7,12 +7,13 @@
 | small-write | open a new file, write a block, close | a folder |
 | small-stat | stat | a folder |
 | sequential-read | read the next chunk | a file |
-| sequential-write | write the next chunk to a new file, which is not synchronised | a file |
+| sequential-write | write the next chunk to a new file, which is flushed, not synchronised | a file |
 | lines | the next line, decoded | a file |
 
 A work ends when all of it is done, or when its time is up and its least is done; but
 "random" always takes its time. Files are opened before the clock
-starts where one file is worked on, and are closed after it has stopped.
+starts where one file is worked on, and are closed after it has stopped; what is written is
+with the kernel by then.
 """
 
 from __future__ import annotations
