@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import equivalence
 import pytest
 from equivalence import PATIENCE, failing_if_it_hangs
 
@@ -21,6 +23,7 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_configure() -> None:
+    equivalence.stderr = os.dup(2)  # which is not captured yet
     # A script starts its background jobs with SIGINT ignored; then no Ctrl-C would come.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

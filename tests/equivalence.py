@@ -25,6 +25,9 @@ T = TypeVar("T")
 # Long enough for any machine: what reaches it hangs.
 PATIENCE = 120
 
+stderr = 2
+"""A descriptor that shows what is written to it even if the process ends in a test."""
+
 
 @attrs.frozen
 class Backend:

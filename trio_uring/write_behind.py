@@ -57,12 +57,11 @@ _from_buffer: Any = ffi.from_buffer
 _cast: Any = ffi.cast
 
 MOST_BEHIND: Final = 4 << 20
-"""Bytes: as much is added during one write as goes out with the next."""
-_AT_ONCE: Final = MOST_BEHIND // 2
-"""Bytes, and what is left of a part. More would pause less often between two writes, which
-takes as long as writing 200 KB; but larger ones get page cache in blocks of 2 MiB and more,
-and a virtual machine that reports such blocks to its host when they are free has to wait for
-them: 1,400 us for 1 MiB instead of 250 (ext4, Linux 6.18)."""
+"""Bytes."""
+_AT_ONCE: Final = 512 << 10
+"""Bytes, and what is left of a part. Larger writes would pause less often, but get page cache
+in larger blocks. A virtual machine that reports free blocks of 2 MiB to its host has to wait
+until it gets such memory back: 1,400 us for 1 MiB instead of 250 (ext4, Linux 6.18)."""
 _MOST_PARTS: Final = 1024
 """That one write takes (IOV_MAX)."""
 _WAITS: Final = getattr(os, "O_DIRECT", 0) | os.O_SYNC

@@ -9,10 +9,11 @@ from __future__ import annotations
 import faulthandler
 import os
 import random
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import equivalence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Turns:
 
 @contextmanager
 def watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=equivalence.stderr)
     try:
         yield
     finally:
