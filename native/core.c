@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define NANOSECONDS 1000000000
+#define RETRY_NS 1000000
 #define MOST_BYTES 0x7ffff000U /* that one send takes (MAX_RW_COUNT) */
 
 static int64_t now(void)
@@ -103,6 +104,12 @@ static void cancel_watches(tu_core *core)
 	}
 }
 
+/* Nanoseconds to wait at most: what could not be cancelled is tried again soon. */
+static int64_t patience(const tu_core *core, int64_t timeout_ns)
+{
+	return core->operations.doomed && timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns;
+}
+
 /* The kernel may write to the memory of a caller's operation until that completes,
  * and it cannot cancel what a worker of its has begun. */
 static void wait_for_pinned(tu_core *core)
@@ -112,10 +119,10 @@ static void wait_for_pinned(tu_core *core)
 	while (core->operations.pinned) {
 		while (tu_ring_pop(&core->ring, &completion))
 			tu_operations_discard(&core->operations, &completion);
+		if (core->operations.pinned && tu_ring_enter(&core->ring, 1, patience(core, NANOSECONDS)) == -EBADF)
+			return;
 		if (core->operations.doomed)
 			tu_operations_retry_doomed(&core->operations, &core->ring);
-		if (core->operations.pinned && tu_ring_enter(&core->ring, 1, NANOSECONDS) == -EBADF)
-			return;
 	}
 }
 
@@ -302,7 +309,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		if (tu_interrupt_sleep(&core->interrupt))
 			return tu_poll(core);
 		/* To watch may have stashed completions, which the kernel no longer counts. */
-		result = tu_ring_enter(&core->ring, tu_ring_has_completions(&core->ring) ? 0 : 1, left);
+		result = tu_ring_enter(&core->ring, tu_ring_has_completions(&core->ring) ? 0 : 1, patience(core, left));
 		tu_interrupt_wake(&core->interrupt);
 		if (result < 0 && !passes(result))
 			return result;

@@ -9,6 +9,8 @@
 
 #define FIRST_CAPACITY 64
 #define GENERATION_MASK 0x7fffffffU
+/* In the user data of a cancel, with the identity of what it is to cancel. */
+#define CANCEL (1ULL << 63)
 
 static uint64_t identity(const struct tu_operations *operations, uint32_t slot)
 {
@@ -186,8 +188,7 @@ static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 	return false;
 }
 
-/* Without CQE_SKIP_SUCCESS, and when the target is gone already, the answer
- * comes all the same: to nobody. */
+/* Without CQE_SKIP_SUCCESS, and when it fails, the answer comes all the same. */
 static bool submit_cancel(struct tu_ring *ring, uint64_t user_data)
 {
 	struct io_uring_sqe *sqe = tu_ring_sqe(ring);
@@ -195,7 +196,7 @@ static bool submit_cancel(struct tu_ring *ring, uint64_t user_data)
 	if (!sqe)
 		return false;
 	io_uring_prep_cancel64(sqe, user_data, 0);
-	io_uring_sqe_set_data64(sqe, TU_NOBODY);
+	io_uring_sqe_set_data64(sqe, CANCEL | user_data);
 	sqe->flags = tu_ring_skip_success(ring);
 	return true;
 }
@@ -261,6 +262,22 @@ static bool is_current(const struct tu_operations *operations, uint64_t user_dat
 	return slot < operations->capacity && identity(operations, slot) == user_data;
 }
 
+/* A worker of the kernel's was signalled while it was not waiting, and may begin to wait
+ * after that: a socket's or a pipe's operation is then polled, for ever. So it is told again. */
+static void take_answer(struct tu_operations *operations, const struct io_uring_cqe *completion)
+{
+	uint64_t target = completion->user_data & ~CANCEL;
+	struct tu_operation *operation;
+
+	if (completion->res != -EALREADY || !is_current(operations, target))
+		return;
+	operation = &operations->slots[(uint32_t)target];
+	if (operation->state == TU_FREE || !is_answered(operation->kind))
+		return;
+	operations->doomed += operation->state != TU_DOOMED;
+	operation->state = TU_DOOMED;
+}
+
 bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
 			    const struct io_uring_cqe *completion, tu_event *event, bool *flush)
 {
@@ -269,6 +286,8 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ri
 	struct tu_operation *operation;
 	struct io_uring_sqe *sqe;
 
+	if (completion->user_data & CANCEL)
+		take_answer(operations, completion);
 	if (!is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
@@ -315,6 +334,8 @@ void tu_operations_discard(struct tu_operations *operations, const struct io_uri
 {
 	uint32_t slot = (uint32_t)completion->user_data;
 
+	if (completion->user_data & CANCEL)
+		take_answer(operations, completion);
 	if (!is_current(operations, completion->user_data) || !is_answered(operations->slots[slot].kind))
 		return;
 	if (opens(&operations->slots[slot]) && completion->res >= 0)
