@@ -262,14 +262,15 @@ static bool is_current(const struct tu_operations *operations, uint64_t user_dat
 	return slot < operations->capacity && identity(operations, slot) == user_data;
 }
 
-/* A worker of the kernel's was signalled while it was not waiting, and may begin to wait
- * after that: a socket's or a pipe's operation is then polled, for ever. So it is told again. */
+/* A cancel fails (ENOENT, EALREADY) also where its target is between two attempts: as task
+ * work, or with a worker of the kernel's that is not waiting at this moment. What is then
+ * tried again, and polled, would wait for ever. So while it has not completed it is told again. */
 static void take_answer(struct tu_operations *operations, const struct io_uring_cqe *completion)
 {
 	uint64_t target = completion->user_data & ~CANCEL;
 	struct tu_operation *operation;
 
-	if (completion->res != -EALREADY || !is_current(operations, target))
+	if (completion->res >= 0 || !is_current(operations, target))
 		return;
 	operation = &operations->slots[(uint32_t)target];
 	if (operation->state == TU_FREE || !is_answered(operation->kind))
