@@ -6,11 +6,14 @@ prints its seed; TRIO_URING_STRESS_SEED repeats the choices, though not the timi
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import random
+import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import equivalence
@@ -23,7 +26,8 @@ SEED = int(os.environ.get("TRIO_URING_STRESS_SEED", random.SystemRandom().randra
 
 # How long one run lasts: many short ones, since beginnings and ends are part of it.
 RUN = 0.5
-# A run that takes this much longer hangs: every thread's traceback is printed, and that is the end.
+# A run that takes this much longer hangs: what its threads and its rings are at is printed,
+# and that is the end.
 PATIENCE = 120
 
 
@@ -43,8 +47,26 @@ class Turns:
 
 @contextmanager
 def watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(RUN + PATIENCE, exit=True, file=equivalence.stderr)
+    timer = threading.Timer(RUN + PATIENCE, give_up)
+    timer.start()
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        timer.cancel()
+        timer.join()
+
+
+def give_up() -> None:
+    with open(equivalence.stderr, "w", closefd=False) as stderr:
+        stderr.write(f"\nhangs with TRIO_URING_STRESS_SEED={SEED}\n")
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if "io_uring" in os.readlink(f"/proc/self/fd/{fd}"):
+                    stderr.write(Path(f"/proc/self/fdinfo/{fd}").read_text())
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                name = (task / "comm").read_text().strip()
+                stderr.write(f"{name} {(task / 'syscall').read_text()}{(task / 'stack').read_text()}")
+        stderr.flush()
+        faulthandler.dump_traceback(stderr)
+    os._exit(1)
