@@ -116,6 +116,17 @@ static int stash_completions(struct tu_ring *ring)
 	return 0;
 }
 
+/* A worker of the kernel's queues its work, and sets the bit that says so only then: the
+ * owner may have run the work in between, and nothing would take the bit back. So we take it
+ * before we look; what a look leaves undone sets it again. */
+static bool take_taskrun(struct tu_ring *ring)
+{
+	if (!(tu_ring_flags(ring) & IORING_SQ_TASKRUN))
+		return false;
+	__atomic_and_fetch(ring->uring.sq.kflags, ~IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
+	return true;
+}
+
 int tu_ring_flush(struct tu_ring *ring)
 {
 	int result;
@@ -129,7 +140,7 @@ int tu_ring_flush(struct tu_ring *ring)
 		}
 		if (result < 0 && result != -EINTR)
 			return result;
-	} while (tu_ring_has_submissions(ring) || (tu_ring_flags(ring) & IORING_SQ_TASKRUN));
+	} while (tu_ring_has_submissions(ring) || take_taskrun(ring));
 	return 0;
 }
 

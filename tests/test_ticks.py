@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import PATIENCE, Backend, entered, every_backend, every_ring, io_statistics
+from equivalence import PATIENCE, Backend, entered, every_backend, every_ring, io_statistics, python
 from tracing import system_calls, with_strace
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
@@ -126,6 +126,52 @@ def test_completions_that_overflow_reach_a_loop_that_never_sleeps(backend: Backe
         peer.close()
 
     backend.run(main)
+
+
+STALE_BIT = """
+import ctypes, mmap, os, socket, trio, trio_uring
+from trio.lowlevel import wait_readable
+from trio.testing import wait_all_tasks_blocked
+
+SETUP, SQ_OFF_FLAGS, TASKRUN = 425, 40 + 16, 4
+
+def open_rings():
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if "io_uring" in os.readlink(f"/proc/self/fd/{fd}"):
+                found.append(int(fd))
+        except FileNotFoundError:
+            pass
+    return found
+
+def offset_of_flags():
+    parameters = (ctypes.c_char * 120)()
+    os.close(ctypes.CDLL(None).syscall(SETUP, 1, parameters))
+    return int.from_bytes(parameters[SQ_OFF_FLAGS : SQ_OFF_FLAGS + 4], "little")
+
+async def main():
+    at = offset_of_flags()
+    [ring] = open_rings()
+    pairs = [socket.socketpair() for _ in range(3)]
+    with mmap.mmap(ring, at + 4) as words:
+        words[at] |= TASKRUN
+        async with trio.open_nursery() as nursery:
+            for ours, _ in pairs:
+                nursery.start_soon(wait_readable, ours)
+            await wait_all_tasks_blocked()
+            for _, peer in pairs:
+                peer.send(b"x")
+    print("went on")
+
+trio_uring.run(main, ring=trio_uring.RingOptions(entries=1))  # so that it is emptied for each wait
+"""
+
+
+def test_bit_that_is_set_after_the_work_was_done_keeps_nobody() -> None:
+    """A worker of the kernel's queues its work, and then sets the bit that says so. The owner may
+    have run the work in between: then nothing takes the bit back until something else happens."""
+    assert python(STALE_BIT) == "went on\n"
 
 
 # What get_events answers
