@@ -273,8 +273,6 @@ static void take_answer(struct tu_operations *operations, const struct io_uring_
 	if (completion->res >= 0 || !is_current(operations, target))
 		return;
 	operation = &operations->slots[(uint32_t)target];
-	if (operation->state == TU_FREE || !is_answered(operation->kind))
-		return;
 	operations->doomed += operation->state != TU_DOOMED;
 	operation->state = TU_DOOMED;
 }
