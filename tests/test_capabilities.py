@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from equivalence import no_descriptors_left
 
 import trio_uring
 from trio_uring import features
@@ -175,20 +174,9 @@ def test_fallback_to_epoll_does_not_make_io_uring_usable() -> None:
 
 
 def test_no_descriptor_left_is_an_answer() -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     trio_uring.capabilities()
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    # No number below the limit is free, not even one that was closed before.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, limits[1]))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(taken[0]))
+    with no_descriptors_left():
         found = trio_uring.capabilities()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in taken:
-            os.close(descriptor)
     assert not found.usable
     assert "EMFILE" in found.reason
 

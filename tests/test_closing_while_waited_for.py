@@ -21,7 +21,17 @@ from equivalence import (
 )
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
 from trio.testing import wait_all_tasks_blocked
-from waiters import Wait, Waiter, both_directions, drain, every_pair, fill, sees_end, socketpair
+from waiters import (
+    Wait,
+    Waiter,
+    both_directions,
+    drain,
+    every_pair,
+    fill,
+    reader_and_writer,
+    sees_end,
+    socketpair,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -32,11 +42,8 @@ def test_closing_wakes_both_waiters_and_the_peer_sees_the_end_at_once(backend: B
     async def main() -> None:
         with socketpair() as (ours, peer):
             sent = fill(ours)
-            reader, writer = Waiter(), Waiter()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(reader.run, wait_readable, ours)
-                nursery.start_soon(writer.run, wait_writable, ours)
-                await wait_all_tasks_blocked()
+                reader, writer = await reader_and_writer(nursery, ours)
                 notify_closing(ours)
                 ours.close()
                 assert drain(peer) == sent

@@ -156,25 +156,10 @@ def test_plugin_named_on_the_command_line_is_there_once(
     assert len(header(result)) == 1
 
 
-def test_io_uring_is_uninstalled_when_the_session_ends(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_it=RUN.replace("EXPECTED", "'io_uring'"))
-    program = pytester.makepyfile(
-        program=f"""
-        import pytest
-        import trio
-
-        async def main():
-            return {BACKEND}
-
-        assert pytest.main(["--trio-uring", "test_it.py"]) == 0
-        print("afterwards", trio.run(main))
-        """
-    )
-    result = pytester.runpython(program)
-    result.stdout.fnmatch_lines(["afterwards epoll"])
-
-
-def test_what_was_installed_before_the_session_stays(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(("before", "afterwards"), [("pass", "epoll"), ("trio_uring.install()", "io_uring")])
+def test_what_was_installed_before_the_session_is_so_again(
+    pytester: pytest.Pytester, before: str, afterwards: str
+) -> None:
     pytester.makepyfile(test_it=RUN.replace("EXPECTED", "'io_uring'"))
     program = pytester.makepyfile(
         program=f"""
@@ -185,13 +170,13 @@ def test_what_was_installed_before_the_session_stays(pytester: pytest.Pytester) 
         async def main():
             return {BACKEND}
 
-        trio_uring.install()
+        {before}
         assert pytest.main(["--trio-uring", "test_it.py"]) == 0
         print("afterwards", trio.run(main))
         """
     )
     result = pytester.runpython(program)
-    result.stdout.fnmatch_lines(["afterwards io_uring"])
+    result.stdout.fnmatch_lines([f"afterwards {afterwards}"])
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])

@@ -39,7 +39,18 @@ from equivalence import (
 )
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
 from trio.testing import wait_all_tasks_blocked
-from waiters import Wait, Waiter, both_directions, drain, every_pair, fill, sees_end, socketpair, tcp_pair
+from waiters import (
+    Wait,
+    Waiter,
+    both_directions,
+    drain,
+    every_pair,
+    fill,
+    reader_and_writer,
+    sees_end,
+    socketpair,
+    tcp_pair,
+)
 
 from trio_uring import RingOptions
 
@@ -80,11 +91,8 @@ def test_reader_and_writer_of_one_descriptor_are_independent(
     async def main() -> None:
         with make_pair() as (ours, peer):  # type: ignore[attr-defined]
             fill(ours)
-            reader, writer = Waiter(), Waiter()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(reader.run, wait_readable, ours)
-                nursery.start_soon(writer.run, wait_writable, ours)
-                await wait_all_tasks_blocked()
+                reader, writer = await reader_and_writer(nursery, ours)
                 peer.send(b"x")
                 await wait_all_tasks_blocked(0.01)
                 assert (reader.outcomes, writer.outcomes) == (["ready"], [])
@@ -123,11 +131,8 @@ def test_hang_up_and_error_wake_both_sides(
     async def main() -> None:
         with make_pair() as (ours, peer):  # type: ignore[attr-defined]
             fill(ours)
-            reader, writer = Waiter(), Waiter()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(reader.run, wait_readable, ours)
-                nursery.start_soon(writer.run, wait_writable, ours)
-                await wait_all_tasks_blocked()
+                reader, writer = await reader_and_writer(nursery, ours)
                 assert (reader.outcomes, writer.outcomes) == ([], [])
                 end(ours, peer)
             assert (reader.outcomes, writer.outcomes) == (["ready"], ["ready"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 import trio
 from trio.lowlevel import wait_readable, wait_writable
+from trio.testing import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,15 @@ class Waiter:
                 self.outcomes.append(f"error {error.errno}")
         if self.scope.cancelled_caught:
             self.outcomes.append("cancelled")
+
+
+async def reader_and_writer(nursery: trio.Nursery, fd: int | socket.socket) -> tuple[Waiter, Waiter]:
+    """Two tasks that wait already, one for each direction."""
+    reader, writer = Waiter(), Waiter()
+    nursery.start_soon(reader.run, wait_readable, fd)
+    nursery.start_soon(writer.run, wait_writable, fd)
+    await wait_all_tasks_blocked()
+    return reader, writer
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 import trio_uring
@@ -24,17 +25,27 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 async def armed_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     """A peer, and a stream that has received so often that a multishot receive is pending."""
     peer, stream = await tcp_pair()
+    await arm(stream, peer_socket(peer))
+    return peer, stream
+
+
+async def arm(stream: trio.SocketStream, peer: socket.socket) -> None:
     for letter in (b"1", b"2", b"3"):
-        peer_socket(peer).send(letter)
+        peer.send(letter)
         assert await stream.receive_some() == letter
+
+
+async def pair_with_unread_data(data: bytes) -> tuple[trio.SocketStream, trio.SocketStream]:
+    """The same, and ``data`` has come, of which no tick has told yet."""
+    peer, stream = await armed_pair()
+    peer_socket(peer).send(data)
     return peer, stream
 
 
 async def pair_with_data(data: bytes) -> tuple[trio.SocketStream, trio.SocketStream]:
-    """The same, and ``data`` has come, which nobody waited for."""
-    peer, stream = await armed_pair()
+    """The same, and ``data`` was read ahead, which nobody waited for."""
     before = bytes_read_ahead()
-    peer_socket(peer).send(data)
+    peer, stream = await pair_with_unread_data(data)
     while on_io_uring() and bytes_read_ahead() < before + len(data):
         await trio.lowlevel.checkpoint()
     return peer, stream
@@ -67,6 +78,14 @@ def sees_end(stream: trio.SocketStream) -> bool:
 def reset(stream: trio.SocketStream) -> None:
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
+
+
+async def fails_with(
+    error: type[BaseException], call: Callable[..., Awaitable[object]], *arguments: object
+) -> None:
+    """For a nursery, which starts it."""
+    with pytest.raises(error):
+        await call(*arguments)
 
 
 async def result_of(call: Callable[[], Awaitable[object]]) -> object:

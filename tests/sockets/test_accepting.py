@@ -4,16 +4,23 @@ nobody gets. With an `accept_ahead` they show the same, but for whom they leave 
 from __future__ import annotations
 
 import errno
-import os
-import resource
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import EPOLL, PATIENCE, RINGS, Backend, every_backend, open_descriptors
-from pairs import peer_socket, reset, tcp_pair
+from equivalence import (
+    EPOLL,
+    PATIENCE,
+    RINGS,
+    Backend,
+    every_backend,
+    no_descriptors_left,
+    open_descriptors,
+)
+from listeners import connect, gets_in_order, listen
+from pairs import fails_with, peer_socket, reset, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions
@@ -27,15 +34,6 @@ every_way_to_accept = pytest.mark.parametrize(
     [EPOLL, *RINGS, Backend("accept ahead", RingOptions(accept_ahead=3))],
     ids=lambda backend: backend.name.replace(" ", "-"),
 )
-
-
-async def listen() -> trio.SocketListener:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    return listener
-
-
-def connect(listener: trio.SocketListener) -> socket.socket:
-    return socket.create_connection(listener.socket.getsockname())
 
 
 @every_backend
@@ -149,10 +147,7 @@ def test_a_cancelled_accept_takes_no_connection(backend: Backend) -> None:
                         await wait_all_tasks_blocked()
                     nursery.cancel_scope.cancel()
             before = open_descriptors()
-            with connect(listener) as client:
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
+            await gets_in_order(listener.accept, [connect(listener)])
             assert open_descriptors() == before
 
     backend.run(main)
@@ -190,12 +185,7 @@ def test_closing_in_another_task_ends_it_and_frees_the_port(backend: Backend) ->
         listener = await listen()
         port = listener.socket.getsockname()[1]
         async with trio.open_nursery() as nursery:
-
-            async def accept() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await listener.accept()
-
-            nursery.start_soon(accept)
+            nursery.start_soon(fails_with, trio.ClosedResourceError, listener.accept)
             await wait_all_tasks_blocked()
             await listener.aclose()
             with socket.socket() as sock:
@@ -229,25 +219,12 @@ def test_a_second_task_is_told_that_it_is_busy(backend: Backend) -> None:
 def test_without_descriptors_it_is_an_error_and_the_connection_waits(backend: Backend) -> None:
     async def main() -> None:
         async with await listen() as listener:
-            with connect(listener) as client:
-                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-                highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-                taken: list[int] = []
-                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-                try:
-                    with suppress(OSError):
-                        while True:
-                            taken.append(os.dup(0))
-                    with pytest.raises(OSError, match="Too many open files") as raised:
-                        await listener.accept()
-                    assert raised.value.errno == errno.EMFILE
-                finally:
-                    for number in taken:
-                        os.close(number)
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
+            client = connect(listener)
+            with no_descriptors_left():
+                with pytest.raises(OSError, match="Too many open files") as raised:
+                    await listener.accept()
+                assert raised.value.errno == errno.EMFILE
+            await gets_in_order(listener.accept, [client])
 
     backend.run(main)
 
@@ -340,7 +317,7 @@ def test_closing_a_listener_leaves_alone_whoever_got_the_slot_of_its_accept(
         await stream.send_all(b"sent")
 
     async def once() -> None:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = await listen()
         peer, stream = await tcp_pair()
         closing, close = socket.socketpair()
         sending, send = socket.socketpair()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import socket
 import threading
 import warnings
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import Backend, io_statistics, open_descriptors, without
+from equivalence import Backend, io_statistics, no_descriptors_left, open_descriptors, without
+from listeners import close_all, connect, gets_in_order, listen
 from pairs import reset
 from trio.testing import wait_all_tasks_blocked
 
@@ -48,24 +48,12 @@ WAYS: dict[str, Callable[[trio.SocketListener], Awaitable[Any]]] = {
 every_way = pytest.mark.parametrize("accept", WAYS.values(), ids=WAYS)
 
 
-async def listen() -> trio.SocketListener:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=200)
-    return listener
-
-
 async def armed_listener() -> trio.SocketListener:
     """One that accepts ahead."""
     listener = await listen()
     with connect(listener):
         reset(await listener.accept())  # which leaves the port free
     return listener
-
-
-def connect(listener: trio.SocketListener) -> socket.socket:
-    sock: socket.socket = listener.socket._sock  # type: ignore[attr-defined]
-    client = socket.create_connection(sock.getsockname())
-    client.settimeout(30)
-    return client
 
 
 async def until_accepted(clients: int, before: int) -> None:
@@ -84,9 +72,10 @@ async def listener_with(clients: int) -> tuple[trio.SocketListener, list[socket.
     return listener, connected
 
 
-def close_all(clients: list[socket.socket]) -> None:
+def assert_reset(clients: list[socket.socket]) -> None:
     for client in clients:
-        client.close()
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 @every_ahead
@@ -96,11 +85,7 @@ def test_who_was_accepted_ahead_is_given_in_order(backend: Backend, accept: Any)
         listener, clients = await listener_with(AHEAD)
         clients += [connect(listener) for _ in range(20)]
         async with listener:
-            for client in clients:
-                stream = await accept(listener)
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
-        close_all(clients)
+            await gets_in_order(lambda: accept(listener), clients)
 
     before = open_descriptors()
     backend.run(main)
@@ -121,12 +106,8 @@ def test_no_more_are_accepted_ahead_than_was_allowed_and_the_others_wait(backend
                 await trio.lowlevel.checkpoint()
         assert open_descriptors() == before + len(clients) + AHEAD
         async with listener:
-            for client in clients:
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
+            await gets_in_order(listener.accept, clients)
         assert io_statistics().multishot_terminations >= 2
-        close_all(clients)
 
     backend.run(main)
 
@@ -135,12 +116,7 @@ def test_no_more_are_accepted_ahead_than_was_allowed_and_the_others_wait(backend
 def test_many_at_once_overflow_nothing(backend: Backend) -> None:
     async def main() -> None:
         async with await armed_listener() as listener:
-            clients = [connect(listener) for _ in range(100)]
-            for client in clients:
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
-            close_all(clients)
+            await gets_in_order(listener.accept, [connect(listener) for _ in range(100)])
 
     backend.run(main)
 
@@ -192,10 +168,7 @@ def test_closing_the_listener_resets_them_and_frees_the_port(backend: Backend, w
                 pass
         await trio.lowlevel.checkpoint()  # whom the kernel has, but no tick has told of, comes now
         await trio.lowlevel.checkpoint()
-        for client in clients:
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-        close_all(clients)
+        assert_reset(clients)
         assert open_descriptors() == before
         with socket.socket() as other:
             other.bind(address)
@@ -222,10 +195,7 @@ def test_a_listener_that_is_collected_resets_them(backend: Backend) -> None:
             gc.collect()
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
-        for client in clients:
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-        close_all(clients)
+        assert_reset(clients)
         await trio.lowlevel.checkpoint()
         assert open_descriptors() == before
         assert io_statistics().operations_in_flight == 0
@@ -257,10 +227,7 @@ def test_they_are_closed_when_the_run_ends_and_later_ones_wait(backend: Backend,
     assert open_descriptors() == before + 1
 
     async def second() -> None:
-        with connect(listener) as client:
-            stream = await listener.accept()
-            assert stream.socket.getpeername() == client.getsockname()
-            await stream.aclose()
+        await gets_in_order(listener.accept, [connect(listener)])
         await listener.aclose()
 
     backend.run(second)
@@ -319,11 +286,8 @@ def test_whoever_asks_for_the_descriptor_ends_it_and_gets_whom_it_has_brought(
             for client in clients:
                 await trio.lowlevel.wait_readable(listener.socket)
                 assert listener.socket.is_readable()
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
+                await gets_in_order(listener.accept, [client])
             assert not listener.socket.is_readable()
-        close_all(clients)
 
     backend.run(main)
 
@@ -380,28 +344,13 @@ def test_without_descriptors_it_ends_and_begins_again(backend: Backend) -> None:
     async def main() -> None:
         async with await listen() as listener:
             clients = [socket.socket(), socket.socket()]
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-            taken: list[int] = []
-            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-            try:
-                with suppress(OSError):
-                    while True:
-                        taken.append(os.dup(0))
+            with no_descriptors_left():
                 for client in clients:
                     client.connect(listener.socket.getsockname())
                 for accept in (listener.accept, listener.socket.accept):
                     with pytest.raises(OSError, match="Too many open files"):
                         await accept()
-            finally:
-                for number in taken:
-                    os.close(number)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for client in clients:
-                stream = await listener.accept()
-                assert stream.socket.getpeername() == client.getsockname()
-                await stream.aclose()
-        close_all(clients)
+            await gets_in_order(listener.accept, clients)
 
     backend.run(main)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trio
 from equivalence import Backend, every_backend, io_statistics
-from pairs import armed_pair, pair_with_data, peer_socket
+from listeners import connect, listen
+from pairs import armed_pair, pair_with_data, pair_with_unread_data, peer_socket
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_uring
@@ -32,6 +33,7 @@ SENDS: dict[str, Any] = {
     "wait_send_all_might_not_block": lambda stream: stream.wait_send_all_might_not_block(),
 }
 CALLS = {**RECEIVES, **SENDS}
+PAIRS: dict[str, Any] = {"in the kernel": pair_with_unread_data, "read ahead": pair_with_data}
 
 
 def budget(calls: int) -> Backend:
@@ -39,14 +41,12 @@ def budget(calls: int) -> Backend:
 
 
 @every_backend
-@pytest.mark.parametrize("ahead", [False, True], ids=["in the kernel", "read ahead"])
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_each_call_is_a_checkpoint(backend: Backend, call: Any, ahead: bool) -> None:
+def test_each_call_is_a_checkpoint(backend: Backend, call: Any, pair: Any) -> None:
     async def main() -> None:
-        peer, stream = await (pair_with_data(b"1234") if ahead else armed_pair())
+        peer, stream = await pair(b"1234")
         async with peer, stream:
-            if not ahead:
-                peer_socket(peer).send(b"1234")
             with assert_checkpoints():
                 await call(stream)
 
@@ -69,10 +69,8 @@ def test_the_end_is_a_checkpoint_every_time(backend: Backend) -> None:
 @every_backend
 def test_accept_is_a_checkpoint(backend: Backend) -> None:
     async def main() -> None:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        async with listener:
-            client = socket.create_connection(listener.socket.getsockname())
-            with client, assert_checkpoints():
+        async with await listen() as listener:
+            with connect(listener), assert_checkpoints():
                 stream = await listener.accept()
             await stream.aclose()
 
@@ -80,14 +78,12 @@ def test_accept_is_a_checkpoint(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", [Backend("io_uring", RingOptions()), budget(16)], ids=lambda b: b.name)
-@pytest.mark.parametrize("ahead", [False, True], ids=["in the kernel", "read ahead"])
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_cancelled_call_does_nothing(backend: Backend, call: Any, ahead: bool) -> None:
+def test_a_cancelled_call_does_nothing(backend: Backend, call: Any, pair: Any) -> None:
     async def main() -> None:
-        peer, stream = await (pair_with_data(b"1234") if ahead else armed_pair())
+        peer, stream = await pair(b"1234")
         async with peer, stream:
-            if not ahead:
-                peer_socket(peer).send(b"1234")
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await call(stream)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 from equivalence import URING, Backend, every_backend, every_ring
-from pairs import armed_pair, pair_with_data, peer_socket, tcp_pair
+from pairs import armed_pair, fails_with, pair_with_data, pair_with_unread_data, peer_socket, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
@@ -110,13 +110,9 @@ def test_detach_ends_the_receive_of_another_task_or_leaves_it(backend: Backend) 
     async def main() -> None:
         peer, stream = await armed_pair()
         async with trio.open_nursery() as nursery:
-
-            async def receive() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await stream.receive_some()
-
             scope = nursery.cancel_scope
-            nursery.start_soon(receive if backend.ring else stream.receive_some)
+            error = trio.ClosedResourceError if backend.ring else trio.Cancelled
+            nursery.start_soon(fails_with, error, stream.receive_some)
             await wait_all_tasks_blocked()
             os.close(stream.socket.detach())
             if not backend.ring:
@@ -385,9 +381,7 @@ async def read_ahead_in_a_run() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 
 async def left_in_the_kernel() -> tuple[trio.SocketStream, trio.SocketStream]:
-    peer, stream = await armed_pair()
-    peer_socket(peer).send(b"read ahead")
-    return peer, stream
+    return await pair_with_unread_data(b"read ahead")
 
 
 @pytest.mark.parametrize("leave", [read_ahead_in_a_run, left_in_the_kernel])

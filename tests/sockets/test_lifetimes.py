@@ -21,7 +21,7 @@ import pytest
 import trio
 from child_process import output_of
 from equivalence import PATIENCE, URING, Backend, every_backend, every_ring, io_statistics, open_descriptors
-from pairs import armed_pair, pair_with_data, peer_socket, reset, sees_end, tcp_pair
+from pairs import arm, armed_pair, fails_with, pair_with_data, peer_socket, reset, sees_end, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
@@ -181,9 +181,7 @@ def test_a_number_that_comes_back_is_another_connection(backend: Backend) -> Non
         assert ours.fileno() == number
         other = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         theirs.setblocking(True)
-        for letter in (b"1", b"2", b"3"):
-            theirs.send(letter)
-            assert await other.receive_some() == letter
+        await arm(other, theirs)
         await other.aclose()
         theirs.close()
         await peer.aclose()
@@ -196,17 +194,8 @@ def test_tasks_that_wait_are_told_that_another_has_closed(backend: Backend) -> N
     async def main() -> None:
         peer, stream = await armed_pair()
         async with trio.open_nursery() as nursery:
-
-            async def receive() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await stream.receive_some()
-
-            async def send() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await stream.send_all(bytes(20_000_000))
-
-            nursery.start_soon(receive)
-            nursery.start_soon(send)
+            nursery.start_soon(fails_with, trio.ClosedResourceError, stream.receive_some)
+            nursery.start_soon(fails_with, trio.ClosedResourceError, stream.send_all, bytes(20_000_000))
             await wait_all_tasks_blocked()
             await stream.aclose()
         with pytest.raises(trio.ClosedResourceError):
@@ -239,12 +228,7 @@ def test_a_reset_ends_what_waits(backend: Backend) -> None:
     async def main() -> None:
         peer, stream = await armed_pair()
         async with stream, trio.open_nursery() as nursery:
-
-            async def receive() -> None:
-                with pytest.raises(trio.BrokenResourceError):
-                    await stream.receive_some()
-
-            nursery.start_soon(receive)
+            nursery.start_soon(fails_with, trio.BrokenResourceError, stream.receive_some)
             await wait_all_tasks_blocked()
             reset(peer)
 
@@ -277,6 +261,15 @@ def test_a_run_leaves_no_descriptor_behind(backend: Backend) -> None:
     assert open_descriptors() == before
 
 
+async def pair_in_use() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Until the run ends, one task sends to ``peer`` and one receives from ``stream``."""
+    peer, stream = await armed_pair()
+    trio.lowlevel.spawn_system_task(stream.receive_some)
+    trio.lowlevel.spawn_system_task(peer.send_all, bytes(20_000_000))
+    await wait_all_tasks_blocked()
+    return peer, stream
+
+
 class Crash(BaseException):
     """Trio takes it for no error of its own, and neither does a program."""
 
@@ -289,11 +282,7 @@ def test_a_run_that_ends_lets_go_of_what_its_tasks_wait_for(
     kept: list[trio.SocketStream] = []
 
     async def main() -> None:
-        kept.extend(await armed_pair())
-        peer, stream = kept
-        trio.lowlevel.spawn_system_task(stream.receive_some)
-        trio.lowlevel.spawn_system_task(peer.send_all, bytes(20_000_000))
-        await wait_all_tasks_blocked()
+        kept.extend(await pair_in_use())
         if error:
             raise error
 
@@ -317,11 +306,7 @@ def test_a_crashed_run_lets_go_of_its_connections(backend: Backend) -> None:
     kept: list[trio.SocketStream] = []
 
     async def main() -> None:
-        kept.extend(await armed_pair())
-        peer, stream = kept
-        trio.lowlevel.spawn_system_task(stream.receive_some)
-        trio.lowlevel.spawn_system_task(peer.send_all, bytes(20_000_000))
-        await wait_all_tasks_blocked()
+        kept.extend(await pair_in_use())
         trio.lowlevel.spawn_system_task(fail)
 
     async def fail() -> None:
