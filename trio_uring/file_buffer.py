@@ -31,7 +31,8 @@ from trio.lowlevel import checkpoint
 
 from ._native import ffi
 from .async_file import AsyncFile, Turns
-from .raw_file import Memory, left_in, new_bytes, pinned, read_all, read_into, write_from
+from .raw_file import Memory, left_in, new_bytes, pinned, read_all, write_from
+from .reading_at_once import Reader
 from .session import current_manager
 from .write_behind import MOST_BEHIND, WriteBehind, may_write_behind
 
@@ -50,6 +51,7 @@ class FileBuffer(AsyncFile[bytes]):
     def __init__(self, wrapped: Any, size: int, turns: Turns | None = None) -> None:
         super().__init__(wrapped, turns)
         self._raw: io.FileIO = wrapped.raw
+        self._reader = Reader(wrapped.raw)
         self._kept: list[object] = [wrapped]
         self._behind: WriteBehind | None = None
         self._may_go_behind: bool | None = None
@@ -147,7 +149,7 @@ class FileBuffer(AsyncFile[bytes]):
     async def _fill(self) -> int | None:
         start = max(self._read_end, 0)
         memory = self._memory
-        got = await read_into(self._raw.fileno(), memory + start, len(memory) - start, memory)
+        got = await self._reader.read(memory + start, len(memory) - start, memory)
         if got:
             self._read_end = self._raw_pos = start + got
         return got
@@ -182,7 +184,7 @@ class FileBuffer(AsyncFile[bytes]):
             # Whole blocks go to their place; what is left comes by way of the buffer.
             got: int | None = 1
             while got and (direct := length - done - (length - done) % self._size):
-                got = await read_into(self._raw.fileno(), memory + done, direct, data)
+                got = await self._reader.read(memory + done, direct, data)
                 done += got or 0
             if got:
                 self._pos = self._raw_pos = self._read_end = 0
@@ -218,7 +220,7 @@ class FileBuffer(AsyncFile[bytes]):
             return self._take(min(ahead, length))
         await self._leave_buffer(0)
         data = new_bytes(length)
-        got = await read_into(self._raw.fileno(), _from_buffer(data), length, data) or 0
+        got = await self._reader.read(_from_buffer(data), length, data) or 0
         return data if got == length else data[:got]
 
     async def _read_to(self, target: Memory, *, once: bool) -> int | None:
@@ -236,7 +238,7 @@ class FileBuffer(AsyncFile[bytes]):
         try:
             while done < length:
                 if length - done > self._size:
-                    got = await read_into(self._raw.fileno(), memory + done, length - done, held)
+                    got = await self._reader.read(memory + done, length - done, held)
                     done += got or 0
                 elif once and done:
                     break
