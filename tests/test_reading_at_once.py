@@ -1,0 +1,241 @@
+"""Reads of files that are tried at once: what is in the page cache needs no operation of the
+ring, and what is observed is the same as if it had been one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from equivalence import URING, io_statistics
+
+from trio_uring import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from trio_uring.buffered_file import BufferedReaderFile
+
+MIB = 1 << 20
+PIECE = MIB // 4
+CONTENT = b"".join(number.to_bytes(8, "little") for number in range(2 * MIB // 8))
+
+READS: dict[str, Callable[[BufferedReaderFile], Awaitable[Any]]] = {
+    "read": lambda file: file.read(PIECE),
+    "read by way of the buffer": lambda file: file.read(5),
+    "read1": lambda file: file.read1(PIECE),
+    "readinto": lambda file: file.readinto(bytearray(PIECE)),
+    "readinto1": lambda file: file.readinto1(bytearray(PIECE)),
+    "peek": lambda file: file.peek(),
+}
+every_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def skip_unless_told_at_once(path: Path) -> None:
+    """What has just been written is in the page cache, if the file system has one and says so."""
+    with path.open("rb") as file:
+        try:
+            got = os.preadv(file.fileno(), [bytearray(PIECE)], 0, os.RWF_NOWAIT)
+        except OSError as error:
+            pytest.skip(f"this file system does not read at once: {error}")
+    if got < PIECE:
+        pytest.skip("this file system has not kept in the page cache what was just written")
+
+
+def entered() -> int:
+    return io_statistics().entered
+
+
+@every_read
+def test_a_read_from_the_page_cache_does_not_enter_the_ring(
+    path: Path, read: Callable[[BufferedReaderFile], Awaitable[Any]]
+) -> None:
+    skip_unless_told_at_once(path)
+
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            await trio.lowlevel.checkpoint()
+            before = entered()
+            assert await read(file)
+            assert entered() == before
+
+    URING.run(main)
+
+
+@every_read
+def test_a_read_from_the_page_cache_is_a_checkpoint(
+    path: Path, read: Callable[[BufferedReaderFile], Awaitable[Any]]
+) -> None:
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            with trio.testing.assert_checkpoints():
+                await read(file)
+
+    URING.run(main)
+
+
+@every_read
+def test_a_read_in_a_cancelled_scope_raises_and_moves_nothing(
+    path: Path, read: Callable[[BufferedReaderFile], Awaitable[Any]]
+) -> None:
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            await file.read(3)  # so that there is something in the buffer, which is to stay
+            await file.seek(PIECE)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await read(file)
+            assert scope.cancelled_caught
+            assert await file.tell() == file.wrapped.raw.tell() == PIECE
+            assert await file.read() == CONTENT[PIECE:]
+
+    URING.run(main)
+
+
+def test_what_a_cancelled_read_took_from_the_buffer_is_there_again(path: Path) -> None:
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            start = await file.read(5)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await file.read(PIECE)
+            assert scope.cancelled_caught
+            assert await file.tell() == 5
+            assert start + await file.read() == CONTENT
+
+    URING.run(main)
+
+
+def test_tasks_take_turns_between_reads_from_the_page_cache(path: Path) -> None:
+    skip_unless_told_at_once(path)
+    order: list[str] = []
+
+    async def reader(name: str) -> None:
+        async with await open_file(path, "rb") as file:
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(4):
+                await file.read(PIECE)
+                order.append(name)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader, "a")
+            nursery.start_soon(reader, "b")
+
+    URING.run(main)
+    pairs = [{*order[at : at + 2]} for at in range(0, len(order), 2)]
+    assert pairs == [{"a", "b"}] * 4
+
+
+def test_what_is_not_in_the_page_cache_is_read_all_the_same(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        # Every second stretch of 64 KiB, so that reads stop in their middle.
+        for start in range(0, len(CONTENT), 1 << 17):
+            os.posix_fadvise(file.fileno(), start, 1 << 16, os.POSIX_FADV_DONTNEED)
+
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            parts = [await file.read(PIECE + 3)]
+            while parts[-1] and len(parts) < 20:
+                parts.append(await file.read(PIECE + 3))
+            assert {len(part) for part in parts[:-2]} == {PIECE + 3}
+            assert b"".join(parts) == CONTENT
+
+    URING.run(main)
+
+
+def test_a_read_that_found_nothing_does_not_stop_the_next_from_trying(path: Path) -> None:
+    skip_unless_told_at_once(path)
+    with path.open("r+b") as other:
+        os.fsync(other.fileno())
+        os.posix_fadvise(other.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            await trio.lowlevel.checkpoint()
+            before = entered()
+            assert await file.read(PIECE) == CONTENT[:PIECE]
+            if entered() == before:
+                pytest.skip("the file has stayed in the page cache")
+            assert path.read_bytes() == CONTENT
+            before = entered()
+            assert await file.read(PIECE) == CONTENT[PIECE : 2 * PIECE]
+            assert entered() == before
+
+    URING.run(main)
+
+
+def test_a_read_returns_what_others_have_written_before_it(path: Path) -> None:
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            for start in range(0, len(CONTENT), PIECE):
+                new = bytes([start // PIECE + 1]) * PIECE
+                with path.open("r+b") as other:
+                    other.seek(start)
+                    other.write(new)
+                assert await file.read(PIECE) == new
+            assert await file.read(PIECE) == b""
+            with path.open("ab") as other:
+                other.write(b"more")
+            assert await file.read(PIECE) == b"more"
+
+    URING.run(main)
+
+
+def test_a_file_that_is_cut_off_ends_there(path: Path) -> None:
+    async def main() -> None:
+        async with await open_file(path, "rb") as file:
+            assert await file.read(PIECE) == CONTENT[:PIECE]
+            assert await file.read(PIECE) == CONTENT[PIECE : 2 * PIECE]
+            os.truncate(path, 2 * PIECE + 100)
+            assert await file.read(PIECE) == CONTENT[2 * PIECE : 2 * PIECE + 100]
+            assert await file.read(PIECE) == b""
+
+    URING.run(main)
+
+
+def test_a_read_past_the_page_cache_is_left_to_the_ring(path: Path) -> None:
+    """The calling thread would wait for the device."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_DIRECT)
+
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+    async def main() -> None:
+        try:
+            file = await open_file(path, "rb", opener=opener)
+        except OSError as error:
+            pytest.skip(f"this file system has no O_DIRECT: {error}")
+        with mmap.mmap(-1, MIB) as memory:
+            before = entered()
+            assert await file.readinto(memory) == MIB
+            assert memory[:] == CONTENT[:MIB]
+            assert entered() > before
+        await file.aclose()
+
+    URING.run(main)
+
+
+def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
+    async def main() -> None:
+        async with await open_file("/proc/version", "rb") as file:
+            before = entered()
+            with open("/proc/version", "rb") as plain:
+                assert await file.read(PIECE) == plain.read()
+            assert entered() > before
+
+    URING.run(main)
