@@ -1,4 +1,4 @@
-"""Binary files with a buffer: the methods that a user calls."""
+"""Binary files with a buffer: the methods that a user calls, and lines."""
 
 from __future__ import annotations
 
@@ -138,6 +138,49 @@ class BufferedFile(FileBuffer):
         if self._can_write:
             await self._flush()
         return RawFile(self._wrapped.detach())
+
+    # Lines
+
+    def _line_at_hand(self, limit: int) -> bytes | None:
+        """The next line, if the buffer has it; the position does not move."""
+        ahead = self._ahead()
+        most = ahead if limit < 0 else min(ahead, limit)
+        start = self._pos
+        end = self._buffer.find(b"\n", start, start + most) + 1
+        if end or most == limit:
+            return bytes(self._view[start : end or start + most])
+        return None
+
+    async def _next_line(self) -> bytes:
+        line = self._line_at_hand(-1)
+        if line is None:
+            return await self._readline(-1)
+        self._pos += len(line)
+        return line
+
+    async def _readline(self, limit: int) -> bytes:
+        """A line of which the buffer has only a part."""
+        ahead = self._ahead()
+        parts = [self._take(ahead)] if ahead else []
+        left = limit - ahead if limit >= 0 else -1
+        await self._leave_buffer(ahead)
+        try:
+            while True:
+                self._drop_read()
+                self._pos = 0
+                if not await self._fill():
+                    break
+                line = self._line_at_hand(left)
+                if line is not None:
+                    self._pos += len(line)
+                    parts.append(line)
+                    break
+                parts.append(self._take(self._read_end))
+                left -= len(parts[-1]) if left > 0 else 0
+        except BaseException:
+            self._give_back(b"".join(parts))
+            raise
+        return b"".join(parts)
 
 
 class BufferedReaderFile(BufferedFile):

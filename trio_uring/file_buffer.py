@@ -10,6 +10,7 @@ One buffer serves reading and writing. Seen from the file:
   written over data that was read ahead changes it in place, as the standard library does.
 - The kernel reads into the buffer and writes from it. So it is replaced only when no
   transfer is under way, and it is kept from moving by what a transfer holds.
+- What is in the page cache is read without the ring (reading_at_once.py).
 - What does not fit takes no detour: a large read goes to where it is wanted, a large write
   comes from where it is, or goes on behind its call (write_behind.py), as does the buffer
   that it found. While something is behind, the buffer has nothing that was read.
@@ -255,47 +256,6 @@ class FileBuffer(AsyncFile[bytes]):
             self._give_back(bytes(ffi.buffer(memory, done)))
             raise
         return done if done or got == 0 else None
-
-    def _line_at_hand(self, limit: int) -> bytes | None:
-        """The next line, if the buffer has it; the position does not move."""
-        ahead = self._ahead()
-        most = ahead if limit < 0 else min(ahead, limit)
-        start = self._pos
-        end = self._buffer.find(b"\n", start, start + most) + 1
-        if end or most == limit:
-            return bytes(self._view[start : end or start + most])
-        return None
-
-    async def _next_line(self) -> bytes:
-        line = self._line_at_hand(-1)
-        if line is None:
-            return await self._readline(-1)
-        self._pos += len(line)
-        return line
-
-    async def _readline(self, limit: int) -> bytes:
-        """A line of which the buffer has only a part."""
-        ahead = self._ahead()
-        parts = [self._take(ahead)] if ahead else []
-        left = limit - ahead if limit >= 0 else -1
-        await self._leave_buffer(ahead)
-        try:
-            while True:
-                self._drop_read()
-                self._pos = 0
-                if not await self._fill():
-                    break
-                line = self._line_at_hand(left)
-                if line is not None:
-                    self._pos += len(line)
-                    parts.append(line)
-                    break
-                parts.append(self._take(self._read_end))
-                left -= len(parts[-1]) if left > 0 else 0
-        except BaseException:
-            self._give_back(b"".join(parts))
-            raise
-        return b"".join(parts)
 
     # Writing
 
