@@ -278,9 +278,11 @@ class Connection:
                 self._forget()
             else:
                 flush = True
-        if self.sender is not None and self.is_sending:
-            flush |= self.sender.stop()
-        # They refer back to us.
+        if self.sender is not None:
+            flush |= self.is_sending and self.sender.stop()
+            self.sender.message = None
+        # They refer back to us, and to themselves: what is left of a connection is not for
+        # the garbage collector, with the task that had it.
         self.message = self.sender = None
         return flush
 
