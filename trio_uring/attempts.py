@@ -44,10 +44,8 @@ async def attempt(
     *args: Any,
 ) -> Any:
     """What ``call``, a method of the standard library's sockets, returns or raises. A checkpoint."""
-    task = context.task
-    if is_cancelled(task):
+    if is_cancelled(context.task):
         await checkpoint_if_cancelled()
-    task._cancel_points += 1
     try:
         result = call(sock, *args)
     except BlockingIOError:

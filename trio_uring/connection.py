@@ -18,9 +18,6 @@ the next tick gives the buffer back.
   multishot is stopped, and TCP's back-pressure reaches the sender.
 - The end of the stream, or an error, comes after the data, and is told once, as the
   kernel does: whoever asks again asks the kernel again.
-- A slot is the core's again when it is reaped, and may be somebody else's by the time that
-  Python sees the event. So while events are processed nothing is armed or stopped: that
-  is left to `settle`, when all of them are.
 """
 
 from __future__ import annotations
@@ -29,7 +26,6 @@ import errno
 import os
 import socket
 import struct
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +34,7 @@ import trio
 from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, enable_ki_protection, reschedule
 
 from ._native import lib
+from .armed import Armed
 from .internals import WaitTaskRescheduled, context
 from .operation import Operation
 from .sleep import READY, is_cancelled, sleep, yield_shielded
@@ -46,14 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from trio.lowlevel import Task
-
     from .connections import Connections
     from .manager import UringManager
 
 _receive = lib.tu_receive
 _cancel = lib.tu_cancel
-_flush = lib.tu_flush
 
 # Out of buffers, which come back with the next tick; stopped; what a kernel answers that
 # would have to wait for something else.
@@ -67,72 +61,28 @@ _PIECE: Final = 64
 _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
 
-class SocketReference(weakref.ref["socket.socket"]):
-    """A weak reference to a socket that knows its descriptor when the socket is gone."""
-
-    __slots__ = ("fd",)
-    fd: int
-
-
-class Connection:
+class Connection(Armed):
     """Of one socket, in one run."""
 
-    __slots__ = (
-        "_ahead",
-        "_end",
-        "_exact",
-        "_length",
-        "_multishot",
-        "_raise_cancel",
-        "_slot",
-        "_warm",
-        "ahead",
-        "closed",
-        "data",
-        "fd",
-        "forsaken",
-        "message",
-        "quiet",
-        "run",
-        "runner",
-        "sender",
-        "sock",
-        "task",
-    )
+    __slots__ = ("_ahead", "_end", "_length", "_warm", "ahead", "data", "quiet", "runner", "sender")
 
     def __init__(self, run: Connections, runner: object, sock: socket.socket, *, exact: bool) -> None:
-        self.run = run
+        super().__init__(run, sock, exact=exact)
         self.runner = runner
-        self.fd = sock.fileno()
-        self.sock = SocketReference(sock, run.forsake)
-        self.sock.fd = self.fd
-        self.message: Any = WaitTaskRescheduled(self._abort)
-        """What a receiving task sleeps with."""
         self.sender: Sender | None = None
-        self.closed = False
-        self.forsaken = False
-        """The socket is gone, and nobody has closed it."""
         self.quiet = False
         """ARMED, nothing read ahead, and nobody waits: a task may set ``task`` and sleep."""
-        self.task: Task | None = None
-        """Who waits for data."""
         self.data: bytes | None = None
-        """For that task, when it is woken; None: the end."""
+        """For the task that waits, when it is woken; None: the end."""
         self.ahead = 0
         """Bytes that were read ahead."""
         self._ahead: deque[bytes | memoryview] = _NOTHING
         self._end: int | None = None
         """0 or -errno, to be told after what was read ahead."""
-        self._slot = 0
-        """0: IDLE."""
-        self._multishot = False
-        """What the slot is of."""
         self._length = 0
         """What the task wants at most, in bytes."""
         self._warm = False
         """Something was received: the next receive is multishot, unless ``_exact``."""
-        self._exact = exact
-        self._raise_cancel: Callable[[], NoReturn] | None = None
 
     # For the tasks of the run
 
@@ -143,10 +93,8 @@ class Connection:
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
         if self.ahead or self._end is not None:
-            task = context.task
-            if is_cancelled(task):
+            if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
-            task._cancel_points += 1
             try:
                 return self.take(length) if self.ahead else self.take_end()
             finally:
@@ -158,7 +106,7 @@ class Connection:
         if not self._slot:
             self._arm()
         self.quiet = False
-        self.task = current_task()
+        self.task = context.task
         await sleep(self.message)
         data = self.data
         if data is None:
@@ -233,31 +181,15 @@ class Connection:
     def readable(self) -> bool:
         return bool(self._ahead) or self._end is not None
 
-    def is_of(self, sock: socket.socket) -> bool:
-        """Whether a socket is this one: the same object, or another on its descriptor."""
-        known = self.sock()
-        return known is sock or (known is not None and known.fileno() == self.fd)
-
     def make_way(self) -> None:
-        """Others may read from the descriptor from now on: nothing is read ahead any more."""
-        self._exact = True
         self.quiet = False
-        if getattr(context, "task", None) is None or context.runner is not self.runner:
-            # Another thread, an instrument, a guest run's host: none of them may reap.
-            self.run.unsettled.append(self)
-            self.run.manager.force_wakeup()
-            return
-        while self._slot and self._multishot:
-            if _cancel(self.run.core, self._slot):
-                self._forget()
-            else:
-                _flush(self.run.core)
-                self.run.manager.reap()
+        super().make_way()
+
+    def drop(self) -> None:
+        self.run.drop(self)
 
     def close(self) -> bool:
-        """Whoever waits gets trio.ClosedResourceError, and what was read ahead is dropped, as
-        by the kernel. True if the kernel has to be flushed for it."""
-        self.closed = True
+        """What was read ahead is dropped, as by the kernel."""
         self.quiet = False
         sock = self.sock()
         if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:
@@ -267,30 +199,25 @@ class Connection:
         self._ahead = _NOTHING
         self._end = None
         self.ahead = 0
-        flush = False
-        if self.task is not None:
-            closed = outcome.Error(trio.ClosedResourceError("another task closed this fd"))
-            cancel = self._raise_cancel  # if it was cancelled before, it is told that
-            reschedule(self.task, outcome.capture(cancel) if cancel is not None else closed)
-            self.task = self._raise_cancel = None
-        if self._slot:
-            if _cancel(self.run.core, self._slot):
-                self._forget()
-            else:
-                flush = True
+        flush = super().close()
         if self.sender is not None:
             flush |= self.is_sending and self.sender.stop()
-            self.sender.message = None
-        # They refer back to us, and to themselves: what is left of a connection is not for
-        # the garbage collector, with the task that had it.
-        self.message = self.sender = None
+        self.let_go()
         return flush
+
+    def let_go(self) -> None:
+        """Of what refers back to it: a closed connection, and with it the task that has sent on
+        it, are not for the garbage collector."""
+        self.message = None
+        if self.sender is not None:
+            self.sender.message = None
+            self.sender = None
 
     def end_run(self) -> None:
         """Nobody waits any more; what comes is for the next run that has this socket."""
         self.task = None
-        if self._slot and _cancel(self.run.core, self._slot):
-            self._forget()
+        if self._slot:
+            self._stop()
 
     def inherit(self, earlier: Connection) -> None:
         """What the same socket's connection of an earlier run had read ahead."""
@@ -323,10 +250,7 @@ class Connection:
             return
         if result in _TRANSIENT:
             if self._raise_cancel is not None:
-                assert self.task is not None
-                cancelled = outcome.capture(self._raise_cancel)
-                reschedule(self.task, cancelled)
-                self.task = self._raise_cancel = None
+                self._tell_cancelled()
             elif self.task is not None:
                 self.run.unsettled.append(self)
         elif not self.closed:
@@ -336,16 +260,6 @@ class Connection:
                 self.task = self._raise_cancel = None
             else:
                 self.run.unsettled.append(self)
-
-    def settle(self) -> None:
-        if self.forsaken:
-            self.run.drop(self)
-        elif self.task is not None and not self._slot:
-            self._arm()
-        elif self.readable and self.fd in self.run.readers:
-            self.run.manager.wake_reader(self.fd)
-        elif self._is_too_far_ahead and _cancel(self.run.core, self._slot):
-            self._forget()
 
     def _keep(self, data: bytes | memoryview, *, first: bool = False) -> None:
         if self._ahead is _NOTHING:
@@ -361,10 +275,6 @@ class Connection:
     def _is_full(self) -> bool:
         return self.ahead + _PIECE * len(self._ahead) >= self.run.read_ahead
 
-    @property
-    def _is_too_far_ahead(self) -> bool:
-        return self._multishot and self._slot != 0 and (self._exact or self._is_full)
-
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact
         slot = _receive(self.run.core, self.fd, 0 if self._multishot else self._length)
@@ -374,20 +284,14 @@ class Connection:
         self.run.receivers[slot] = self
 
     def _forget(self) -> None:
-        """The kernel has never known of the receive."""
         del self.run.receivers[self._slot]
         self._slot = 0
         self.quiet = False
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        if not self._multishot:
-            if not _cancel(self.run.core, self._slot):
-                self._raise_cancel = raise_cancel
-                return Abort.FAILED
-            self._forget()
-        self.task = None
-        self.quiet = self._slot != 0
-        return Abort.SUCCEEDED
+        aborted = super()._abort(raise_cancel)
+        self.quiet = aborted is Abort.SUCCEEDED and self._slot != 0
+        return aborted
 
 
 class Sender(Operation):

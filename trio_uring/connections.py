@@ -13,8 +13,6 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from trio.lowlevel import cancel_shielded_checkpoint
-
 from . import internals
 from ._native import ffi, lib
 from .accepting import Acceptors
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-    from .accepting import Acceptor
-    from .connection import SocketReference
+    from .armed import Armed, SocketReference
     from .manager import UringManager
     from .options import RingOptions
     from .write_behind import WriteBehind
@@ -53,7 +50,7 @@ class Connections:
         self.acceptors = Acceptors(self, options.accept_ahead)
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
-        self.unsettled: list[Connection | Acceptor | WriteBehind] = []
+        self.unsettled: list[Armed | WriteBehind] = []
         """To be looked at when all events of a tick are processed."""
         self.buffer_size = options.buffer_size
         self.memory = memoryview(b"")
@@ -141,12 +138,6 @@ class Connections:
 
     # Yielding
 
-    async def end_checkpoint(self) -> None:
-        """After `trio.lowlevel.checkpoint_if_cancelled`: the other half, or nothing if the
-        calling task has some budget left."""
-        if not (self.budget and self.may_go_on()):
-            await cancel_shielded_checkpoint()
-
     def may_go_on(self) -> bool:
         """Spends one call of the budget, which is whole again when the task has yielded."""
         task: Task = internals.context.task
@@ -178,7 +169,7 @@ class Connections:
         self.memory = memoryview(b"")
         for connection in self.by_fd.values():
             connection.closed = True
-            connection.message = connection.sender = None  # they refer back to it
+            connection.let_go()
         self.by_fd.clear()
         self.receivers.clear()
         self._spender = None

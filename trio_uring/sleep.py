@@ -42,6 +42,7 @@ def yield_shielded() -> Generator[object, Any, None]:
 
 
 def is_cancelled(task: Any) -> bool:
-    """Whether `trio.lowlevel.checkpoint_if_cancelled` may raise in this task, which has a
-    frame more as well. A call that does not ask it adds 1 to ``task._cancel_points``."""
+    """A cancel point: whether it has to be `trio.lowlevel.checkpoint_if_cancelled`, which has
+    a frame more, and raises."""
+    task._cancel_points += 1
     return task._cancel_status.effectively_cancelled or task._runner.ki_pending  # type: ignore[no-any-return]

@@ -33,6 +33,7 @@ from trio.lowlevel import (
 
 from .attempts import attempt, is_resolved
 from .internals import SocketType, context
+from .sleep import is_cancelled, yield_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -212,7 +213,8 @@ def send(self: Any, data: Any, flags: int = 0, /) -> Awaitable[int]:
 
 @enable_ki_protection
 async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int) -> int:
-    await checkpoint_if_cancelled()
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
     try:
         sent: int = self._sock.send(data, flags)
     except BrokenPipeError as error:
@@ -220,7 +222,8 @@ async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int
     except BlockingIOError:
         await wait_writable(self._sock)
         return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]
-    await connection.run.end_checkpoint()
+    if not (connection.run.budget and connection.run.may_go_on()):
+        await yield_shielded()
     return sent
 
 
@@ -331,9 +334,9 @@ def leave(
 def _drop(trio_socket: Any) -> None:
     connection, acceptor = connection_of_known(trio_socket), acceptor_of_known(trio_socket)
     if connection is not None:
-        connection.run.drop(connection)
+        connection.drop()
     if acceptor is not None:
-        acceptor.acceptors.drop(acceptor)
+        acceptor.drop()
 
 
 def connection_of_known(trio_socket: Any) -> Connection | None:

@@ -76,7 +76,6 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
     if not connection.quiet:
         if not connection.ahead or is_cancelled(task):
             return await _receive(self, max_bytes)
-        task._cancel_points += 1
         taken = connection.take(_RECEIVE_SIZE if max_bytes is None else max_bytes)
         if not (connection.run.budget and connection.run.may_go_on()):
             await yield_shielded()
@@ -161,10 +160,8 @@ async def _send_view(
 
 async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:
     """Tries; if a part was sent, sends the rest. False if there was no room."""
-    task = context.task
-    if is_cancelled(task):
+    if is_cancelled(context.task):
         await checkpoint_if_cancelled()
-    task._cancel_points += 1
     try:
         sent = sock.send(data)
     except BlockingIOError:
@@ -248,7 +245,6 @@ async def aclose(self: trio.SocketStream) -> None:
         # `trio.lowlevel.checkpoint` would yield first, and make a scope to raise in.
         await wait_task_rescheduled(_raise_at_once)
     await yield_shielded()
-    task._cancel_points += 1
     if is_cancelled(task):
         await checkpoint_if_cancelled()
 
