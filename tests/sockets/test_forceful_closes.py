@@ -1,0 +1,115 @@
+"""`trio.aclose_forcefully` of a stream: what a program sees of it is the same without a scope."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from equivalence import Backend, every_backend
+from pairs import armed_pair, peer_socket, sees_end
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+pytestmark = pytest.mark.usefixtures("no_hanging")
+
+
+class Resource(trio.abc.AsyncResource):
+    """Waits for ever when it is closed, unless that is cancelled."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.sleep_forever()
+
+
+@every_backend
+def test_a_stream_is_closed_and_the_call_is_a_checkpoint(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        for _ in range(2):
+            with assert_checkpoints():
+                await trio.aclose_forcefully(stream)
+            assert sees_end(peer)
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+        await trio.aclose_forcefully(peer)
+
+    backend.run(main)
+
+
+@every_backend
+def test_who_waits_for_the_stream_is_told(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+
+        async def receive() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+        async with peer, trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            await trio.aclose_forcefully(stream)
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("shielded", [False, True])
+def test_a_scope_around_it_that_is_cancelled_is_told_and_the_stream_closed(
+    backend: Backend, shielded: bool
+) -> None:
+    async def main() -> tuple[bool, bool]:
+        peer, stream = await armed_pair()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with trio.CancelScope(shield=shielded):
+                await trio.aclose_forcefully(stream)
+        async with peer:
+            return scope.cancelled_caught, sees_end(peer)
+
+    assert backend.run(main) == (not shielded, True)
+
+
+@every_backend
+def test_a_scope_that_expires_while_it_yields_is_told(backend: Backend) -> None:
+    async def main() -> bool:
+        peer, stream = await armed_pair()
+        with trio.CancelScope(deadline=trio.current_time()) as scope:  # as the next tick finds
+            await trio.aclose_forcefully(stream)
+        async with peer:
+            return scope.cancelled_caught and sees_end(peer)
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_what_is_no_socket_stream_is_closed_in_acancelled_scope(backend: Backend) -> None:
+    async def main() -> bool:
+        resource = Resource()
+        await trio.aclose_forcefully(resource)
+        return resource.closed
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_an_aclose_that_somebody_has_put_in_place_is_called(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> bool:
+        peer, stream = await armed_pair()
+        original = trio.SocketStream.aclose
+        cancelled = False
+
+        async def aclose(self: trio.SocketStream) -> None:
+            nonlocal cancelled
+            cancelled = trio.current_effective_deadline() < 0
+            await original(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.SocketStream, "aclose", aclose)
+            await trio.aclose_forcefully(stream)
+        async with peer:
+            return cancelled and peer_socket(stream).fileno() == -1
+
+    assert backend.run(main)
