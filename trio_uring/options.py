@@ -79,8 +79,8 @@ class RingOptions:
     """Calls, >= 0, that complete at once and that a task may make in a row before
     it yields: on stream sockets, receives of what was read ahead, accepts of who was
     accepted ahead and, while few tasks run, sends that find room (where many run, one
-    system call for all their sends costs less); on datagram sockets, calls that need not
-    wait. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines do
+    system call for all their sends costs less), and closes; on datagram sockets, calls
+    that need not wait. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines do
     only when the task yields. Default: 0, Trio's rule that every call yields.
 
     It costs fairness: beside a task that always has something to echo, another one ran

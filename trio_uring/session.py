@@ -5,9 +5,9 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py), and
-``trio.socket.fromfd``: `_METHODS` is the table of all that is replaced. They call Trio's own
-for whatever is not ours.
+So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py),
+``trio.socket.fromfd`` and ``trio.aclose_forcefully``: `_METHODS` is the table of all that
+is replaced. They call Trio's own for whatever is not ours.
 """
 
 from __future__ import annotations

@@ -236,7 +236,8 @@ async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
 
 
 async def aclose(self: trio.SocketStream) -> None:
-    if connections_of_run() is None:
+    run = connections_of_run()
+    if run is None:
         await ORIGINAL["aclose"](self)
         return
     self.socket.close()
@@ -244,7 +245,8 @@ async def aclose(self: trio.SocketStream) -> None:
     if task._cancel_status.effectively_cancelled:
         # `trio.lowlevel.checkpoint` would yield first, and make a scope to raise in.
         await wait_task_rescheduled(_raise_at_once)
-    await yield_shielded()
+    if not (run.budget and run.may_go_on()):
+        await yield_shielded()
     if is_cancelled(task):
         await checkpoint_if_cancelled()
 

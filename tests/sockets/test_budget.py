@@ -34,6 +34,10 @@ SENDS: dict[str, Any] = {
 }
 CALLS = {**RECEIVES, **SENDS}
 PAIRS: dict[str, Any] = {"in the kernel": pair_with_unread_data, "read ahead": pair_with_data}
+CLOSES: dict[str, Any] = {
+    "aclose": lambda stream: stream.aclose(),
+    "aclose_forcefully": lambda stream: trio.aclose_forcefully(resource=stream),
+}
 
 
 def budget(calls: int) -> Backend:
@@ -109,7 +113,7 @@ class Steps(trio.abc.Instrument):
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3, 16])
-@pytest.mark.parametrize("name", ["send_all", "send", "receive_some", "recv"])
+@pytest.mark.parametrize("name", ["send_all", "send", "receive_some", "recv", *CLOSES])
 def test_a_task_makes_so_many_calls_at_once_and_no_more(name: str, calls: int) -> None:
     """And one more: that which has yielded is finished by the step that it yields to."""
 
@@ -119,7 +123,7 @@ def test_a_task_makes_so_many_calls_at_once_and_no_more(name: str, calls: int) -
             steps = Steps()
             trio.lowlevel.add_instrument(steps)
             for _ in range(3 * (calls + 1)):
-                await CALLS[name](stream)
+                await {**CALLS, **CLOSES}[name](stream)
                 steps.calls[-1] += 1
             trio.lowlevel.remove_instrument(steps)
             return steps.calls
