@@ -158,6 +158,27 @@ def test_a_shared_position_is_moved_by_what_is_written(tmp_path: Path) -> None:
     assert path.read_bytes() == DATA + DATA[::-1] + DATA
 
 
+def test_files_that_share_a_position_and_write_at_the_same_time_overwrite_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def write(file: Any, letter: bytes) -> None:
+        async with file:
+            for _ in range(150):
+                await file.write(letter * len(DATA))
+
+    async def main() -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        one, other = await open_file(fd, "wb"), await open_file(os.dup(fd), "wb")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, one, b"a")
+            nursery.start_soon(write, other, b"b")
+
+    URING.run(main)
+    data = path.read_bytes()
+    pieces = [data[start : start + len(DATA)] for start in range(0, len(data), len(DATA))]
+    assert sorted(pieces) == [b"a" * len(DATA)] * 150 + [b"b" * len(DATA)] * 150
+
+
 def test_no_more_is_behind_than_there_may_be(tmp_path: Path) -> None:
     async def main() -> None:
         async with await open_file(tmp_path / "file", "wb", 4096) as file:

@@ -114,7 +114,7 @@ async def open_file(
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
 
-    A write to a regular file that does not fit the buffer goes on behind its call, 4 MiB at
+    A write to a regular file that does not fit the buffer goes on behind its call, 8 MiB at
     most. Every call but a further write waits for it: ``flush`` before others are to see the
     data. An error comes from the next call that needs the file, and what could not be written
     stays to be tried again, as what is buffered does; `open` raises it from a large write, and
