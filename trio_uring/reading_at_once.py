@@ -55,11 +55,9 @@ class Reader:
     async def read(self, memory: Any, length: int, held: object) -> int | None:
         """`read_into` from this file; a checkpoint as well."""
         if self._tries is not False and current_manager() is not None:
-            task = context.task
-            if is_cancelled(task):
+            if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             if got := self._try(memory, length):
-                task._cancel_points += 1
                 await yield_shielded()
                 return got
         return await read_into(self._raw.fileno(), memory, length, held)

@@ -83,7 +83,7 @@ def test_a_scope_that_expires_while_it_yields_is_told(backend: Backend) -> None:
 
 
 @every_backend
-def test_what_is_no_socket_stream_is_closed_in_acancelled_scope(backend: Backend) -> None:
+def test_what_is_no_socket_stream_is_closed_in_a_cancelled_scope(backend: Backend) -> None:
     async def main() -> bool:
         resource = Resource()
         await trio.aclose_forcefully(resource)
