@@ -122,6 +122,16 @@ def failing_if_it_hangs(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def open_rings() -> list[int]:
+    """The descriptors of this process's rings."""
+    rings = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            if "io_uring" in os.readlink(f"/proc/self/fd/{fd}"):
+                rings.append(int(fd))
+    return rings
+
+
 def open_descriptors() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))

@@ -130,20 +130,11 @@ def test_completions_that_overflow_reach_a_loop_that_never_sleeps(backend: Backe
 
 STALE_BIT = """
 import ctypes, mmap, os, socket, trio, trio_uring
+from equivalence import open_rings
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
 SETUP, SQ_OFF_FLAGS, TASKRUN = 425, 40 + 16, 4
-
-def open_rings():
-    found = []
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            if "io_uring" in os.readlink(f"/proc/self/fd/{fd}"):
-                found.append(int(fd))
-        except FileNotFoundError:
-            pass
-    return found
 
 def offset_of_flags():
     parameters = (ctypes.c_char * 120)()

@@ -59,10 +59,8 @@ def watchdog() -> Iterator[None]:
 def give_up() -> None:
     with open(equivalence.stderr, "w", closefd=False) as stderr:
         stderr.write(f"\nhangs with TRIO_URING_STRESS_SEED={SEED}\n")
-        for fd in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if "io_uring" in os.readlink(f"/proc/self/fd/{fd}"):
-                    stderr.write(Path(f"/proc/self/fdinfo/{fd}").read_text())
+        for fd in equivalence.open_rings():
+            stderr.write(Path(f"/proc/self/fdinfo/{fd}").read_text())
         for task in Path("/proc/self/task").iterdir():
             with contextlib.suppress(OSError):
                 name = (task / "comm").read_text().strip()
