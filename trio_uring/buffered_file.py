@@ -8,7 +8,8 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .file_buffer import FileBuffer
-from .raw_file import RawFile, pinned, truncate
+from .raw_file import RawFile
+from .transfers import pinned, truncate
 
 if TYPE_CHECKING:
     import io

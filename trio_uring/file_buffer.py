@@ -32,9 +32,9 @@ from trio.lowlevel import checkpoint
 
 from ._native import ffi
 from .async_file import AsyncFile, Turns
-from .raw_file import Memory, left_in, new_bytes, pinned, read_all, write_from
 from .reading_at_once import Reader
 from .session import current_manager
+from .transfers import Memory, left_in, new_bytes, pinned, read_all, write_from
 from .write_behind import MOST_BEHIND, WriteBehind, may_write_behind
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ._native import ffi
 from .internals import context
-from .raw_file import read_into
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
+from .transfers import read_into
 
 if TYPE_CHECKING:
     import io

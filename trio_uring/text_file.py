@@ -19,8 +19,8 @@ import trio
 from trio.lowlevel import checkpoint
 
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
-from .raw_file import pinned, truncate
 from .text_position import Cookie, Snapshot, cookie_past
+from .transfers import pinned, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
