@@ -6,11 +6,11 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from trio.lowlevel import checkpoint
-
 from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
-from .transfers import left_in, new_bytes, pinned, read_all, read_into, truncate, write_from
+from .budget import checkpoint_at_once
+from .reading_at_once import Reader
+from .transfers import left_in, new_bytes, pinned, read_all, truncate, write_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,7 @@ class RawFile(AsyncFile[bytes]):
 
     def __init__(self, wrapped: io.FileIO) -> None:
         super().__init__(wrapped)
+        self._reader = Reader(wrapped)
         # What a cancelled call had read from something without positions, as a pipe.
         self._given_back = b""
 
@@ -53,11 +54,11 @@ class RawFile(AsyncFile[bytes]):
         and nothing there."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             if self._given_back:
-                await checkpoint()
+                await checkpoint_at_once()
                 data = self._take(memory.length)
                 ffi.memmove(memory.address, data, len(data))
                 return len(data)
-            return await read_into(self._wrapped.fileno(), memory.address, memory.length, memory.held)
+            return await self._reader.read(memory.address, memory.length, memory.held)
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
@@ -88,7 +89,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position; where it is then, in bytes."""
-        await checkpoint()
+        await checkpoint_at_once()
         position = self._wrapped.seek(offset, whence)
         self._given_back = b""
         return position
@@ -96,7 +97,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def tell(self) -> int:
         """The position, in bytes."""
-        await checkpoint()
+        await checkpoint_at_once()
         return self._wrapped.tell()
 
     @writing
@@ -108,7 +109,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def flush(self) -> None:
         """Nothing: there is no buffer."""
-        await checkpoint()
+        await checkpoint_at_once()
 
     async def detach(self) -> AsyncFile[Any]:
         """AttributeError: nothing is below a raw file."""
@@ -116,10 +117,10 @@ class RawFile(AsyncFile[bytes]):
 
     async def _read(self, length: int) -> bytes | None:
         if self._given_back:
-            await checkpoint()
+            await checkpoint_at_once()
             return self._take(length)
         data = new_bytes(length)
-        got = await read_into(self._wrapped.fileno(), _from_buffer(data), length, data)
+        got = await self._reader.read(_from_buffer(data), length, data)
         if got is None:
             return None
         return data if got == length else data[:got]
@@ -141,7 +142,7 @@ class RawFile(AsyncFile[bytes]):
         left = limit
         try:
             if not limit:
-                await checkpoint()
+                await checkpoint_at_once()
             while left:
                 data = await self._read(block if left < 0 else min(block, left))
                 if not data:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ._native import ffi
+from .budget import may_go_on
 from .internals import context
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
@@ -58,7 +59,8 @@ class Reader:
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             if got := self._try(memory, length):
-                await yield_shielded()
+                if not may_go_on():
+                    await yield_shielded()
                 return got
         return await read_into(self._raw.fileno(), memory, length, held)
 
