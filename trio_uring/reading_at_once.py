@@ -55,11 +55,11 @@ class Reader:
 
     async def read(self, memory: Any, length: int, held: object) -> int | None:
         """`read_into` from this file; a checkpoint as well."""
-        if self._tries is not False and current_manager() is not None:
+        if self._tries is not False and (manager := current_manager()) is not None:
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             if got := self._try(memory, length):
-                if not may_go_on():
+                if not may_go_on(manager):
                     await yield_shielded()
                 return got
         return await read_into(self._raw.fileno(), memory, length, held)
