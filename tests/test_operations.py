@@ -9,6 +9,7 @@ import math
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 import tracemalloc
@@ -581,10 +582,14 @@ def test_a_crashed_run_waits_for_the_kernel_and_leaves_nothing(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
-def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptors: None) -> None:
+@pytest.mark.parametrize("receiving", [False, True], ids=["alone", "with a receive to be waited for"])
+def test_a_crash_closes_what_is_opened_meanwhile(
+    tmp_path: Path, same_descriptors: None, receiving: bool
+) -> None:
     """Nobody is left to hear of the descriptors."""
     clock = CrashingClock()
     started = 0
+    ends = socket.socketpair()
     before = len(os.listdir("/proc/self/fd"))
 
     async def open_file(number: int) -> None:
@@ -599,12 +604,39 @@ def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptor
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
+            if receiving:
+                nursery.start_soon(trio.socket.from_stdlib_socket(ends[0]).recv, 1)
+                await in_flight(1)
             for number in range(50):
                 nursery.start_soon(open_file, number)
 
     # With one entry, each submission sends the one before it on its way.
     with pytest.raises(trio.TrioInternalError):
         trio_uring.run(main, ring=RingOptions(entries=1, cq_entries=64), clock=clock)
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
+def test_a_crash_closes_what_was_opened_for_a_task_that_has_not_heard_of_it(same_descriptors: None) -> None:
+    class Clock(CrashingClock):
+        def current_time(self) -> float:
+            """Trio asks for it between the events of a tick and the tasks that they wake."""
+            if self.crashes and not io_statistics().operations_in_flight:
+                raise KeyError("crash")
+            return time.monotonic()
+
+        def deadline_to_sleep_time(self, deadline: float) -> float:
+            return deadline - time.monotonic()
+
+    clock = Clock()
+
+    async def main() -> None:
+        clock.crashes = True
+        await lowlevel.openat("/", os.O_RDONLY)
+
+    with pytest.raises(trio.TrioInternalError):
+        trio_uring.run(main, clock=clock)
 
 
 def test_a_system_task_may_have_an_operation_in_flight_at_the_end(pipe: Pipe, same_descriptors: None) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ._native import ffi
-from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
+from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, OPENAT, READ, WRITE, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
     """
     flags |= os.O_CLOEXEC
     try:
-        fd = await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags)
+        fd = await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags)
     except OSError as error:
         if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
             raise
@@ -72,7 +72,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
             return fd
         return await _with_writer(fd)
     # The kernel tried with O_NONBLOCK first: that is its answer for a FIFO without a reader.
-    return await _of_path(_OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
+    return await _of_path(OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
 
 
 async def close(fd: int) -> None:
@@ -231,7 +231,6 @@ _READV: Final = 1
 _WRITEV: Final = 2
 _FSYNC: Final = 3
 _FALLOCATE: Final = 17
-_OPENAT: Final = 18
 _STATX: Final = 21
 _SPLICE: Final = 30
 _RENAMEAT: Final = 35
