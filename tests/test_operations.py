@@ -20,7 +20,7 @@ import pytest
 import trio
 import trio.testing
 from child_process import output_of
-from equivalence import Backend, every_backend, every_ring, io_statistics
+from equivalence import Backend, every_backend, every_ring, io_statistics, signals_as_runs_end
 from trio._core import _thread_cache
 
 import trio_uring
@@ -395,6 +395,7 @@ def test_ctrl_c_at_any_line_leaves_no_operation_that_nobody_knows(pipe: Pipe) ->
     assert line < wanted
 
 
+@signals_as_runs_end
 @every_ring
 def test_signals_disturb_no_operation(backend: Backend, tmp_path: Path) -> None:
     alarms = 0
