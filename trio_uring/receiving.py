@@ -37,6 +37,8 @@ from .sockets import ORIGINAL, connection_of, connection_of_known, connections_o
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from .connection import Connection
+
 _Arguments: TypeAlias = tuple[int, int, tuple[memoryview, ...]]
 """The length, the flags and the buffers that a call asks for."""
 _INT: Final = -(1 << 31), (1 << 31) - 1
@@ -53,7 +55,19 @@ def recv(self: Any, *args: Any, **kwargs: Any) -> Awaitable[bytes]:
 
 
 def recv_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
+    if len(args) == 1 and not kwargs and type(args[0]) is bytearray and args[0]:
+        connection = connection_of(self)
+        if connection is not None:
+            return _recv_into(connection, args[0])
     return _recv_or_recv_into(self, "recv_into", args, kwargs)
+
+
+@enable_ki_protection
+async def _recv_into(connection: Connection, buffer: bytearray) -> int:
+    with memoryview(buffer) as view:  # held: it may not be resized meanwhile
+        data = await connection.receive(min(len(view), MOST))
+        view[: len(data)] = data
+    return len(data)
 
 
 def recvfrom(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[bytes, Any]]:
