@@ -109,6 +109,13 @@ def test_disabled_feature_is_off_and_so_is_what_needs_it(monkeypatch: pytest.Mon
     assert rows["coop_taskrun"].state == "used"
 
 
+def test_without_completions_no_run_uses_the_operations_of_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_URING_DISABLE", "completions")
+    states = {row.name: row.state for row in trio_uring.capabilities().operations}
+    assert [states[name] for name in ("accept", "recv", "send")] == ["available"] * 3
+    assert states["poll_add"] == "used"
+
+
 def test_options_of_install_are_told_from_the_environment() -> None:
     with trio_uring.installed(trio_uring.RingOptions(features={"submit_all": False})):
         found = trio_uring.capabilities()

@@ -143,7 +143,7 @@ def capabilities() -> Capabilities:
         cq_entries=cq_entries,
         setup_flags=tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
         features=_features(used, off),
-        operations=_operations(usable=error is None),
+        operations=_operations(used),
     )
 
 
@@ -207,7 +207,7 @@ def _features(used: Collection[str], off: Collection[str]) -> tuple[Capability, 
     return tuple(row(feature) for feature in features.FEATURES)
 
 
-def _operations(*, usable: bool) -> tuple[Capability, ...]:
+def _operations(used: Collection[str]) -> tuple[Capability, ...]:
     supported = features.probe_operations()
 
     def row(operation: features.Operation) -> Capability:
@@ -216,7 +216,8 @@ def _operations(*, usable: bool) -> tuple[Capability, ...]:
             return _missing(operation, call, -supported)
         if operation.number not in supported:
             return _missing(operation)
-        state: State = "used" if operation.used and usable else "available"
+        in_use = operation.used and (operation.needs in used if operation.needs else used)
+        state: State = "used" if in_use else "available"
         return Capability(operation.name, state, operation.since, operation.gain)
 
     return tuple(row(operation) for operation in features.OPERATIONS)

@@ -52,6 +52,8 @@ class Operation:
     since: str
     gain: str
     used: bool = False
+    needs: str = ""
+    """The feature without which no run uses it."""
 
 
 # Oldest kernel first. DEFER_TASKRUN and COOP_TASKRUN are two ways to one end and
@@ -91,10 +93,10 @@ OPERATIONS = (
     Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
     Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
     Operation("nop", 0, "5.1", "taking a wait back that the kernel has not seen yet", used=True),
-    Operation("accept", 13, "5.5", "sockets: accepting connections", used=True),
+    Operation("accept", 13, "5.5", "sockets: accepting connections", used=True, needs="completions"),
     Operation("connect", 16, "5.5", "sockets: connecting"),
-    Operation("recv", 27, "5.6", "sockets: receiving", used=True),
-    Operation("send", 26, "5.6", "sockets: sending", used=True),
+    Operation("recv", 27, "5.6", "sockets: receiving", used=True, needs="completions"),
+    Operation("send", 26, "5.6", "sockets: sending", used=True, needs="completions"),
     Operation("recvmsg", 10, "5.3", "sockets: receiving datagrams"),
     Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
     Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
