@@ -117,12 +117,12 @@ def test_without_completions_no_run_uses_the_operations_of_sockets(monkeypatch: 
 
 
 def test_options_of_install_are_told_from_the_environment() -> None:
-    with trio_uring.installed(trio_uring.RingOptions(features={"submit_all": False})):
+    with trio_uring.installed(trio_uring.RingOptions(features={"cqsize": False})):
         found = trio_uring.capabilities()
         assert found.used == trio.run(flags_of_this_run)
     rows = {row.name: row for row in found.setup_flags}
-    assert rows["submit_all"].state == "off"
-    assert "RingOptions.features" in rows["submit_all"].remedy
+    assert rows["cqsize"].state == "off"
+    assert "RingOptions.features" in rows["cqsize"].remedy
 
 
 def test_kernel_that_is_too_old_is_named_with_the_one_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_trio_uring_disable_adds_to_what_the_options_switch_off(
 
 # What older kernels have not (5.10 has of these cqsize and r_disabled).
 KERNEL_6_0 = ["defer_taskrun", "no_sqarray", "no_iowait"]
-KERNEL_5_19 = ["single_issuer", *KERNEL_6_0]
+KERNEL_5_19 = ["single_issuer", "completions", *KERNEL_6_0]
 KERNEL_5_10 = ["submit_all", "taskrun_flag", "coop_taskrun", *KERNEL_5_19]
 
 
