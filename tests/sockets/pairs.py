@@ -46,14 +46,15 @@ async def pair_with_data(data: bytes) -> tuple[trio.SocketStream, trio.SocketStr
     """The same, and ``data`` was read ahead, which nobody waited for."""
     before = bytes_read_ahead()
     peer, stream = await pair_with_unread_data(data)
-    while on_io_uring() and bytes_read_ahead() < before + len(data):
+    while reads_ahead() and bytes_read_ahead() < before + len(data):
         await trio.lowlevel.checkpoint()
     return peer, stream
 
 
-def on_io_uring() -> bool:
+def reads_ahead() -> bool:
+    """Whether this run receives by completions."""
     statistics: object = trio.lowlevel.current_statistics().io_statistics
-    return isinstance(statistics, trio_uring.UringStatistics)
+    return isinstance(statistics, trio_uring.UringStatistics) and "completions" in statistics.flags
 
 
 def bytes_read_ahead() -> int:

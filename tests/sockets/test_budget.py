@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import Backend, every_backend, io_statistics
+from equivalence import Backend, every_backend, io_statistics, needs_completions
 from listeners import connect, listen
 from pairs import armed_pair, pair_with_data, pair_with_unread_data, peer_socket
 from steps import Steps
@@ -15,6 +15,8 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import RingOptions
+
+pytestmark = needs_completions
 
 RECEIVES: dict[str, Any] = {
     "receive_some": lambda stream: stream.receive_some(1),

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import URING, Backend, every_backend, every_ring
+from equivalence import URING, Backend, every_backend, every_ring, needs_completions
 from pairs import armed_pair, fails_with, pair_with_data, pair_with_unread_data, peer_socket, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 
-pytestmark = pytest.mark.usefixtures("no_hanging")
+pytestmark = [pytest.mark.usefixtures("no_hanging"), needs_completions]
 
 RECEIVERS: dict[str, Any] = {
     "recv": lambda sock: sock.recv(100),

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from child_process import output_of
-from equivalence import PATIENCE, URING, Backend, every_backend, every_ring, io_statistics, open_descriptors
+from equivalence import (
+    PATIENCE,
+    URING,
+    Backend,
+    every_backend,
+    every_ring,
+    io_statistics,
+    needs_completions,
+    open_descriptors,
+)
 from pairs import arm, armed_pair, fails_with, pair_with_data, peer_socket, reset, sees_end, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
@@ -46,6 +55,7 @@ async def leave(stream: trio.SocketStream) -> None:
         pass
 
 
+@needs_completions
 @every_ring
 def test_an_idle_connection_has_a_receive_pending_and_its_tasks_none(backend: Backend) -> None:
     async def main() -> None:
@@ -386,6 +396,7 @@ def test_ctrl_c_leaves_a_connection_that_goes_on(backend: Backend) -> None:
     backend.run(main)
 
 
+@needs_completions
 @every_ring
 @pytest.mark.parametrize("hook", ["after_io_wait", "task_scheduled"])
 @pytest.mark.parametrize("act", ["cancel", "close", "fileno"])
@@ -498,6 +509,7 @@ def test_another_thread_may_ask_for_a_descriptor(backend: Backend, monkeypatch: 
     backend.run(main)
 
 
+@needs_completions
 def test_without_memory_for_the_buffers_calls_say_so_and_nothing_is_lost() -> None:
     said = output_of(
         """
