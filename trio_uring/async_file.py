@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
+from .budget import checkpoint_at_once
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Concatenate
@@ -102,7 +104,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             await checkpoint_if_cancelled()
         else:
             self._wrapped.close()
-            await checkpoint()
+            await checkpoint_at_once()
 
     @enable_ki_protection
     async def _close_in_turn(self) -> None:
@@ -240,6 +242,6 @@ async def gather_lines(
 
 async def write_lines(write: Callable[[Any], Awaitable[object]], lines: Iterable[Any]) -> None:
     """``writelines``. A checkpoint, also without lines."""
-    await checkpoint()
+    await checkpoint_at_once()
     for line in lines:
         await write(line)

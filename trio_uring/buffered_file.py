@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio.lowlevel import checkpoint, enable_ki_protection
+from trio.lowlevel import enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
+from .budget import checkpoint_at_once
 from .file_buffer import FileBuffer
-from .raw_file import RawFile, pinned, truncate
+from .raw_file import RawFile
+from .transfers import pinned, truncate
 
 if TYPE_CHECKING:
     import io
@@ -58,7 +60,7 @@ class BufferedFile(FileBuffer):
         line = self._line_at_hand(limit)
         if line is None:
             return await self._readline(limit)
-        await checkpoint()
+        await checkpoint_at_once()
         self._pos += len(line)
         return line
 
@@ -66,7 +68,7 @@ class BufferedFile(FileBuffer):
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """The lines to the end, or until they are longer than ``hint`` bytes."""
         number = self._length("readlines", hint)
-        await checkpoint()
+        await checkpoint_at_once()
         lines: list[bytes] = []
         try:
             return await gather_lines(self._next_line, number, lines)
@@ -78,14 +80,14 @@ class BufferedFile(FileBuffer):
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; its length in bytes."""
         if type(data) is bytes and self._fits(length := len(data)):
-            await checkpoint()
+            await checkpoint_at_once()
             self._put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:
             length = memory.length
             small = length < self._large and not self._unwritten()
             if small or self._fits(length) or self._behind_for(length) is not None:
-                await checkpoint()
+                await checkpoint_at_once()
             return await self._write(memory)
 
     @writing
@@ -101,7 +103,7 @@ class BufferedFile(FileBuffer):
     @either
     async def tell(self) -> int:
         """The position, in bytes."""
-        await checkpoint()
+        await checkpoint_at_once()
         if self._behind is not None:
             await self._behind.wait()
         return self._tell()
@@ -117,7 +119,7 @@ class BufferedFile(FileBuffer):
     async def flush(self) -> None:
         """Writes what is buffered."""
         if not self._unwritten():
-            await checkpoint()
+            await checkpoint_at_once()
         if self._can_write:
             await self._flush()
 
@@ -134,7 +136,7 @@ class BufferedFile(FileBuffer):
     async def detach(self) -> RawFile:
         """Writes what is buffered, and returns the file without the buffer; this one is
         of no use from then on."""
-        await checkpoint()
+        await checkpoint_at_once()
         if self._can_write:
             await self._flush()
         return RawFile(self._wrapped.detach())
@@ -194,7 +196,7 @@ class BufferedReaderFile(BufferedFile):
         if self._can_write:
             await self._flush()
         if self._ahead():
-            await checkpoint()
+            await checkpoint_at_once()
         else:
             self._drop_read()
             self._pos = 0

@@ -28,13 +28,13 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import checkpoint
 
 from ._native import ffi
 from .async_file import AsyncFile, Turns
-from .raw_file import Memory, left_in, new_bytes, pinned, read_all, write_from
+from .budget import checkpoint_at_once
 from .reading_at_once import Reader
 from .session import current_manager
+from .transfers import Memory, left_in, new_bytes, pinned, read_all, write_from
 from .write_behind import MOST_BEHIND, WriteBehind, may_write_behind
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class FileBuffer(AsyncFile[bytes]):
     async def _read(self, length: int) -> bytes | None:
         ahead = self._ahead()
         if length <= ahead:
-            await checkpoint()
+            await checkpoint_at_once()
             return self._take(length)
         data = new_bytes(length)
         memory = _from_buffer(data)
@@ -217,7 +217,7 @@ class FileBuffer(AsyncFile[bytes]):
         length = size if size >= 0 else self._size
         ahead = self._ahead()
         if ahead or not length:
-            await checkpoint()
+            await checkpoint_at_once()
             return self._take(min(ahead, length))
         await self._leave_buffer(0)
         data = new_bytes(length)
@@ -229,7 +229,7 @@ class FileBuffer(AsyncFile[bytes]):
         ahead = self._ahead()
         done = min(ahead, length)
         if done == length or (once and done and length - done <= self._size):
-            await checkpoint()
+            await checkpoint_at_once()
         _memmove(memory, self._memory + self._pos, done)
         self._pos += done
         if done == length and ahead:
@@ -371,7 +371,7 @@ class FileBuffer(AsyncFile[bytes]):
             self._drop_read()
 
     async def _seek(self, offset: int, whence: int) -> int:
-        await checkpoint()
+        await checkpoint_at_once()
         target = index(offset) if hasattr(offset, "__index__") else _FAR
         if whence not in _WHENCE or not self._raw.seekable() or not -_FAR <= target < _FAR:
             self._wrapped.seek(offset, whence)  # which raises

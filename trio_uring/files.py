@@ -109,7 +109,7 @@ async def open_file(
     opener: _Opener | None = None,
 ) -> AsyncFile[Any]:
     """`trio.open_file` without threads: the file is opened, read and written by the ring. What a
-    buffered regular file has in the page cache is read by the calling thread, which does not wait.
+    regular file has in the page cache is read by the calling thread, which does not wait.
 
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open. Linux 5.6.

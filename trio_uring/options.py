@@ -80,8 +80,10 @@ class RingOptions:
     it yields: on stream sockets, receives of what was read ahead, accepts of who was
     accepted ahead and, while few tasks run, sends that find room (where many run, one
     system call for all their sends costs less), and closes; on datagram sockets, calls
-    that need not wait. Each still raises `trio.Cancelled` if its scope is cancelled, which deadlines do
-    only when the task yields. Default: 0, Trio's rule that every call yields.
+    that need not wait; on files too: reads and lines that come from the page cache or the
+    file's buffer, writes that the buffer takes, and moving the position. Each still raises
+    `trio.Cancelled` if its scope is cancelled, which deadlines do only when the task yields.
+    Default: 0, Trio's rule that every call yields.
 
     It costs fairness: beside a task that always has something to echo, another one ran
     two to three times as late (99th percentile) with 16 as with 0 (`benchmarks`, fairness)."""

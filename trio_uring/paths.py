@@ -30,8 +30,8 @@ import trio
 
 from . import features, lowlevel
 from .files import open_file
-from .raw_file import left_of, read_all
 from .session import current_manager
+from .transfers import left_of, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,107 +1,23 @@
-"""Files without a buffer, and the transfers that all files are made of.
-
-- Data is read and written at the descriptor's own position, which the kernel moves by
-  what it transferred. So the position is true after a cancellation, for a descriptor that
-  is shared, and for what has no offsets, as pipes and terminals.
-- In a run on io_uring a transfer is one operation of the ring; in a run on epoll, one call
-  in a worker thread of Trio's. Moving the position and asking for the size do not wait for
-  a device, and are system calls of the calling thread.
-- One transfer moves 2 GiB less a page at most, as read(2) and write(2).
-"""
+"""Files without a buffer: each call is one transfer (transfers.py)."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import io
 import os
-import stat
-from operator import index
-from typing import TYPE_CHECKING, Any, Final
-
-import trio
-from trio.lowlevel import checkpoint
+from typing import TYPE_CHECKING, Any
 
 from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
-from .features import has_operation
-from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
-from .session import current_manager
+from .budget import checkpoint_at_once
+from .reading_at_once import Reader
+from .transfers import left_in, new_bytes, pinned, read_all, truncate, write_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed import ReadableBuffer, WriteableBuffer
-    from typing_extensions import Self
 
 _from_buffer: Any = ffi.from_buffer
-_cast = ffi.cast
-
-
-async def read_into(fd: int, memory: Any, length: int, held: object = None) -> int | None:
-    """Reads up to ``length`` bytes to where the pointer ``memory`` points. The number read,
-    0 at the end; None if the descriptor is non-blocking and has nothing."""
-    manager = current_manager()
-    if manager is None:
-        return await _by_thread(os.readv, fd, [ffi.buffer(memory, length)])
-    while True:
-        result = await perform(manager, READ, fd, memory, min(length, MOST), HERE, held=held)
-        if result >= 0:
-            return result
-        _check(result)
-        if result == -errno.EAGAIN:
-            return None
-
-
-async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = None) -> int | None:
-    """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
-    written; None if the descriptor is non-blocking and cannot take any."""
-    fd = raw.fileno()
-    manager = current_manager()
-    if manager is None:
-        return await _by_thread(os.write, fd, ffi.buffer(memory, length))
-    before = raw.tell() if raw.seekable() else -1
-    while True:
-        result = await perform(manager, WRITE, fd, memory, min(length, MOST), HERE, held=held)
-        if result >= 0:
-            if result < length and before >= 0:
-                correct_position(raw, before + result)
-            return result
-        _check(result)
-        if result == -errno.EAGAIN:
-            return None
-
-
-async def read_all(fd: int, left: tuple[int, bool], parts: list[bytes]) -> bool:
-    """Reads to the end, into ``parts``. What is ``left`` says `left_of`. False if it stopped
-    there since a non-blocking descriptor had no more."""
-    length, complete = left
-    while True:
-        data = new_bytes(length)
-        got = await read_into(fd, _from_buffer(data), length, data)
-        if not got:
-            return got is not None
-        parts.append(data if got == length else data[:got])
-        if got < length and complete:
-            return True
-        length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
-
-
-async def truncate(raw: io.FileIO, size: int | None) -> int:
-    """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
-    if size is None:
-        size = raw.tell()
-    length = index(size) if hasattr(size, "__index__") else -1
-    if not 0 <= length < 1 << 63:
-        raw.truncate(size)  # which raises
-    manager = current_manager()
-    if manager is None or not has_operation("ftruncate"):
-        await trio.to_thread.run_sync(raw.truncate, length)
-        return size
-    result = await perform(manager, FTRUNCATE, raw.fileno(), offset=length)
-    if result < 0:
-        raise failure(result)
-    return size
 
 
 class RawFile(AsyncFile[bytes]):
@@ -112,6 +28,7 @@ class RawFile(AsyncFile[bytes]):
 
     def __init__(self, wrapped: io.FileIO) -> None:
         super().__init__(wrapped)
+        self._reader = Reader(wrapped)
         # What a cancelled call had read from something without positions, as a pipe.
         self._given_back = b""
 
@@ -137,11 +54,11 @@ class RawFile(AsyncFile[bytes]):
         and nothing there."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             if self._given_back:
-                await checkpoint()
+                await checkpoint_at_once()
                 data = self._take(memory.length)
                 ffi.memmove(memory.address, data, len(data))
                 return len(data)
-            return await read_into(self._wrapped.fileno(), memory.address, memory.length, memory.held)
+            return await self._reader.read(memory.address, memory.length, memory.held)
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
@@ -172,7 +89,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position; where it is then, in bytes."""
-        await checkpoint()
+        await checkpoint_at_once()
         position = self._wrapped.seek(offset, whence)
         self._given_back = b""
         return position
@@ -180,7 +97,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def tell(self) -> int:
         """The position, in bytes."""
-        await checkpoint()
+        await checkpoint_at_once()
         return self._wrapped.tell()
 
     @writing
@@ -192,7 +109,7 @@ class RawFile(AsyncFile[bytes]):
     @either
     async def flush(self) -> None:
         """Nothing: there is no buffer."""
-        await checkpoint()
+        await checkpoint_at_once()
 
     async def detach(self) -> AsyncFile[Any]:
         """AttributeError: nothing is below a raw file."""
@@ -200,10 +117,10 @@ class RawFile(AsyncFile[bytes]):
 
     async def _read(self, length: int) -> bytes | None:
         if self._given_back:
-            await checkpoint()
+            await checkpoint_at_once()
             return self._take(length)
         data = new_bytes(length)
-        got = await read_into(self._wrapped.fileno(), _from_buffer(data), length, data)
+        got = await self._reader.read(_from_buffer(data), length, data)
         if got is None:
             return None
         return data if got == length else data[:got]
@@ -225,7 +142,7 @@ class RawFile(AsyncFile[bytes]):
         left = limit
         try:
             if not limit:
-                await checkpoint()
+                await checkpoint_at_once()
             while left:
                 data = await self._read(block if left < 0 else min(block, left))
                 if not data:
@@ -257,93 +174,3 @@ class RawFile(AsyncFile[bytes]):
             self._wrapped.seek(-len(data), os.SEEK_CUR)
         else:
             self._given_back = data + self._given_back
-
-
-def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = False) -> Memory:
-    """Where a caller's buffer is, and will be; else what the method ``name`` raises."""
-    try:
-        view = memoryview(buffer)
-        # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
-        # which such a pointer lives. The view alone keeps the memory where it is.
-        address = _cast("char *", _from_buffer(view, require_writable=writable))
-    except (TypeError, ValueError, BufferError):
-        getattr(wrapped, name)(buffer)
-        raise
-    return Memory(address, view)
-
-
-class Memory:
-    """A caller's buffer, which stays where it is until the ``with`` block ends."""
-
-    __slots__ = ("address", "held", "length")
-
-    def __init__(self, address: Any, held: memoryview) -> None:
-        self.address = address
-        self.length = held.nbytes
-        self.held = held
-
-    def as_bytes(self) -> bytes:
-        """The bytes, which nobody will change: the caller's own if that is what it gave."""
-        data = self.held.obj
-        return data if type(data) is bytes and len(data) == self.length else self.held.tobytes()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A task that is thrown away with its run leaves the memory to the kernel.
-        if kind is not GeneratorExit:
-            self.held.release()
-
-
-def new_bytes(length: int) -> bytes:
-    """Bytes that nobody else has seen yet, so that the kernel may fill them. Large ones
-    are not cleared first, which would take half as long as reading them."""
-    return bytes(length) if length < _LARGE else _uncleared_bytes(None, length)
-
-
-_uncleared_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
-_uncleared_bytes.restype = ctypes.py_object
-_uncleared_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
-_LARGE: Final = 1 << 16
-_LARGEST_BLOCK: Final = 1 << 20
-
-
-def left_in(raw: io.FileIO) -> tuple[int, bool]:
-    """`left_of` an open file."""
-    try:
-        return left_of(os.fstat(raw.fileno()), raw.tell())
-    except OSError:
-        return io.DEFAULT_BUFFER_SIZE, False
-
-
-def left_of(status: os.stat_result, position: int) -> tuple[int, bool]:
-    """How many bytes `read_all` should ask for first, and whether fewer mean the end: the
-    ring itself goes on where a read of a regular file falls short."""
-    left = status.st_size - position
-    if left <= 0:
-        return io.DEFAULT_BUFFER_SIZE, False
-    # One byte more spares the read that finds the end, but a large result would be copied.
-    return (left + 1 if left < _LARGE else left), stat.S_ISREG(status.st_mode)
-
-
-def correct_position(raw: io.FileIO, position: int) -> None:
-    """After a write that fell short, as on a full disk. The kernel tries for the rest, and
-    when that fails it has not moved the position at all (seen on 6.18)."""
-    if "a" in raw.mode:
-        raw.seek(0, os.SEEK_END)
-    else:
-        raw.seek(position)
-
-
-def _check(result: int) -> None:
-    if result not in (-errno.EAGAIN, -errno.EINTR):
-        raise failure(result)
-
-
-async def _by_thread(call: Any, fd: int, argument: object) -> int | None:
-    try:
-        moved: int = await trio.to_thread.run_sync(call, fd, argument)
-    except BlockingIOError:
-        return None
-    return moved

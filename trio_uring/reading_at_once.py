@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ._native import ffi
+from .budget import may_go_on
 from .internals import context
-from .raw_file import read_into
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
+from .transfers import read_into
 
 if TYPE_CHECKING:
     import io
@@ -54,11 +55,12 @@ class Reader:
 
     async def read(self, memory: Any, length: int, held: object) -> int | None:
         """`read_into` from this file; a checkpoint as well."""
-        if self._tries is not False and current_manager() is not None:
+        if self._tries is not False and (manager := current_manager()) is not None:
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             if got := self._try(memory, length):
-                await yield_shielded()
+                if not may_go_on(manager):
+                    await yield_shielded()
                 return got
         return await read_into(self._raw.fileno(), memory, length, held)
 

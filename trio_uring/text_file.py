@@ -16,11 +16,11 @@ import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
-from trio.lowlevel import checkpoint
 
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
-from .raw_file import pinned, truncate
+from .budget import checkpoint_at_once
 from .text_position import Cookie, Snapshot, cookie_past
+from .transfers import pinned, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -86,7 +86,7 @@ class TextFile(AsyncFile[str]):
             next(self._wrapped)  # which raises
         line = self._line_at_hand(-1)
         if line is not None:
-            await checkpoint()
+            await checkpoint_at_once()
             self._telling = False
             self._used += len(line)
             return line
@@ -104,7 +104,7 @@ class TextFile(AsyncFile[str]):
             return await self._read_all()
         if length > len(self._decoded) - self._used:
             return await self._read(length)
-        await checkpoint()
+        await checkpoint_at_once()
         return self._take(length)
 
     @reading
@@ -116,7 +116,7 @@ class TextFile(AsyncFile[str]):
         line = self._line_at_hand(limit)
         if line is None:
             return await self._readline(limit)
-        await checkpoint()
+        await checkpoint_at_once()
         self._used += len(line)
         return line
 
@@ -128,7 +128,7 @@ class TextFile(AsyncFile[str]):
             self._telling = False
             self._wrapped.readlines()  # which raises
         lines: list[str] = []
-        await checkpoint()
+        await checkpoint_at_once()
         await self._untold(self._readlines(number, lines))
         if not 0 < number < sum(map(len, lines)):
             self._snapshot = None
@@ -138,7 +138,7 @@ class TextFile(AsyncFile[str]):
     @writing
     async def write(self, text: str, /) -> int:
         """Takes all of ``text``; its length in characters."""
-        await checkpoint()
+        await checkpoint_at_once()
         return await self._write(text)
 
     @writing
@@ -165,7 +165,7 @@ class TextFile(AsyncFile[str]):
     @either
     async def tell(self) -> int:
         """Where we are, as a number that only `seek` understands. Writes what is buffered."""
-        await checkpoint()
+        await checkpoint_at_once()
         return await self._tell()
 
     @either
@@ -181,14 +181,14 @@ class TextFile(AsyncFile[str]):
     async def flush(self) -> None:
         """Writes what is buffered."""
         if not self._unwritten():
-            await checkpoint()
+            await checkpoint_at_once()
         await self._flush()
 
     @either
     async def detach(self) -> BufferedFile:
         """Writes what is buffered, and returns the binary file; this one is of no use from
         then on."""
-        await checkpoint()
+        await checkpoint_at_once()
         await self._flush()
         self._wrapped.detach()
         return self._buffered

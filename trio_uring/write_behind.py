@@ -45,9 +45,9 @@ from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ._native import ffi, lib
 from .operation import HERE, WRITEV, failure
-from .raw_file import correct_position, write_from
 from .session import current_manager
 from .sleep import READY
+from .transfers import correct_position, write_from
 
 if TYPE_CHECKING:
     import io

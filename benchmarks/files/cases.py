@@ -47,6 +47,7 @@ SIDES = {
     "trio-epoll": Side(RUNTIMES["trio-epoll"].label, "trio-epoll"),
     "trio-uring": Side(RUNTIMES["trio-uring"].label, "trio-uring"),
     "trio-uring-files": Side("Trio, trio_uring.open_file", "trio-uring"),
+    "trio-uring-budget-files": Side("Trio, trio_uring.open_file, budget 16", "trio-uring"),
     "anyio": Side("anyio, asyncio", "asyncio"),
     "aiofiles": Side("aiofiles, asyncio", "asyncio"),
     "aiofile": Side("aiofile, asyncio", "asyncio"),
@@ -63,6 +64,8 @@ STRACE_PATIENCE = 20.0
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
+_AT_ONCE: tuple[Kind, ...] = ("random", "sequential-read", "lines")
+"""Where calls can complete at once, from the page cache, and a budget makes a difference."""
 
 
 def plan(scale: Scale, folder: Path) -> list[Planned]:
@@ -130,6 +133,8 @@ def _case(
     case = Case("files", name, BASELINE, metric, {}, parameters)
     jobs: dict[str, Job] = {}
     for side in LIBRARIES:
+        if "budget" in side and (work.kind not in _AT_ONCE or state == "cold"):
+            continue
         if reason := _CANNOT.get((side, work.kind)):
             case.series[side] = Series(failure=reason)
         else:

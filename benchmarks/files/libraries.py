@@ -142,6 +142,7 @@ _LIBRARIES: dict[str, Callable[[], Library]] = {
     "trio-epoll": partial(_trio, "trio-epoll"),
     "trio-uring": partial(_trio, "trio-uring"),
     "trio-uring-files": partial(_trio, "trio-uring", without_threads=True),
+    "trio-uring-budget-files": partial(_trio, "trio-uring-budget", without_threads=True),
     "anyio": _anyio,
     "aiofiles": _aiofiles,
     "aiofile": _aiofile,

@@ -10,6 +10,7 @@ import trio
 from equivalence import Backend, every_backend, io_statistics
 from listeners import connect, listen
 from pairs import armed_pair, pair_with_data, pair_with_unread_data, peer_socket
+from steps import Steps
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_uring
@@ -98,18 +99,6 @@ def test_a_cancelled_call_does_nothing(backend: Backend, call: Any, pair: Any) -
             assert await peer.receive_some() == b"end"
 
     backend.run(main)
-
-
-class Steps(trio.abc.Instrument):
-    """How many calls a task has finished in each of its steps."""
-
-    def __init__(self) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.calls = [0]
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.calls.append(0)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3, 16])
