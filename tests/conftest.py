@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -59,6 +60,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 def no_hanging() -> Iterator[None]:
     with failing_if_it_hangs(3 * PATIENCE):
         yield
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Reader and writer."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for fd in (reader, writer):
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 @pytest.fixture

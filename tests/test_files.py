@@ -1,4 +1,4 @@
-"""What the standard library has no word on: cancellation, several tasks, threads, descriptors.
+"""What the standard library has no word on: several tasks, threads, descriptors.
 
 That the calls do what they do in the standard library is for tests/oracle to prove.
 """
@@ -6,14 +6,11 @@ That the calls do what they do in the standard library is for tests/oracle to pr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import io
 import os
 import pty
-import random
 import resource
-import termios
 import threading
 import tty
 from typing import TYPE_CHECKING, Any
@@ -21,224 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import EPOLL, URING, Backend, open_descriptors
+from equivalence import URING, Backend, open_descriptors
+from open_files import CALLS, KINDS, every_kind, of, on_both
 
 import trio_uring
 from trio_uring import open_file
 from trio_uring.features import has_operation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
-
-    from trio_uring.async_file import AsyncFile
-
-on_both = pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
-
-KINDS = {"raw": ("rb", 0), "buffered": ("rb", 16), "text": ("r", 16)}
-every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    yield reader, writer
-    for fd in (reader, writer):
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-
-async def over(fd: int, kind: str) -> AsyncFile[Any]:
-    mode, buffering = KINDS[kind]
-    return await open_file(fd, mode, buffering, closefd=False)
-
-
-def of(kind: str, data: bytes) -> Any:
-    return data.decode() if kind == "text" else data
-
-
-async def cancelled_in(call: Callable[[], Awaitable[object]], when: Callable[[], bool]) -> bool:
-    """Cancels a call once nothing more can happen in it and ``when`` is true; whether it raised Cancelled."""
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-
-            async def stop() -> None:
-                while not when():
-                    await trio.lowlevel.checkpoint()
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
-
-            nursery.start_soon(stop)
-            await call()
-            nursery.cancel_scope.cancel()
-    return scope.cancelled_caught
-
-
-def pipe_is_empty(fd: int) -> bool:
-    return fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4) == b"\0" * 4
-
-
-CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
-    "read": lambda file: file.read(100),
-    "read all": lambda file: file.read(),
-    "readinto": lambda file: file.readinto(bytearray(100)),
-    "readline": lambda file: file.readline(),
-    "readlines": lambda file: file.readlines(),
-    "next": lambda file: file.__anext__(),
-}
-
-
-@every_kind
-@pytest.mark.parametrize("call", CALLS)
-def test_what_a_cancelled_read_had_read_is_read_again(pipe: tuple[int, int], kind: str, call: str) -> None:
-    if (kind, call) in {("raw", "read"), ("raw", "readinto"), ("text", "readinto")}:
-        pytest.skip("one transfer, which happens or does not, or no such method")
-    reader, writer = pipe
-    lines = [b"one\n", b"two\n", b"three, which is longer than the buffer", b" and not over"]
-    data = b"".join(lines) if call in ("read all", "readlines", "read", "readinto") else b"".join(lines[2:])
-
-    async def main() -> None:
-        file = await over(reader, kind)
-        os.write(writer, data)
-        assert await cancelled_in(lambda: CALLS[call](file), lambda: pipe_is_empty(reader))
-        os.write(writer, b"!\n")
-        os.close(writer)
-        assert await file.read() == of(kind, data + b"!\n")
-
-    URING.run(main)
-
-
-@every_kind
-def test_reads_that_are_cancelled_at_random_moments_lose_nothing(pipe: tuple[int, int], kind: str) -> None:
-    reader, writer = pipe
-    text = "".join(f"{number} \u20ac\n" for number in range(300)).encode()
-    chance = random.Random(1)
-
-    async def main() -> None:
-        file = await over(reader, kind)
-        got: list[Any] = []
-        async with trio.open_nursery() as nursery:
-
-            async def feed() -> None:
-                rest = text
-                while rest:
-                    size = chance.randrange(1, 40)
-                    rest = rest[os.write(writer, rest[:size]) :]
-                    for _ in range(chance.randrange(4)):
-                        await trio.lowlevel.checkpoint()
-                os.close(writer)
-
-            nursery.start_soon(feed)
-            while True:
-                scope = trio.CancelScope()
-
-                async def stop(scope: trio.CancelScope = scope) -> None:
-                    for _ in range(chance.randrange(6)):
-                        await trio.lowlevel.checkpoint()
-                    scope.cancel()
-
-                nursery.start_soon(stop)
-                with scope:
-                    size = chance.randrange(1, 50)
-                    call = chance.choice([file.read, file.readline])
-                    got.append(await call(size))
-                    if not got[-1]:
-                        break
-        assert of(kind, b"").join(got) == of(kind, text)
-
-    URING.run(main)
-
-
-def test_what_a_cancelled_flush_had_not_written_is_written_later(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    data = bytes(range(256)) * 1024
-
-    async def main() -> None:
-        file = await open_file(writer, "wb", len(data) + 1, closefd=False)
-        await file.write(data)
-        assert await cancelled_in(file.flush, lambda: not pipe_is_empty(reader))
-        got = os.read(reader, len(data))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(file.aclose)
-            async with await open_file(reader, "rb", 0, closefd=False) as other:
-                while len(got) < len(data):
-                    got += await other.read(len(data)) or b""
-        assert got == data
-
-    URING.run(main)
-
-
-@pytest.mark.parametrize("buffered", [b"", b"x"], ids=["empty", "filled"])
-def test_a_large_write_that_is_cancelled_half_way_is_completed_later(
-    pipe: tuple[int, int], buffered: bytes
-) -> None:
-    reader, writer = pipe
-    data = bytes(range(256)) * 1024
-
-    async def main() -> None:
-        file = await open_file(writer, "wb", 16, closefd=False)
-        await file.write(buffered)
-        assert not await cancelled_in(lambda: file.write(data), lambda: not pipe_is_empty(reader))
-        got = os.read(reader, len(data))
-        assert 0 < len(got) < len(data)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(file.aclose)
-            async with await open_file(reader, "rb", 0, closefd=False) as other:
-                while len(got) < len(buffered + data):
-                    got += await other.read(len(data)) or b""
-        assert got == buffered + data
-
-    URING.run(main)
-
-
-def test_a_write_that_is_cancelled_before_its_start_has_not_happened(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-
-    async def main() -> None:
-        os.set_blocking(writer, False)
-        filled = os.write(writer, bytes(1 << 20))
-        os.set_blocking(writer, True)
-        file = await open_file(writer, "wb", 16, closefd=False)
-        await file.write(b"kept")
-        assert await cancelled_in(lambda: file.write(bytes(100)), lambda: True)
-        assert os.read(reader, filled) == bytes(filled)
-        await file.aclose()
-        assert os.read(reader, 1000) == b"kept"
-
-    URING.run(main)
-
-
-@on_both
-@pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("rb", -1), ("r+b", -1), ("r", -1), ("r+", -1)])
-def test_no_call_of_a_cancelled_scope_happens(
-    backend: Backend, tmp_path: Path, mode: str, buffering: int
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"one\ntwo\n" * 10)
-
-    async def main() -> None:
-        async with await open_file(path, mode, buffering) as file:
-            await file.readline()
-            before = await file.tell()
-            calls: list[Callable[[], Awaitable[object]]] = [
-                *(lambda call=call: CALLS[call](file) for call in CALLS if call != "readinto" or "b" in mode),
-                file.tell,
-                file.flush,
-                lambda: file.seek(0),
-                lambda: file.seek(0, 2),
-            ]
-            if "+" in mode:
-                calls += [lambda: file.write(b"xx" if "b" in mode else "xx"), lambda: file.truncate(3)]
-            for call in calls:
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    await call()
-                assert scope.cancelled_caught
-                assert await file.tell() == before
-            assert await file.readline() == (b"two\n" if "b" in mode else "two\n")
-        assert path.read_bytes() == b"one\ntwo\n" * 10
-
-    backend.run(main)
 
 
 @on_both

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import threading
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -401,6 +403,41 @@ def test_fifty_runs_leave_no_descriptor(
             trio_uring.run(main)
     gc.collect()
     assert open_descriptors() == before
+
+
+# On epoll, too, a crashed run's tasks are left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("crashes", [False, True], ids=["returns", "crashes"])
+def test_runs_that_receive_leave_no_memory_mapped(crashes: bool) -> None:
+    """Nor does a receive that is pending at the end keep the buffers that it may be written to."""
+    ring = trio_uring.RingOptions(buffers=1024, buffer_size=65536)
+    left, right = socket.socketpair()
+
+    async def main() -> None:
+        sock = trio.socket.from_stdlib_socket(left.dup())
+        right.send(b"x")
+        assert await sock.recv(1) == b"x"
+        if crashes:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(sock.recv, 1)
+                await trio.testing.wait_all_tasks_blocked()
+                await crash()
+        sock.close()
+
+    before = mapped()
+    for _ in range(5):
+        with pytest.raises(trio.TrioInternalError) if crashes else contextlib.nullcontext():
+            trio_uring.run(main, ring=ring)
+        gc.collect()
+    assert mapped() - before < 2 * ring.buffers * ring.buffer_size
+    left.close()
+    right.close()
+
+
+def mapped() -> int:
+    """Bytes of memory that are mapped, whether used or not."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
 
 
 def test_a_run_that_trio_cannot_set_up_leaves_nothing_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,14 +23,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from array import array as array_module
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from ._native import ffi
-from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
+from .arguments import (
+    AT_FDCWD,
+    FURTHEST,
+    address_of,
+    as_unsigned,
+    bytes_of,
+    directory_of,
+    fileno_of,
+    name_of,
+    offset_of,
+    pointer_to,
+    size_of,
+    vector_of,
+)
+from .operation import ASYNC, FTRUNCATE, MOST, NULL, OPENAT, READ, WRITE, failure, perform
 from .session import current_manager
 
 if TYPE_CHECKING:
@@ -42,17 +55,12 @@ if TYPE_CHECKING:
     from .manager import HasFileno, UringManager
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR | os.O_PATH
-_AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
 _AT_NO_AUTOMOUNT: Final = 0x800
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_BASIC_STATS: Final = 0x7FF
-_FURTHEST: Final = (1 << 63) - 1
-"""The largest off_t."""
-_MOST_BUFFERS: Final = 1024
-"""UIO_MAXIOV of readv(2)."""
 
 
 async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -63,7 +71,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
     """
     flags |= os.O_CLOEXEC
     try:
-        fd = await _of_path(_OPENAT, path, dir_fd, length=mode, flags=flags)
+        fd = await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags)
     except OSError as error:
         if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
             raise
@@ -72,7 +80,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
             return fd
         return await _with_writer(fd)
     # The kernel tried with O_NONBLOCK first: that is its answer for a FIFO without a reader.
-    return await _of_path(_OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
+    return await _of_path(OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
 
 
 async def close(fd: int) -> None:
@@ -87,26 +95,26 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
-    view = _bytes_of(buffer, writable=True)
-    return await _transfer(READ, file, _pointer(view), min(len(view), MOST), offset, (view,))
+    view = bytes_of(buffer, writable=True)
+    return await _transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
     """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
-    view = _bytes_of(data)
-    return await _transfer(WRITE, file, _pointer(view), min(len(view), MOST), offset, (view,))
+    view = bytes_of(data)
+    return await _transfer(WRITE, file, pointer_to(view), min(len(view), MOST), offset, (view,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
     """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    views = [_bytes_of(buffer, writable=True) for buffer in buffers]
-    return await _transfer(_READV, file, _vector(views), len(views), offset, views)
+    views = [bytes_of(buffer, writable=True) for buffer in buffers]
+    return await _transfer(_READV, file, vector_of(views), len(views), offset, views)
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
     """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
-    views = [_bytes_of(buffer) for buffer in buffers]
-    return await _transfer(_WRITEV, file, _vector(views), len(views), offset, views)
+    views = [bytes_of(buffer) for buffer in buffers]
+    return await _transfer(_WRITEV, file, vector_of(views), len(views), offset, views)
 
 
 async def fsync(file: int | HasFileno) -> None:
@@ -121,12 +129,12 @@ async def fdatasync(file: int | HasFileno) -> None:
 
 async def fallocate(file: int | HasFileno, mode: int, offset: int, length: int) -> None:
     """fallocate(2): reserves space, or punches holes, by ``mode``. Linux 5.6."""
-    await _of_file(_FALLOCATE, file, ffi.cast("void *", _size(length)), mode, _size(offset))
+    await _of_file(_FALLOCATE, file, ffi.cast("void *", size_of(length)), mode, size_of(offset))
 
 
 async def ftruncate(file: int | HasFileno, length: int) -> None:
     """`os.ftruncate`: cut off, or filled up with zeros. Linux 6.9."""
-    await _of_file(FTRUNCATE, file, offset=_size(length))
+    await _of_file(FTRUNCATE, file, offset=size_of(length))
 
 
 async def statx(
@@ -139,8 +147,8 @@ async def statx(
 
 async def fstat(file: int | HasFileno) -> os.stat_result:
     """`os.fstat`. Linux 5.6."""
-    fd = _fileno(file)
-    if fd == _AT_FDCWD:  # else this would be the working directory
+    fd = fileno_of(file)
+    if fd == AT_FDCWD:  # else this would be the working directory
         raise failure(-errno.EBADF)
     return await _statx(b"", fd, _AT_EMPTY_PATH)
 
@@ -187,13 +195,13 @@ async def linkat(
 
 async def symlinkat(target: StrOrBytesPath, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
     """`os.symlink`: ``path`` will point to ``target``. Linux 5.15."""
-    target_name, name = _name(target), _name(path)
+    target_name, name = name_of(target), name_of(path)
     result = await perform(
         _manager(),
         _SYMLINKAT,
-        _directory(dir_fd),
+        directory_of(dir_fd),
         ffi.from_buffer(target_name),
-        offset=_address(name),
+        offset=address_of(name),
         held=name,
     )
     if result < 0:
@@ -211,17 +219,17 @@ async def splice(
 ) -> int:
     """splice(2): moves up to ``count`` bytes, without copying them through the program; one
     of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
-    if -_FURTHEST <= count < 0:
+    if -FURTHEST <= count < 0:
         raise ValueError("count must not be negative")
     result = await perform(
         _manager(),
         _SPLICE,
-        _fileno(destination),
-        ffi.cast("void *", _offset(source_offset)),
-        min(_size(count), MOST),
-        _offset(destination_offset),
+        fileno_of(destination),
+        ffi.cast("void *", offset_of(source_offset)),
+        min(size_of(count), MOST),
+        offset_of(destination_offset),
         flags,
-        other_fd=_fileno(source),
+        other_fd=fileno_of(source),
     )
     return _checked(result)
 
@@ -231,7 +239,6 @@ _READV: Final = 1
 _WRITEV: Final = 2
 _FSYNC: Final = 3
 _FALLOCATE: Final = 17
-_OPENAT: Final = 18
 _STATX: Final = 21
 _SPLICE: Final = 30
 _RENAMEAT: Final = 35
@@ -262,72 +269,6 @@ def _manager() -> UringManager:
     return manager
 
 
-def _fileno(file: int | HasFileno) -> int:
-    if isinstance(file, int):
-        return file
-    try:
-        return file.fileno()
-    except AttributeError:
-        raise TypeError(f"a file has to be a descriptor, or to have fileno(), not {file!r}") from None
-
-
-def _directory(dir_fd: int | None) -> int:
-    return _AT_FDCWD if dir_fd is None else dir_fd
-
-
-def _size(number: int) -> int:
-    """A number of bytes that the kernel takes: an off_t, and not negative."""
-    if not -_FURTHEST <= number <= _FURTHEST:
-        raise OverflowError(f"{number} is more than any file has bytes")
-    if number < 0:
-        raise failure(-errno.EINVAL)
-    return number
-
-
-def _offset(offset: int | None) -> int:
-    return HERE if offset is None else _size(offset)
-
-
-def _name(path: StrOrBytesPath) -> bytes:
-    """As the kernel reads it: ended by a null byte."""
-    name = os.fsencode(path)
-    if b"\0" in name:
-        raise ValueError("embedded null byte")
-    return name + b"\0"
-
-
-def _address(buffer: ReadableBuffer) -> int:
-    return int(ffi.cast("uintptr_t", ffi.from_buffer(buffer)))
-
-
-def _pointer(view: memoryview) -> Pointer:
-    """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
-    ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
-    after an error that somebody keeps."""
-    pointer: Pointer = ffi.cast("void *", ffi.from_buffer(view))
-    return pointer
-
-
-def _bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
-    view = memoryview(buffer)
-    if writable and view.readonly:
-        raise TypeError("the buffer is read-only, and is to be read into")
-    if not view.c_contiguous:
-        raise BufferError("the buffer is not contiguous")
-    return view.cast("B")
-
-
-def _vector(views: Sequence[memoryview]) -> Pointer:
-    """An array of struct iovec, which does not pin what it points to."""
-    if len(views) > _MOST_BUFFERS:
-        raise failure(-errno.EINVAL)
-    array = array_module("L")
-    for view in views:
-        array.append(_address(view))
-        array.append(len(view))
-    return ffi.from_buffer(array)
-
-
 def _checked(result: int) -> int:
     if result < 0:
         raise failure(result)
@@ -342,9 +283,9 @@ async def _transfer(
     offset: int | None,
     views: Sequence[memoryview],
 ) -> int:
-    at = _offset(offset)
+    at = offset_of(offset)
     try:
-        return _checked(await perform(_manager(), opcode, _fileno(file), address, length, at, held=views))
+        return _checked(await perform(_manager(), opcode, fileno_of(file), address, length, at, held=views))
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
         for view in views:
@@ -361,14 +302,14 @@ async def _of_file(
     *,
     flags: int = 0,
 ) -> int:
-    return _checked(await perform(_manager(), opcode, _fileno(file), address, length, offset, flags))
+    return _checked(await perform(_manager(), opcode, fileno_of(file), address, length, offset, flags))
 
 
 async def _of_path(
     opcode: int, path: StrOrBytesPath, dir_fd: int | None, *, length: int = 0, flags: int = 0
 ) -> int:
-    name = ffi.from_buffer(_name(path))
-    result = await perform(_manager(), opcode, _directory(dir_fd), name, length, flags=flags)
+    name = ffi.from_buffer(name_of(path))
+    result = await perform(_manager(), opcode, directory_of(dir_fd), name, length, flags=flags)
     if result < 0:
         raise failure(result, os.fspath(path))
     return result
@@ -382,15 +323,15 @@ async def _of_paths(
     destination_dir_fd: int | None,
     flags: int,
 ) -> None:
-    name = _name(destination)
+    name = name_of(destination)
     result = await perform(
         _manager(),
         opcode,
-        _directory(source_dir_fd),
-        ffi.from_buffer(_name(source)),
+        directory_of(source_dir_fd),
+        ffi.from_buffer(name_of(source)),
         # The kernel has this in the field that is the length elsewhere.
-        _as_unsigned(_directory(destination_dir_fd)),
-        _address(name),
+        as_unsigned(directory_of(destination_dir_fd)),
+        address_of(name),
         flags,
         held=name,
     )
@@ -398,22 +339,16 @@ async def _of_paths(
         raise failure(result, os.fspath(source), os.fspath(destination))
 
 
-def _as_unsigned(fd: int) -> int:
-    if not -1 << 31 <= fd < 1 << 31:
-        raise OverflowError(f"{fd} is no file descriptor")
-    return fd & 0xFFFFFFFF
-
-
 async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.stat_result:
     found = bytearray(_STATX_SIZE)
-    name = ffi.from_buffer(_name(path))
+    name = ffi.from_buffer(name_of(path))
     result = await perform(
         _manager(),
         _STATX,
-        _directory(dir_fd),
+        directory_of(dir_fd),
         name,
         _STATX_BASIC_STATS,
-        _address(found),
+        address_of(found),
         flags,
         held=found,
     )

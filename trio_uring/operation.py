@@ -38,6 +38,7 @@ STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 READ: Final = 22
 WRITE: Final = 23
 WRITEV: Final = 2
+OPENAT: Final = 18
 FTRUNCATE: Final = 55
 MOST: Final = 0x7FFFF000
 """Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
@@ -55,7 +56,7 @@ class Operation:
         self.task = task
         self.slot = slot
         self.held = held
-        self.result = 0
+        self.result = -errno.ECANCELED
         self.raise_cancel: Callable[[], NoReturn] | None = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
@@ -98,7 +99,12 @@ async def perform(
         return slot
     operation = Operation(manager, current_task(), slot, (address, held))
     manager.operations[slot] = operation
-    await wait_task_rescheduled(operation.abort)
+    try:
+        await wait_task_rescheduled(operation.abort)
+    except GeneratorExit:  # the run has crashed, and nobody is left to close it
+        if opcode & 0xFF == OPENAT and operation.result >= 0:
+            os.close(operation.result)
+        raise
     return operation.outcome()
 
 

@@ -5,7 +5,7 @@ Both names are replaced while anybody wants io_uring: while it is installed, and
 while a run of ours lasts. A run that nobody asked to be on io_uring, in another
 thread perhaps, still gets Trio's own manager from them.
 
-So are methods of Trio's sockets and streams (sockets.py, connecting.py, streams.py),
+So are methods of Trio's sockets and streams (sockets.py and its siblings),
 ``trio.socket.fromfd`` and ``trio.aclose_forcefully``: `_METHODS` is the table of all that
 is replaced. They call Trio's own for whatever is not ours.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
-from . import connecting, sockets, streams
+from . import connecting, receiving, sockets, streams
 from . import ring as ring_module
 from .errors import UringFallbackWarning, UringUnavailableError
 from .internals import SocketType, check_trio, trio_run
@@ -244,7 +244,7 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
 
 
 _METHODS: dict[Any, dict[str, Any]] = {
-    SocketType: {**sockets.REPLACEMENTS, **connecting.REPLACEMENTS},
+    SocketType: {**sockets.REPLACEMENTS, **receiving.REPLACEMENTS, **connecting.REPLACEMENTS},
     trio.socket: sockets.FUNCTIONS,
     trio.SocketListener: connecting.LISTENER_REPLACEMENTS,
     **streams.REPLACEMENTS,

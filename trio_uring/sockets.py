@@ -1,14 +1,11 @@
 """Trio's sockets: what their methods are replaced by while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each calls Trio's own. What was read
-ahead (connection.py) comes first by every call that receives.
+In a run that is on epoll, or without completions, each calls Trio's own.
 
 | call | how |
 | --- | --- |
-| recv, recv_into of a stream socket, without flags | by completion |
-| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else tried (attempts.py) |
-| all that receive, of other sockets | tried |
-| send, sendto, sendmsg | tried; Trio's own, if a name has to be looked up |
+| recv, recv_into and their kin | receiving.py |
+| send, sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
 | getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
@@ -19,24 +16,17 @@ from __future__ import annotations
 
 import functools
 import socket
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio.lowlevel import (
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    enable_ki_protection,
-    wait_readable,
-    wait_writable,
-)
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
 
 from .attempts import attempt, is_resolved
 from .internals import SocketType, context
 from .sleep import is_cancelled, yield_shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from .accepting import Acceptor
@@ -45,8 +35,6 @@ if TYPE_CHECKING:
 
 ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
 _fromfd: Any = trio.socket.fromfd
-_NOT_IN_THE_STREAM: Final = socket.MSG_OOB | socket.MSG_ERRQUEUE
-"""With these flags a receive asks for something else than the data."""
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
@@ -69,159 +57,35 @@ def connections_of_run() -> Connections | None:
     return connections if connections is not None and connections.usable else None
 
 
-# Plain functions where they can be: what is not ours costs no further frame.
+# Plain functions where they can be: what is not ours costs no further frame. They take any
+# arguments, since Trio leaves it to the standard library to refuse some, after a checkpoint.
 
 
-def recv(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[bytes]:
-    if flags == 0 and type(bufsize) is int and bufsize > 0:
-        connection = connection_of(self)
-        if connection is not None:
-            return connection.receive(bufsize)
-    if connection_of_known(self) is None:
-        return _receive(self, "recv", bufsize, flags)
-    return _recv_with_flags(self, bufsize, flags)
-
-
-@enable_ki_protection
-async def _recv_with_flags(self: Any, bufsize: int, flags: int) -> Any:
-    data = await _read_ahead(self, bufsize, flags)
-    return await _receive(self, "recv", bufsize, flags) if data is None else data
-
-
-def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Awaitable[int]:
-    connection = connection_of(self) if flags == 0 else None
-    if connection is None and connection_of_known(self) is None:
-        return _receive(self, "recv_into", buffer, nbytes, flags)
-    return _recv_into(self, connection, buffer, nbytes, flags)
-
-
-@enable_ki_protection
-async def _recv_into(self: Any, connection: Connection | None, buffer: Any, nbytes: int, flags: int) -> Any:
-    with memoryview(buffer) as view:  # held: it may not be resized meanwhile
-        length = _length(view, nbytes)
-        if connection is not None and length > 0:
-            data: bytes | None = await connection.receive(length)
-        else:
-            data = await _read_ahead(self, length, flags)
-    return await _receive(self, "recv_into", buffer, nbytes, flags) if data is None else _fill([buffer], data)
-
-
-def recvfrom(self: Any, bufsize: int, flags: int = 0, /) -> Awaitable[tuple[bytes, Any]]:
-    if connection_of_known(self) is None:
-        return _receive(self, "recvfrom", bufsize, flags)
-    return _recvfrom(self, bufsize, flags)
-
-
-@enable_ki_protection
-async def _recvfrom(self: Any, bufsize: int, flags: int) -> Any:
-    data = await _read_ahead(self, bufsize, flags)
-    return await _receive(self, "recvfrom", bufsize, flags) if data is None else (data, None)
-
-
-def recvfrom_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> Awaitable[tuple[int, Any]]:
-    if connection_of_known(self) is None:
-        return _receive(self, "recvfrom_into", buffer, nbytes, flags)
-    return _recvfrom_into(self, buffer, nbytes, flags)
-
-
-@enable_ki_protection
-async def _recvfrom_into(self: Any, buffer: Any, nbytes: int, flags: int) -> Any:
-    with memoryview(buffer) as view:
-        data = await _read_ahead(self, _length(view, nbytes), flags)
-    if data is None:
-        return await _receive(self, "recvfrom_into", buffer, nbytes, flags)
-    return _fill([buffer], data), None
-
-
-def recvmsg(self: Any, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Awaitable[Any]:
-    if connection_of_known(self) is None:
-        return _receive(self, "recvmsg", bufsize, ancbufsize, flags)
-    return _recvmsg(self, bufsize, ancbufsize, flags)
-
-
-@enable_ki_protection
-async def _recvmsg(self: Any, bufsize: int, ancbufsize: int, flags: int) -> Any:
-    data = await _read_ahead(self, bufsize, flags)
-    if data is None:
-        return await _receive(self, "recvmsg", bufsize, ancbufsize, flags)
-    return data, [], 0, None
-
-
-def recvmsg_into(self: Any, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Awaitable[Any]:
-    if connection_of_known(self) is None:
-        return _receive(self, "recvmsg_into", buffers, ancbufsize, flags)
-    return _recvmsg_into(self, buffers, ancbufsize, flags)
-
-
-@enable_ki_protection
-async def _recvmsg_into(self: Any, buffers: Any, ancbufsize: int, flags: int) -> Any:
-    buffers = list(buffers)
-    with ExitStack() as held:
-        lengths = [_length(held.enter_context(memoryview(buffer))) for buffer in buffers]
-        data = await _read_ahead(self, sum(lengths) if min(lengths, default=0) >= 0 else -1, flags)
-    if data is None:
-        return await _receive(self, "recvmsg_into", buffers, ancbufsize, flags)
-    return _fill(buffers, data), [], 0, None
-
-
-def _receive(trio_socket: Any, name: str, *args: Any) -> Awaitable[Any]:
-    run = connections_of_run()
-    if run is None:
-        return ORIGINAL[name](trio_socket, *args)  # type: ignore[no-any-return]
-    return attempt(run, trio_socket._sock, wait_readable, getattr(socket.socket, name), *args)
-
-
-async def _read_ahead(trio_socket: Any, length: object, flags: int) -> bytes | None:
-    """What was read ahead, for a call that goes past the multishot otherwise; None: nothing."""
-    connection = connection_of_known(trio_socket)
-    if connection is None:
-        return None
-    connection.make_way()
-    if not connection.readable or not isinstance(length, int) or length < 0 or flags & _NOT_IN_THE_STREAM:
-        return None
-    await checkpoint_if_cancelled()
-    try:
-        if not connection.ahead:
-            return connection.take_end()
-        return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
-    finally:
-        await cancel_shielded_checkpoint()
-
-
-def _length(view: memoryview, nbytes: int = 0) -> int:
-    """Bytes that a receive into it asks for; -1 if the standard library refuses to."""
-    length = nbytes or view.nbytes
-    return length if not view.readonly and view.c_contiguous and 0 <= length <= view.nbytes else -1
-
-
-def _fill(buffers: Iterable[Any], data: bytes) -> int:
-    at = 0
-    for buffer in buffers:
-        with memoryview(buffer) as view, view.cast("B") as memory:
-            part = data[at : at + len(memory)]
-            memory[: len(part)] = part
-            at += len(part)
-    return at
-
-
-def send(self: Any, data: Any, flags: int = 0, /) -> Awaitable[int]:
+def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
+    if kwargs:  # it takes none
+        return ORIGINAL["send"](self, *args, **kwargs)  # type: ignore[no-any-return]
     connection = connection_of(self)
     if connection is None:
-        return _send(self, "send", data, flags)
-    return _send_at_once(self, connection, data, flags)
+        return _send(self, "send", *args)
+    return _send_at_once(self, connection, *args)
 
 
 @enable_ki_protection
-async def _send_at_once(self: Any, connection: Connection, data: Any, flags: int) -> int:
+async def _send_at_once(self: Any, connection: Connection, *args: Any) -> int:
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
     try:
-        sent: int = self._sock.send(data, flags)
-    except BrokenPipeError as error:
-        raise connection.reason(error) from None
+        sent: int = self._sock.send(*args)
     except BlockingIOError:
         await wait_writable(self._sock)
-        return await ORIGINAL["send"](self, data, flags)  # type: ignore[no-any-return]
+        return await ORIGINAL["send"](self, *args)  # type: ignore[no-any-return]
+    except BrokenPipeError as met:
+        error = connection.reason(met)
+        await yield_shielded()
+        raise error from None
+    except BaseException:
+        await yield_shielded()
+        raise
     if not (connection.run.budget and connection.run.may_go_on()):
         await yield_shielded()
     return sent
@@ -325,10 +189,13 @@ def _give_away(trio_socket: Any, what: str) -> None:
 
 
 def leave(
-    self: Any, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    self: Any,
+    exc_type: type[BaseException] | None,
+    exc_value: BaseException | None,
+    traceback: TracebackType | None,
 ) -> None:
     _drop(self)
-    self._sock.__exit__(kind, value, traceback)
+    self._sock.__exit__(exc_type, exc_value, traceback)
 
 
 def _drop(trio_socket: Any) -> None:
@@ -368,12 +235,6 @@ def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
 
 
 REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
-    "recv": recv,
-    "recv_into": recv_into,
-    "recvfrom": recvfrom,
-    "recvfrom_into": recvfrom_into,
-    "recvmsg": recvmsg,
-    "recvmsg_into": recvmsg_into,
     "send": send,
     "sendto": sendto,
     "sendmsg": sendmsg,

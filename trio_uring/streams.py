@@ -112,7 +112,7 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     trio_socket: Any = self.socket
     connection = connection_of(trio_socket)
-    if connection is None or not data or trio_socket._did_shutdown_SHUT_WR:
+    if connection is None or trio_socket._did_shutdown_SHUT_WR:
         await ORIGINAL["send_all"](self, data)
         return
     detector = self._send_conflict_detector
@@ -121,6 +121,9 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
     detector._held = True
     try:
         run, task = connection.run, context.task
+        if not data:
+            await _send_nothing(trio_socket._sock, connection, data)
+            return
         if connection.fd in run.writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         if type(data) is not bytes:
@@ -146,6 +149,19 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             await _send_rest(trio_socket._sock, connection, data, sender.result)
     finally:
         detector._held = False
+
+
+async def _send_nothing(
+    sock: socket.socket, connection: Connection, data: bytes | bytearray | memoryview
+) -> None:
+    """Trio's own asks for the descriptor, which would end the reading ahead."""
+    memoryview(data).release()
+    if sock.fileno() == -1:
+        raise trio.ClosedResourceError("socket was already closed")
+    if not (connection.run.budget and connection.run.may_go_on()):
+        await yield_shielded()
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
 
 
 async def _send_view(

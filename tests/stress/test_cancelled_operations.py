@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from equivalence import signals_as_runs_end
 from test_interleavings import RINGS
 from turns import SEED, Turns, watchdog
 
@@ -159,6 +160,7 @@ async def collect_garbage(transfers: list[Transfers]) -> None:
         await trio.sleep(0.01)
 
 
+@signals_as_runs_end
 @pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS)
 def test_no_byte_is_lost_doubled_or_changed(ring: RingOptions, tmp_path: Path) -> None:
     choices = random.Random(SEED)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import failing_if_it_hangs, io_statistics, open_descriptors
-from turns import PATIENCE, RUN, SEED, Turns
+from equivalence import io_statistics, open_descriptors
+from turns import RUN, SEED, Turns, watchdog
 
 import trio_uring
 from trio_uring import RingOptions
@@ -190,7 +190,7 @@ def test_connections_come_and_go_and_nothing_stays(ring: RingOptions) -> None:
     turns = Turns(1 / len(RINGS))
     for _ in turns:
         churn = Churn(seeds.randrange(1 << 32))
-        with failing_if_it_hangs(RUN + PATIENCE):
+        with watchdog():
             trio_uring.run(churn.run, ring=ring)
         turns.happened += churn.echoed
         assert open_descriptors() == before

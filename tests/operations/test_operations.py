@@ -1,26 +1,21 @@
-"""Operations of callers: cancelled, interrupted, abandoned, crashed, forked; what was
-read or written is never dropped, and memory stays where it is until the kernel is done."""
+"""Operations of callers: cancelled, interrupted by signals, and with their descriptor closed;
+what was read or written is never dropped.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import os
-import resource
 import signal
 import sys
-import time
-import tracemalloc
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
-from child_process import output_of
-from equivalence import Backend, every_backend, every_ring, io_statistics
-from trio._core import _thread_cache
+from equivalence import Backend, every_backend, every_ring, io_statistics, signals_as_runs_end
+from in_flight import Pipe, in_flight, is_pinned
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel
@@ -28,59 +23,8 @@ from trio_uring.operation import perform
 from trio_uring.session import current_manager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
-
-
-@pytest.fixture(autouse=True)
-def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a thread was started")
-
-    monkeypatch.setattr(_thread_cache.ThreadCache, "start_thread_soon", refuse)
-
-
-class Pipe:
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe()
-
-    def __enter__(self) -> Pipe:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.reader)
-        os.close(self.writer)
-
-    def rest(self) -> bytes:
-        """What nobody has read; the reader is non-blocking after that."""
-        os.set_blocking(self.reader, False)
-        try:
-            return os.read(self.reader, 100)
-        except BlockingIOError:
-            return b""
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    with Pipe() as pipe:
-        yield pipe
-
-
-async def in_flight(count: int) -> None:
-    """Returns when every task sleeps and the kernel has ``count`` operations."""
-    await trio.testing.wait_all_tasks_blocked()
-    await trio.sleep(0)
-    assert io_statistics().operations_in_flight >= count
-
-
-def is_pinned(buffer: bytearray) -> bool:
-    try:
-        buffer.append(0)
-    except BufferError:
-        return True
-    buffer.pop()
-    return False
 
 
 # Cancellation
@@ -394,6 +338,7 @@ def test_ctrl_c_at_any_line_leaves_no_operation_that_nobody_knows(pipe: Pipe) ->
     assert line < wanted
 
 
+@signals_as_runs_end
 @every_ring
 def test_signals_disturb_no_operation(backend: Backend, tmp_path: Path) -> None:
     alarms = 0
@@ -426,311 +371,6 @@ def test_signals_disturb_no_operation(backend: Backend, tmp_path: Path) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-# Memory
-
-
-@every_ring
-def test_a_buffer_is_pinned_while_the_kernel_has_it_and_not_after(backend: Backend, pipe: Pipe) -> None:
-    async def main() -> None:
-        first, second, unread = bytearray(4), bytearray(4), bytearray(4)
-        async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                await lowlevel.readv(pipe.reader, [first, second])
-                assert not is_pinned(first)
-                assert not is_pinned(second)
-                try:
-                    await lowlevel.read(pipe.writer, unread)
-                except OSError:
-                    assert not is_pinned(unread)
-                try:
-                    await lowlevel.readv(pipe.reader, [first, second])
-                except trio.Cancelled:
-                    assert not is_pinned(first)
-                    assert not is_pinned(second)
-                    raise
-
-            nursery.start_soon(read)
-            await in_flight(1)
-            assert is_pinned(first)
-            assert is_pinned(second)
-            os.write(pipe.writer, b"12345678")
-            await in_flight(1)
-            assert is_pinned(first)
-            assert is_pinned(second)
-            nursery.cancel_scope.cancel()
-        assert first + second == b"12345678"
-
-    backend.run(main)
-
-
-class Array(bytearray):
-    """Can be referred to weakly."""
-
-
-def test_what_is_in_flight_is_not_freed(pipe: Pipe) -> None:
-    freed: list[str] = []
-
-    async def read() -> None:
-        buffer = Array(8)
-        weakref.finalize(buffer, freed.append, "freed")
-        await lowlevel.read(pipe.reader, memoryview(buffer)[2:6])
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read)
-            await in_flight(1)
-            gc.collect()
-            assert freed == []
-            os.write(pipe.writer, b"data")
-        gc.collect()
-        assert freed == ["freed"]
-
-    trio_uring.run(main)
-
-
-def test_memory_does_not_grow_with_the_number_of_operations(tmp_path: Path, pipe: Pipe) -> None:
-    async def some(file: Any, count: int) -> None:
-        buffer = bytearray(16)
-        for _ in range(count):
-            await lowlevel.write(file, buffer, 0)
-            await lowlevel.read(file, buffer, 0)
-            with contextlib.suppress(OSError):
-                await lowlevel.read(-1, buffer)
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await lowlevel.read(pipe.reader, buffer)
-            with trio.move_on_after(0):
-                await lowlevel.readv(pipe.reader, [buffer])
-
-    async def main() -> int:
-        with open(tmp_path / "file", "w+b", buffering=0) as file:
-            await some(file, 200)
-            tracemalloc.start()
-            try:
-                await some(file, 50)
-                gc.collect()
-                before, _ = tracemalloc.get_traced_memory()
-                resident = resident_kib()
-                await some(file, 1_500)
-                gc.collect()
-                after, _ = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            assert resident_kib() - resident < 2_000
-            return after - before
-
-    assert trio_uring.run(main) < 20_000
-
-
-def resident_kib() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() // 1024
-
-
-# Ends of runs
-
-
-@pytest.fixture
-def same_descriptors() -> Iterator[None]:
-    gc.collect()
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    gc.collect()
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
-class CrashingClock(trio.abc.Clock):
-    """Ends a run at once: no task is cancelled, none runs again."""
-
-    crashes = False
-
-    def start_clock(self) -> None: ...
-
-    def current_time(self) -> float:
-        return time.monotonic()
-
-    def deadline_to_sleep_time(self, deadline: float) -> float:
-        if self.crashes:
-            raise KeyError("crash")
-        return deadline - time.monotonic()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
-@every_ring
-def test_a_crashed_run_waits_for_the_kernel_and_leaves_nothing(
-    backend: Backend, pipe: Pipe, same_descriptors: None
-) -> None:
-    buffer = bytearray(8)
-    clock = CrashingClock()
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            for _ in range(10):
-                nursery.start_soon(lowlevel.read, pipe.reader, buffer)
-            await in_flight(10)
-            clock.crashes = True
-
-    with pytest.raises(trio.TrioInternalError):
-        trio_uring.run(main, ring=backend.ring, clock=clock)
-    os.write(pipe.writer, b"12345678")
-    assert bytes(buffer) == bytes(8)
-    assert os.read(pipe.reader, 9) == b"12345678"
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of tasks that never end
-def test_a_crash_closes_what_is_opened_meanwhile(tmp_path: Path, same_descriptors: None) -> None:
-    """Nobody is left to hear of the descriptors."""
-    clock = CrashingClock()
-    started = 0
-    before = len(os.listdir("/proc/self/fd"))
-
-    async def open_file(number: int) -> None:
-        nonlocal started
-        started += 1
-        if started == 50:
-            while len(os.listdir("/proc/self/fd")) < before + 48:
-                pass
-            clock.crashes = True
-        # Creating is left to a worker of the kernel's.
-        await lowlevel.openat(tmp_path / f"{number}", os.O_RDWR | os.O_CREAT)
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(open_file, number)
-
-    # With one entry, each submission sends the one before it on its way.
-    with pytest.raises(trio.TrioInternalError):
-        trio_uring.run(main, ring=RingOptions(entries=1, cq_entries=64), clock=clock)
-
-
-def test_a_system_task_may_have_an_operation_in_flight_at_the_end(pipe: Pipe, same_descriptors: None) -> None:
-    buffer = bytearray(8)
-
-    async def read() -> None:
-        await lowlevel.read(pipe.reader, buffer)
-
-    async def main() -> None:
-        trio.lowlevel.spawn_system_task(read)
-        await in_flight(1)
-
-    trio_uring.run(main)
-    assert not is_pinned(buffer)
-    os.write(pipe.writer, b"later")
-    assert os.read(pipe.reader, 9) == b"later"
-
-
-ABANDON = """
-import gc, os, queue, threading, warnings, trio, trio.testing, trio_uring
-from trio_uring import lowlevel
-warnings.simplefilter("ignore")
-todo = queue.SimpleQueue()
-reader, writer = os.pipe()
-buffer = bytearray(8)
-blocked = []
-before = sorted(os.listdir("/proc/self/fd"))
-
-async def main():
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lowlevel.read, reader, buffer)
-        await trio.testing.wait_all_tasks_blocked()
-        await trio.sleep(0)
-        blocked.append(True)
-        await trio.sleep_forever()
-
-def start():
-    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=todo.put, done_callback=print)
-    while not blocked:
-        todo.get(timeout=30)()
-
-def abandon():
-    while not todo.empty():
-        todo.get()
-
-def collect():
-    for _ in range(5):
-        gc.collect()
-"""
-
-
-@pytest.mark.parametrize("where", ["owner", "other thread"])
-def test_an_abandoned_guest_run_writes_into_no_freed_memory(where: str) -> None:
-    said = output_of(
-        ABANDON
-        + f"""
-start()
-abandon()
-if {where!r} == "owner":
-    collect()
-else:
-    thread = threading.Thread(target=collect)
-    thread.start()
-    thread.join()
-try:
-    buffer.append(0)
-except BufferError:
-    print("pinned")
-else:
-    buffer.pop()
-    print("free")
-    os.write(writer, b"12345678")
-    assert bytes(buffer) == bytes(8)
-    assert os.read(reader, 9) == b"12345678"
-""",
-    )
-    assert said in ("pinned\n", "free\n")
-    print(where, said)
-
-
-# Fork
-
-FORK = """
-import os, sys, warnings, trio, trio.testing, trio_uring
-from trio_uring import lowlevel
-warnings.simplefilter("ignore")
-reader, writer = os.pipe()
-buffer = bytearray(4)
-child = None
-
-async def main():
-    global child
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lowlevel.read, reader, buffer)
-        await trio.testing.wait_all_tasks_blocked()
-        await trio.sleep(0)
-        child = os.fork()
-        if child == 0:
-            {leave}
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.write(writer, b"data")
-    return status
-"""
-
-
-@pytest.mark.parametrize(
-    "leave",
-    ["os._exit(7)", "nursery.cancel_scope.cancel(); return 7", "raise SystemExit(7)"],
-)
-def test_after_a_fork_the_parents_operation_completes_and_the_child_does_not_hang(leave: str) -> None:
-    said = output_of(
-        FORK.format(leave=leave)
-        + """
-try:
-    status = trio_uring.run(main)
-except BaseException as error:
-    while hasattr(error, "exceptions"):
-        error, = error.exceptions
-    status = error.code
-if child == 0:
-    os._exit(status)
-print(status, bytes(buffer))
-""",
-        timeout=60,
-    )
-    assert said == "7 b'data'\n"
 
 
 # Closing
