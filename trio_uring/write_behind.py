@@ -18,8 +18,9 @@ added here, and the task goes on.
   position is moved past it when it is submitted. The kernel does the writes to a file one
   after the other, in order. That is not promised, but only what others see of the file
   meanwhile depends on it: our writes do not overlap, and what fails is made good.
-- A write that fell short ends the flight: when all others have landed, what they have written
-  behind it is cut off again, and is written after it, with what it had left.
+- When a write fell short, all others land, and what they have written behind it is cut off
+  again: it is written after what was left, in its turn. Until then, if a disk was full for
+  one write and not for the next, there are zeros between the two.
 - STUCK, since a write failed. The error is told once, to whoever next waits for us; what was
   not written stays, and `finish` tries again: as the standard library's buffer after a flush
   that failed.
