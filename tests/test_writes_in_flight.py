@@ -192,6 +192,27 @@ def test_who_moves_a_position_that_is_shared_overwrites_nothing(tmp_path: Path) 
     assert data.replace(b"other", b"") == b"".join(PIECES)
 
 
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_others_wrote_at_a_shared_position_outlasts_a_failure(tmp_path: Path, after: int) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            await file.write(PIECES[0])
+            await file.write(PIECES[1])
+            os.write(file.fileno(), b"other")
+            with files_no_longer_than(3 * PART // 2):
+                for piece in PIECES[2 : 2 + after]:
+                    await file.write(piece)
+                with pytest.raises(OSError):  # noqa: PT011
+                    await file.flush()
+
+    run(main, ring=AT_ONCE)
+    data = path.read_bytes()
+    assert data[2 * PART :].startswith(b"other")
+    assert data.replace(b"other", b"").replace(b"\0", b"") == b"".join(PIECES[: 2 + after])
+
+
 def test_o_append_that_is_set_later_is_heeded(tmp_path: Path) -> None:
     path = tmp_path / "file"
 
