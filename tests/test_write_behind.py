@@ -13,7 +13,6 @@ import errno
 import gc
 import os
 import random
-import resource
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,12 +21,13 @@ import pytest
 import trio
 import trio.testing
 from equivalence import EPOLL, URING, Backend, every_backend, open_descriptors
+from file_limits import files_no_longer_than
 
 from trio_uring import open_file, send_file, start_guest_run
 from trio_uring.write_behind import MOST_BEHIND
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 on_both = pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
@@ -36,16 +36,6 @@ DATA = bytes(range(256)) * 1024
 MUCH = DATA * (MOST_BEHIND // len(DATA))
 """That a worker of the kernel's needs a while for."""
 TOO_LARGE = (errno.EFBIG, os.strerror(errno.EFBIG))
-
-
-@contextlib.contextmanager
-def files_no_longer_than(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {

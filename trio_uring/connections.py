@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .armed import Armed, SocketReference
     from .manager import UringManager
     from .options import RingOptions
-    from .write_behind import WriteBehind
+    from .write_behind import Flight
 
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 # Those of `socket.socket` make an enumeration's member each time, which takes ten times as long.
@@ -50,7 +50,7 @@ class Connections:
         self.acceptors = Acceptors(self, options.accept_ahead)
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
-        self.unsettled: list[Armed | WriteBehind] = []
+        self.unsettled: list[Armed | Flight] = []
         """To be looked at when all events of a tick are processed."""
         self.buffer_size = options.buffer_size
         self.memory = memoryview(b"")

@@ -81,7 +81,7 @@ from .sleep import READY
 if TYPE_CHECKING:
     from .operation import Operation
     from .ring import Ring
-    from .write_behind import WriteBehind
+    from .write_behind import Flight
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
@@ -158,7 +158,7 @@ class UringManager:
         self.writers: dict[int, Task] = {}
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self.operations: dict[int, Operation | WriteBehind] = {}
+        self.operations: dict[int, Operation | Flight] = {}
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
@@ -466,7 +466,7 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation | WriteBehind]] = []
+_abandoned: list[dict[int, Operation | Flight]] = []
 """Of runs that another thread than their owner had to finalise: the kernel may still
 write to the memory of these, and nobody is left to hear when it is done."""
 

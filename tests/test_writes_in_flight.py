@@ -1,0 +1,229 @@
+"""Several writes of a file that are with the kernel at the same time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from file_limits import files_no_longer_than
+
+from trio_uring import RingOptions, open_file, run, write_behind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PART = 1 << 14
+AT_ONCE = RingOptions(checkpoint_budget=16)
+"""So that no tick comes between writes."""
+PIECES = [bytes([number]) * PART for number in range(1, 60)]
+
+
+@pytest.fixture(autouse=True)
+def _small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "_AT_ONCE", PART)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={16 * PART}", "none", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def in_flight(file: Any) -> int:
+    return len(file._behind._flights) if file._behind is not None else 0
+
+
+async def most_in_flight(file: Any) -> int:
+    """While PIECES are written to it."""
+    most = 0
+    for piece in PIECES:
+        await file.write(piece)
+        most = max(most, in_flight(file))
+    return most
+
+
+def test_where_a_file_grows_several_are_in_flight(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await open_file(tmp_path / "file", "wb", 1000) as file:
+            assert await most_in_flight(file) == 3
+
+    run(main, ring=AT_ONCE)
+    assert (tmp_path / "file").read_bytes() == b"".join(PIECES)
+
+
+@pytest.mark.parametrize("mode", ["ab", "r+b"])
+def test_what_is_appended_and_what_overwrites_is_in_flight_alone(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "file"
+    before = bytes(len(PIECES) * PART)
+    path.write_bytes(before)
+
+    async def main() -> None:
+        async with await open_file(path, mode, 1000) as file:
+            assert await most_in_flight(file) == 1
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == (before if mode == "ab" else b"") + b"".join(PIECES)
+
+
+def test_a_write_that_falls_short_leaves_nothing_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    limit = 3 * PART // 2
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            with files_no_longer_than(limit):
+                for piece in PIECES[:3]:
+                    await file.write(piece)
+                assert in_flight(file) == 3
+                with pytest.raises(OSError) as raised:  # noqa: PT011
+                    await file.flush()
+                assert raised.value.errno == errno.EFBIG
+                assert await file.tell() == 3 * PART
+                assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == path.stat().st_size == limit
+            await file.write(PIECES[3])
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == b"".join(PIECES[:4])
+
+
+def test_what_was_written_behind_a_failed_write_is_cut_off_and_written_again(small_disk: Path) -> None:
+    path, filler = small_disk / "file", small_disk / "filler"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            # Room for the second write, and for nothing else.
+            keep_size = 1
+            fallocate(file.fileno(), keep_size, PART, PART)
+            fill(filler)
+            for piece in PIECES[:3]:
+                await file.write(piece)
+            assert in_flight(file) == 3
+            with pytest.raises(OSError) as raised:  # noqa: PT011
+                await file.flush()
+            assert raised.value.errno == errno.ENOSPC
+            assert path.stat().st_size == os.lseek(file.fileno(), 0, os.SEEK_CUR) < PART
+            assert await file.tell() == 3 * PART
+            filler.unlink()
+            await file.flush()
+            assert path.read_bytes() == b"".join(PIECES[:3])
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == b"".join(PIECES[:3])
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """As of the C library; Python has it for mode 0 alone."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = (ctypes.c_int(fd), ctypes.c_int(mode), ctypes.c_long(offset), ctypes.c_long(length))
+    if libc.fallocate(*arguments):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def fill(filler: Path) -> None:
+    with open(filler, "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_when_all_have_landed_the_file_is_the_beginning_of_what_was_accepted(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    path = tmp_path / "file"
+    accepted = bytearray()
+    most = errors = 0
+
+    async def main() -> None:
+        nonlocal most, errors
+        async with await open_file(path, "wb", 1000) as file:
+            for _ in range(400):
+                data = chance.randbytes(chance.choice([300, 3000, PART, PART, 3 * PART]))
+                with files_no_longer_than(max(len(accepted) - chance.randrange(-PART, 4 * PART), 0)):
+                    try:
+                        await file.write(data)
+                        accepted.extend(data)
+                        most = max(most, in_flight(file))
+                        if not chance.randrange(8):
+                            await file.flush()
+                    except OSError:
+                        errors += 1
+                    if not in_flight(file):
+                        assert accepted.startswith(path.read_bytes())
+            await file.flush()
+            assert path.read_bytes() == accepted
+
+    run(main, ring=AT_ONCE)
+    assert most == 3
+    assert errors > 20
+
+
+def test_who_moves_a_position_that_is_shared_overwrites_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            for number, piece in enumerate(PIECES):
+                await file.write(piece)
+                if not number % 5:
+                    while in_flight(file) and in_flight(file) < 3:
+                        await trio.lowlevel.checkpoint()
+                    os.write(file.fileno(), b"other")
+
+    run(main, ring=AT_ONCE)
+    data = path.read_bytes()
+    assert data.count(b"other") == len(PIECES[::5])
+    assert data.replace(b"other", b"") == b"".join(PIECES)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_others_wrote_at_a_shared_position_outlasts_a_failure(tmp_path: Path, after: int) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            await file.write(PIECES[0])
+            await file.write(PIECES[1])
+            os.write(file.fileno(), b"other")
+            with files_no_longer_than(3 * PART // 2):
+                for piece in PIECES[2 : 2 + after]:
+                    await file.write(piece)
+                with pytest.raises(OSError):  # noqa: PT011
+                    await file.flush()
+
+    run(main, ring=AT_ONCE)
+    data = path.read_bytes()
+    assert data[2 * PART :].startswith(b"other")
+    assert data.replace(b"other", b"").replace(b"\0", b"") == b"".join(PIECES[: 2 + after])
+
+
+def test_o_append_that_is_set_later_is_heeded(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            for piece in PIECES[:20]:
+                await file.write(piece)
+            flags = fcntl.fcntl(file.fileno(), fcntl.F_GETFL)
+            fcntl.fcntl(file.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
+            for piece in PIECES[20:]:
+                await file.write(piece)
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == b"".join(PIECES)
