@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
-from equivalence import EPOLL, URING, Backend, entered, every_backend, open_descriptors
+from equivalence import EPOLL, URING, Backend, entered, every_backend, needs_completions, open_descriptors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from socket_calls import Call, Observation, described, disturbed
@@ -392,6 +392,7 @@ class Steps(trio.abc.Instrument):
         self.count += task is self.task
 
 
+@needs_completions
 def test_with_a_budget_calls_that_need_not_wait_do_not_yield() -> None:
     budget = 5
 
