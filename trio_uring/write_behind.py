@@ -278,11 +278,10 @@ class WriteBehind:
             except (OSError, ValueError) as error:  # it was closed below us
                 self._error = error
                 return
-            if start != flights[-1].end:  # others have moved it
+            if start != flights[-1].end or not self._submit(manager, start):  # others have moved it
                 return
-            self._submit(manager, start)
 
-    def _submit(self, manager: UringManager, start: int) -> None:
+    def _submit(self, manager: UringManager, start: int) -> bool:
         """Of the parts that are not with the kernel, what it writes at once."""
         flights = self._flights
         skipped = 0 if flights else self._start
@@ -299,15 +298,23 @@ class WriteBehind:
         vector[0] += skipped
         vector[1] -= skipped
         address = _from_buffer(vector)
+        if self._grows:
+            try:
+                self._raw.seek(start + length)
+            except (OSError, OverflowError):  # farther than files go: this one shall fall short
+                if flights:
+                    return False
+                self._grows = False
         offset = start if self._grows else HERE
         slot = _submit(manager.core, WRITEV, self._raw.fileno(), address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
-            return
-        flight = manager.operations[slot] = Flight(self, start, length, len(held), (held, address))
-        flights.append(flight)
-        if self._grows:
-            self._raw.seek(flight.end)
+            if self._grows:
+                self._raw.seek(start)
+            return False
+        flights.append(Flight(self, start, length, len(held), (held, address)))
+        manager.operations[slot] = flights[-1]
+        return True
 
     def _went_out(self, written: int) -> None:
         self.size -= written

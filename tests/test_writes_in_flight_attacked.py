@@ -1,0 +1,93 @@
+"""What broke, or could have broken, several writes of a file at the same time."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import gc
+import os
+import struct
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from equivalence import URING
+from file_limits import files_no_longer_than
+
+from trio_uring import RingOptions, open_file, run, write_behind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PART = 1 << 14
+AT_ONCE = RingOptions(checkpoint_budget=64)
+"""So that no tick comes between writes."""
+PIECES = [bytes([number]) * PART for number in range(1, 20)]
+SET_FLAGS, APPEND_ONLY = 0x40086602, 0x20
+"""Of <linux/fs.h>: what chattr(1) does."""
+KEEP_SIZE = 1
+"""Of fallocate(2), which Python has without it alone."""
+
+
+@pytest.fixture(autouse=True)
+def _small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "_AT_ONCE", PART)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    size = f"size={16 * PART}"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "none", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def farthest(path: Path) -> int:
+    """Where a file of this file system ends at the latest."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    possible, impossible = 0, 1 << 63
+    while impossible - possible > 1:
+        middle = (possible + impossible) // 2
+        try:
+            os.lseek(fd, middle, os.SEEK_SET)
+            possible = middle
+        except OSError:
+            impossible = middle
+    os.close(fd)
+    return possible
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_a_write_past_where_files_end_falls_short(tmp_path: Path, pieces: int) -> None:
+    path = tmp_path / "file"
+    end = farthest(path)
+    start = end - 3 * PART // 2
+
+    async def main() -> None:
+        file = await open_file(path, "wb", 1000)
+        await file.seek(start)
+        for piece in PIECES[:pieces]:
+            await file.write(piece)
+        if pieces == 1:
+            await file.aclose()
+            return
+        with pytest.raises(OSError) as raised:  # noqa: PT011
+            await file.flush()
+        assert raised.value.errno in (errno.EFBIG, errno.EINVAL)
+        assert path.stat().st_size > start + PART
+        with pytest.raises(OSError):  # noqa: PT011
+            await file.aclose()
+
+    run(main, ring=AT_ONCE)
+    with open(path, "rb") as file:
+        file.seek(start)
+        assert b"".join(PIECES[:pieces]).startswith(file.read())
