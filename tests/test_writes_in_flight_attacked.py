@@ -91,3 +91,31 @@ def test_a_write_past_where_files_end_falls_short(tmp_path: Path, pieces: int) -
     with open(path, "rb") as file:
         file.seek(start)
         assert b"".join(PIECES[:pieces]).startswith(file.read())
+
+
+def test_what_cannot_be_cut_off_is_overwritten(small_disk: Path) -> None:
+    path, filler = small_disk / "file", small_disk / "filler"
+
+    async def main() -> None:
+        async with await open_file(path, "wb", 1000) as file:
+            # Room for the second write, and for nothing else.
+            arguments = (ctypes.c_int(file.fileno()), KEEP_SIZE, ctypes.c_long(PART), ctypes.c_long(PART))
+            assert ctypes.CDLL(None).fallocate(*arguments) == 0
+            with open(filler, "wb", buffering=0) as other, suppress(OSError):
+                while True:
+                    other.write(bytes(4096))
+            try:
+                fcntl.ioctl(file.fileno(), SET_FLAGS, struct.pack("l", APPEND_ONLY))
+            except OSError as error:
+                pytest.skip(f"cannot have a file refuse to be cut: {error}")
+            for piece in PIECES[:3]:
+                await file.write(piece)
+            with pytest.raises(OSError) as raised:  # noqa: PT011
+                await file.flush()
+            assert raised.value.errno == errno.ENOSPC
+            assert await file.tell() == 3 * PART
+            fcntl.ioctl(file.fileno(), SET_FLAGS, struct.pack("l", 0))
+            filler.unlink()
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == b"".join(PIECES[:3])

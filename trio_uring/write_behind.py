@@ -246,7 +246,8 @@ class WriteBehind:
         fd = self._raw.fileno()
         furthest = max((flight.reached for flight in flights if (flight.result or 0) > 0), default=position)
         if furthest > position and os.fstat(fd).st_size == furthest:
-            os.ftruncate(fd, position)
+            with suppress(OSError):  # a file that may only grow: the rest overwrites it
+                os.ftruncate(fd, position)
         correct_position(self._raw, position)
 
     def _write(self, manager: UringManager) -> None:
