@@ -119,3 +119,25 @@ def test_what_cannot_be_cut_off_is_overwritten(small_disk: Path) -> None:
 
     run(main, ring=AT_ONCE)
     assert path.read_bytes() == b"".join(PIECES[:3])
+
+
+@pytest.mark.parametrize("call", ["flush", "tell"])
+def test_a_file_that_is_thrown_away_after_an_error_is_written_at_once(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "file"
+
+    async def main() -> None:
+        file = await open_file(path, "wb", 1000)
+        with files_no_longer_than(PART):
+            for piece in PIECES[:3]:
+                await file.write(piece)
+            with suppress(OSError):
+                await getattr(file, call)()
+        with pytest.warns(ResourceWarning, match="unclosed file"):
+            del file
+
+    gc.disable()  # which would close the descriptor first
+    try:
+        URING.run(main)
+        assert path.read_bytes() == b"".join(PIECES[:3])
+    finally:
+        gc.enable()

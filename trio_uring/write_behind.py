@@ -197,7 +197,10 @@ class WriteBehind:
             await self._sleep()
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:  # or its traceback would keep the file until garbage is collected
+                del error
 
     async def finish(self) -> None:
         """Waits until all is written. Raises what went wrong."""
