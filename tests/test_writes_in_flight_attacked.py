@@ -141,3 +141,37 @@ def test_a_file_that_is_thrown_away_after_an_error_is_written_at_once(tmp_path: 
         assert path.read_bytes() == b"".join(PIECES[:3])
     finally:
         gc.enable()
+
+
+def test_a_write_of_nothing_to_a_buffer_that_is_too_long_is_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    large = bytes(write_behind.MOST_BEHIND + 1)
+
+    async def write_half(file: Any, ticks: int) -> bool:
+        """A write that is cancelled in its middle leaves the rest to the buffer."""
+
+        async def stop(scope: trio.CancelScope) -> None:
+            for _ in range(ticks):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        with files_no_longer_than(len(large) // 2):
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope, suppress(OSError):
+                    nursery.start_soon(stop, scope)
+                    await file.write(large)
+                    return True
+        return False
+
+    async def main() -> None:
+        for attempt in range(100):
+            async with await open_file(path, "wb", 1000) as file:
+                if not await write_half(file, attempt % 5):
+                    continue
+                for piece in (b"", *PIECES):
+                    await file.write(piece)
+            return
+        pytest.skip("it could not be stopped in its middle")
+
+    run(main, ring=AT_ONCE)
+    assert path.read_bytes() == large + b"".join(PIECES)

@@ -312,7 +312,7 @@ class FileBuffer(AsyncFile[bytes]):
         await behind.make_room(buffered + length)
         parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
         kept = length if length < self._large else 0
-        if not kept:
+        if kept < length:
             parts.append(memory.as_bytes())
         self._write_end = -1
         self._restore_size()
