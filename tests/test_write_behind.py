@@ -148,8 +148,12 @@ def test_a_shared_position_is_moved_by_what_is_written(tmp_path: Path) -> None:
     assert path.read_bytes() == DATA + DATA[::-1] + DATA
 
 
-def test_files_that_share_a_position_and_write_at_the_same_time_overwrite_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("existing", [0, 20])
+def test_files_that_share_a_position_and_write_at_the_same_time_overwrite_nothing(
+    tmp_path: Path, existing: int
+) -> None:
     path = tmp_path / "file"
+    path.write_bytes(DATA * existing)
 
     async def write(file: Any, letter: bytes) -> None:
         async with file:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -171,10 +172,15 @@ def left_of(status: os.stat_result, position: int) -> tuple[int, bool]:
 def correct_position(raw: io.FileIO, position: int) -> None:
     """After a write that fell short, as on a full disk. The kernel tries for the rest, and
     when that fails it has not moved the position at all (seen on 6.18)."""
-    if "a" in raw.mode:
+    if appends(raw.fileno()):
         raw.seek(0, os.SEEK_END)
     else:
         raw.seek(position)
+
+
+def appends(fd: int) -> bool:
+    """Whether what is written goes to the end of the file, wherever the position is."""
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
 
 def _check(result: int) -> None:

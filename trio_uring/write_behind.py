@@ -11,13 +11,13 @@ added here, and the task goes on.
                                                 completions, of which no task need know
   STUCK    some     nothing                     IDLE, by `finish`
 
-- One write at a time, at the descriptor's own position, so that order, O_APPEND and a
-  position that is shared are those of write(2). What was added meanwhile is the next one.
-- Several where a file grows at its end, or the worker would pause between two for as long
-  as it takes to wake us and to be woken. Each has an offset of its own, and the descriptor's
-  position is moved past it when it is submitted. The kernel does the writes to a file one
-  after the other, in order. That is not promised, but only what others see of the file
-  meanwhile depends on it: our writes do not overlap, and what fails is made good.
+- A write goes to where the descriptor's position is when it is submitted, and moves that
+  past it at once. So files that share a position, in this process, overwrite nothing. With
+  O_APPEND it goes to the end of the file, and the position follows it, as with write(2).
+- One write at a time, but several where a file grows at its end, or the worker would pause
+  between two for as long as it takes to wake us and to be woken. The kernel does the writes
+  to a file one after the other, in order. That is not promised, but only what others see of
+  the file meanwhile depends on it: our writes do not overlap, and what fails is made good.
 - When a write fell short, all others land, and what they have written behind it is cut off
   again: it is written after what was left, in its turn. Until then, if a disk was full for
   one write and not for the next, there are zeros between the two.
@@ -48,7 +48,7 @@ from ._native import ffi, lib
 from .operation import HERE, WRITEV, failure
 from .session import current_manager
 from .sleep import READY
-from .transfers import correct_position, write_from
+from .transfers import appends, correct_position, write_from
 
 if TYPE_CHECKING:
     import io
@@ -124,10 +124,10 @@ class WriteBehind:
     """Of one file. Who adds or waits has the file's turn."""
 
     __slots__ = (
-        "_appends",
         "_error",
         "_flights",
         "_grows",
+        "_here",
         "_kept",
         "_manager",
         "_parts",
@@ -141,7 +141,6 @@ class WriteBehind:
         self._raw = raw
         self._kept = kept
         """Files of the standard library, which would close the descriptor if they were collected."""
-        self._appends = bool(fcntl.fcntl(raw.fileno(), fcntl.F_GETFL) & os.O_APPEND)
         self.size = 0
         """Bytes that are not known to be written."""
         self._parts: deque[bytes] = deque()
@@ -150,8 +149,10 @@ class WriteBehind:
         self._manager: UringManager | None = None
         """FLYING: of the run that writes."""
         self._flights: deque[Flight] = deque()
+        self._here = False
+        """FLYING: with one write, at the descriptor's own position."""
         self._grows = False
-        """FLYING: they are at the end of the file."""
+        """FLYING: at the end of the file."""
         self._error: Exception | None = None
         self._waiting: Task | None = None
 
@@ -244,7 +245,7 @@ class WriteBehind:
         self._went_out(max(result, 0))
 
     def _go_back(self, position: int, flights: list[Flight]) -> None:
-        if self._grows and self._raw.tell() != flights[-1].end:  # others have moved it
+        if not self._here and self._raw.tell() != flights[-1].end:  # others have moved it
             return
         fd = self._raw.fileno()
         furthest = max((flight.reached for flight in flights if (flight.result or 0) > 0), default=position)
@@ -256,8 +257,9 @@ class WriteBehind:
     def _write(self, manager: UringManager) -> None:
         """IDLE: the first write."""
         try:
-            start = self._raw.tell()
-            self._grows = not self._appends and start >= os.fstat(self._raw.fileno()).st_size
+            start, fd = self._raw.tell(), self._raw.fileno()
+            self._here = appends(fd)
+            self._grows = not self._here and start == os.fstat(fd).st_size
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
@@ -302,18 +304,18 @@ class WriteBehind:
         vector[0] += skipped
         vector[1] -= skipped
         address = _from_buffer(vector)
-        if self._grows:
+        if not self._here:
             try:
                 self._raw.seek(start + length)
             except (OSError, OverflowError):  # farther than files go: this one shall fall short
                 if flights:
                     return False
-                self._grows = False
-        offset = start if self._grows else HERE
+                self._here, self._grows = True, False
+        offset = HERE if self._here else start
         slot = _submit(manager.core, WRITEV, self._raw.fileno(), address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
-            if self._grows:
+            if not self._here:
                 self._raw.seek(start)
             return False
         flights.append(Flight(self, start, length, len(held), (held, address)))
