@@ -118,7 +118,9 @@ async def open_file(
     most. Every call but a further write waits for it: ``flush`` before others are to see the
     data. An error comes from the next call that needs the file, and what could not be written
     stays to be tried again, as what is buffered does; `open` raises it from a large write, and
-    drops that. Unbuffered files, pipes, devices and O_SYNC are written while their call lasts.
+    drops that. Where the file grows, up to three writes are with the kernel: should the disk be
+    full for one and not for the next, there are zeros between them until the kernel has
+    answered for all. Unbuffered files, pipes, devices and O_SYNC are written while their call lasts.
 
     In a run that is on epoll the same object does its work in Trio's worker threads.
     """
