@@ -86,7 +86,7 @@ class RingOptions:
     Default: 0, Trio's rule that every call yields.
 
     It costs fairness: beside a task that always has something to echo, another one ran
-    two to three times as late (99th percentile) with 16 as with 0 (`benchmarks`, fairness)."""
+    two to four times as late (99th percentile) with 16 as with 0 (`benchmarks`, fairness)."""
 
     buffers: int = 64
     """Buffers, a power of two from 2 to 32768, that all stream sockets of the run receive
