@@ -9,13 +9,12 @@ import gc
 import os
 import random
 import struct
-import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from file_limits import files_no_longer_than
+from file_limits import disk_of, files_no_longer_than
 
 from trio_uring import RingOptions, open_file, run, write_behind
 
@@ -40,18 +39,8 @@ def _small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={16 * PART}", "none", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
-    yield place
-    # Lazily: the kernel takes a ring down, and its last writes with it, on a worker.
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with disk_of(16 * PART, tmp_path / "disk") as place:
+        yield place
 
 
 def in_flight(file: Any) -> int:

@@ -8,7 +8,6 @@ import errno
 import mmap
 import os
 import resource
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from comparison import (
     of_ours,
 )
 from equivalence import URING
+from file_limits import disk_of
 
 from trio_uring import lowlevel
 from trio_uring.features import has_operation
@@ -295,16 +295,8 @@ def test_a_full_device_is_enospc() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB; needs root, and a container that lets it mount."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with disk_of(1 << 16, tmp_path / "small") as place:
+        yield place
 
 
 def test_a_full_disk_takes_what_it_can_and_then_is_enospc(small_disk: Path) -> None:
