@@ -80,6 +80,8 @@ int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_flush(tu_core *core);
 
+int tu_read_at_once(int fd, char *memory, size_t length);
+
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 
 int tu_probe_setup(uint32_t setup_flags, uint32_t *features);

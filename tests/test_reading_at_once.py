@@ -14,7 +14,7 @@ import trio.testing
 from equivalence import URING, io_statistics
 from page_cache import skip_unless_told_at_once
 
-from trio_uring import open_file
+from trio_uring import open_file, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -240,3 +240,24 @@ def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
             assert entered() > before
 
     URING.run(main)
+
+
+def test_large_results_do_not_begin_where_processors_copy_slowly() -> None:
+    def is_slow(data: bytes) -> bool:
+        return (id(data) + bytes.__basicsize__ - 1) % mmap.PAGESIZE == 16
+
+    places = 0
+    slow = 0
+    kept: list[bytes] = []
+    for number in range(100_000):
+        length = (1 << 16) + 16 * (number % 256)
+        if not is_slow(data := transfers._uncleared_bytes(None, length)):
+            kept = [*kept[-7:], data]
+            continue
+        del data
+        places += 1
+        slow += is_slow(transfers.new_bytes(length))
+        if places == 50:
+            break
+    assert places == 50
+    assert slow < 5

@@ -171,22 +171,24 @@ class FileBuffer(AsyncFile[bytes]):
             await checkpoint_at_once()
             return self._take(length)
         data = new_bytes(length)
-        memory = _from_buffer(data)
         if ahead:
-            _memmove(memory, self._memory + self._pos, ahead)
+            _memmove(_from_buffer(data), self._memory + self._pos, ahead)
             self._pos += ahead
             await self._leave_buffer(ahead)
         elif self._can_write:
             await self._leave_buffer(0)
-        else:
+        elif self._read_end != -1:
             self._drop_read()
         done = ahead
         try:
             # Whole blocks go to their place; what is left comes by way of the buffer.
             got: int | None = 1
             while got and (direct := length - done - (length - done) % self._size):
-                got = await self._reader.read(memory + done, direct, data)
+                got = await self._reader.read(_from_buffer(data) + done if done else data, direct, data)
                 done += got or 0
+            if done == length:
+                return data
+            memory = _from_buffer(data)
             if got:
                 self._pos = self._raw_pos = self._read_end = 0
             while got and done < length:

@@ -22,6 +22,7 @@ have overwritten since.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -29,8 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ._native import ffi
-from .budget import may_go_on
+from ._native import ffi, lib
 from .internals import context
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
@@ -39,12 +39,9 @@ from .transfers import read_into
 if TYPE_CHECKING:
     import io
 
-_buffer = ffi.buffer
-_preadv: Any = getattr(os, "preadv", None)
-_NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
+_read_at_once = lib.tu_read_at_once
+_from_buffer: Any = ffi.from_buffer
 _MOST_LEFT: Final = 63
-_HERE: Final = -1
-"""As an offset of preadv2: the descriptor's own position, which moves."""
 
 
 class Reader:
@@ -62,39 +59,31 @@ class Reader:
         """Reads that are still left to it."""
 
     async def read(self, memory: Any, length: int, held: object) -> int | None:
-        """`read_into` from this file; a checkpoint as well."""
+        """`read_into` from this file; a checkpoint as well. ``memory`` may be ``held`` itself."""
+        fd = self._raw.fileno()
         if self._tries is not False and (manager := current_manager()) is not None:
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             if self._left:
                 self._left -= 1
-            elif got := self._try(memory, length):
-                if not may_go_on(manager):
-                    await yield_shielded()
-                return got
-        return await read_into(self._raw.fileno(), memory, length, held)
+            elif self._tries or self._can_be_tried(fd):
+                got = _read_at_once(fd, memory, length)
+                if got > 0:
+                    self._missed = 0
+                    run = manager.connections
+                    if not (run.budget and run.may_go_on()):
+                        await yield_shielded()
+                    return got
+                if got == -errno.EAGAIN:
+                    self._left = self._missed = min(2 * self._missed + 1, _MOST_LEFT)
+                elif got:
+                    self._tries = False
+        if memory is held:
+            memory = _from_buffer(memory)
+        return await read_into(fd, memory, length, held)
 
-    def _try(self, memory: Any, length: int) -> int:
-        """The number of bytes read, 0 if that is for the ring to say."""
-        fd = self._raw.fileno()
-        if self._tries is None:
-            self._tries = _can_be_tried(fd)
-            if not self._tries:
-                return 0
-        try:
-            got: int = _preadv(fd, [_buffer(memory, length)], _HERE, _NOWAIT)
-        except BlockingIOError:
-            self._left = self._missed = min(2 * self._missed + 1, _MOST_LEFT)
-            return 0
-        except OSError:
-            self._tries = False
-            return 0
-        self._missed = 0
-        return got
-
-
-def _can_be_tried(fd: int) -> bool:
-    """Whether the kernel says at once what it has of this file, and that is all it does."""
-    if not _NOWAIT or not stat.S_ISREG(os.fstat(fd).st_mode):
-        return False
-    return not fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0)
+    def _can_be_tried(self, fd: int) -> bool:
+        """Whether the kernel says at once what it has of this file, and that is all it does."""
+        direct = fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0)
+        self._tries = stat.S_ISREG(os.fstat(fd).st_mode) and not direct
+        return self._tries

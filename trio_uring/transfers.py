@@ -140,14 +140,22 @@ class Memory:
 
 def new_bytes(length: int) -> bytes:
     """Bytes that nobody else has seen yet, so that the kernel may fill them. Large ones
-    are not cleared first, which would take half as long as reading them."""
-    return bytes(length) if length < _LARGE else _uncleared_bytes(None, length)
+    are not cleared first, which would take half as long as reading them.
+
+    Some processors (AMD, `rep movsb`) copy pages at a fifth of their speed to memory that begins
+    1 to 31 bytes into a page. Of large results, which are aligned to 16 bytes, one in 256 does.
+    """
+    if length < _LARGE:
+        return bytes(length)
+    data: bytes = _uncleared_bytes(None, length)
+    return data if id(data) & 4095 != _SLOW_PLACE else _uncleared_bytes(None, length)
 
 
 _uncleared_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
 _uncleared_bytes.restype = ctypes.py_object
 _uncleared_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
 _LARGE: Final = 1 << 16
+_SLOW_PLACE: Final = (16 - bytes.__basicsize__ + 1) & 4095  # in its page, of the object
 _LARGEST_BLOCK: Final = 1 << 20
 
 
