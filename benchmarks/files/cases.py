@@ -8,6 +8,8 @@ are not pinned to a CPU, since most sides work with threads.
 What is written is not synchronised with the disk, except by aiofile (see libraries.py),
 which for one large file does so after the clock has stopped. It is cut off right after
 the measurement, so that nothing is left to be written while the next side is measured.
+As much as one large file may take is written and removed before each measurement, so
+that every side finds memory for the cache that is in use (cache.make_room).
 Small files stay, empty, until all is done: an ext4 without a journal looks at every inode
 that was freed in the last minutes before it makes a file, which was seen to take ten times
 as long as all else, for every side.
@@ -64,8 +66,8 @@ STRACE_PATIENCE = 20.0
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
 _CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
-_AT_ONCE: tuple[Kind, ...] = ("random", "sequential-read", "lines")
-"""Where calls can complete at once, from the page cache, and a budget makes a difference."""
+_AT_ONCE: tuple[Kind, ...] = ("random", "sequential-read", "sequential-write", "lines")
+"""Where calls can complete at once, and a budget makes a difference."""
 
 
 def plan(scale: Scale, folder: Path) -> list[Planned]:
@@ -284,6 +286,8 @@ def _prepare(work: Work, state: Cache) -> None:
         path = Path(work.path)
         size = path.stat().st_size if work.kind == "lines" else work.count * work.size
         (cache.warm if state == "warm" else cache.cold)(path, size)
+    elif work.kind == "sequential-write":
+        cache.make_room(Path(work.path).with_suffix(".before"), work.count * work.size)
 
 
 @contextmanager
