@@ -395,14 +395,14 @@ int tu_cancel(tu_core *core, int slot)
 	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
-int tu_send(tu_core *core, int fd, const char *data, size_t length)
+int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 {
 	struct tu_submission submission = {
 		.opcode = IORING_OP_SEND,
 		.fd = fd,
 		.address = (uintptr_t)data,
 		.length = length > MOST_BYTES ? MOST_BYTES : (uint32_t)length,
-		.flags = MSG_WAITALL | MSG_NOSIGNAL,
+		.flags = MSG_NOSIGNAL | (whole ? MSG_WAITALL : MSG_DONTWAIT),
 	};
 
 	if (!core->ring.open)

@@ -72,7 +72,7 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot);
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd);
 int tu_cancel(tu_core *core, int slot);
-int tu_send(tu_core *core, int fd, const char *data, size_t length);
+int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole);
 
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);

@@ -99,10 +99,11 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 	      int other_fd);
 int tu_cancel(tu_core *core, int slot);
 
-/* Sends all of `length` bytes, or 2 GiB less a page if that is fewer, however often the
- * kernel has to wait for room: an operation of the caller's, as by tu_submit. `data` may
- * be bytes, whose memory never moves, and is kept by the caller. */
-int tu_send(tu_core *core, int fd, const char *data, size_t length);
+/* Sends `length` bytes, or 2 GiB less a page if that is fewer: an operation of the caller's,
+ * as by tu_submit. `whole`: all of them, however often the kernel has to wait for room;
+ * else as many as there is room for now, or -EAGAIN.
+ * `data` may be bytes, whose memory never moves, and is kept by the caller. */
+int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole);
 
 /* Receiving into provided buffers: `count`, a power of two, of `size` bytes each. They
  * are provided once, before the first receive. What an event's buffer holds stays until

@@ -27,16 +27,15 @@ import os
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import outcome
 import trio
-from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, enable_ki_protection, reschedule
+from trio.lowlevel import Abort, checkpoint_if_cancelled, enable_ki_protection, reschedule
 
 from ._native import lib
 from .armed import Armed
-from .internals import WaitTaskRescheduled, context
-from .operation import Operation
+from .internals import context
+from .sender import Sender
 from .sleep import READY, is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .connections import Connections
-    from .manager import UringManager
 
 _receive = lib.tu_receive
-_cancel = lib.tu_cancel
 
 # Out of buffers, which come back with the next tick; stopped; what a kernel answers that
 # would have to wait for something else.
@@ -64,12 +61,26 @@ _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 class Connection(Armed):
     """Of one socket, in one run."""
 
-    __slots__ = ("_ahead", "_end", "_length", "_warm", "ahead", "data", "quiet", "runner", "sender")
+    __slots__ = (
+        "_ahead",
+        "_end",
+        "_length",
+        "_warm",
+        "ahead",
+        "data",
+        "part_sender",
+        "quiet",
+        "runner",
+        "sender",
+    )
 
     def __init__(self, run: Connections, runner: object, sock: socket.socket, *, exact: bool) -> None:
         super().__init__(run, sock, exact=exact)
         self.runner = runner
         self.sender: Sender | None = None
+        """Of `trio.SocketStream.send_all`."""
+        self.part_sender: Sender | None = None
+        """Of a socket's ``send``."""
         self.quiet = False
         """ARMED, nothing read ahead, and nobody waits: a task may set ``task`` and sleep."""
         self.data: bytes | None = None
@@ -172,10 +183,20 @@ class Connection(Armed):
         self.sender = Sender(self.run.manager)
         return self.sender
 
+    def new_part_sender(self) -> Sender:
+        self.part_sender = Sender(self.run.manager)
+        return self.part_sender
+
+    def submit_sends(self) -> None:
+        """Those of other tasks, before one that goes past the ring."""
+        for sender in (self.sender, self.part_sender):
+            if sender is not None and sender.is_busy:
+                lib.tu_flush(self.run.core)
+
     @property
     def is_sending(self) -> bool:
-        sender = self.sender
-        return sender is not None and self.run.operations.get(sender.slot) is sender
+        """Whether a task is in `trio.SocketStream.send_all`."""
+        return self.sender is not None and self.sender.is_busy
 
     @property
     def readable(self) -> bool:
@@ -200,8 +221,8 @@ class Connection(Armed):
         self._end = None
         self.ahead = 0
         flush = super().close()
-        if self.sender is not None:
-            flush |= self.is_sending and self.sender.stop()
+        for sender in (self.sender, self.part_sender):
+            flush |= sender is not None and sender.is_busy and sender.stop()
         self.let_go()
         return flush
 
@@ -209,9 +230,10 @@ class Connection(Armed):
         """Of what refers back to it: a closed connection, and with it the task that has sent on
         it, are not for the garbage collector."""
         self.message = None
-        if self.sender is not None:
-            self.sender.message = None
-            self.sender = None
+        for sender in (self.sender, self.part_sender):
+            if sender is not None:
+                sender.message = None
+        self.sender = self.part_sender = None
 
     def end_run(self) -> None:
         """Nobody waits any more; what comes is for the next run that has this socket."""
@@ -292,29 +314,3 @@ class Connection(Armed):
         aborted = super()._abort(raise_cancel)
         self.quiet = aborted is Abort.SUCCEEDED and self._slot != 0
         return aborted
-
-
-class Sender(Operation):
-    """The sends of a stream, one at a time: made once, for all of them."""
-
-    __slots__ = ("_stopped", "message")
-
-    def __init__(self, manager: UringManager) -> None:
-        super().__init__(manager, current_task(), 0, None)
-        self._stopped = False
-        self.message: Any = WaitTaskRescheduled(self.abort)
-
-    def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        aborted = super().abort(raise_cancel)
-        if self._stopped:  # it is told of the close, which came first
-            self.raise_cancel = None
-        return aborted
-
-    def stop(self) -> bool:
-        """The socket is closed. The kernel is done with the memory when its answer is in."""
-        self._stopped = True
-        if not _cancel(self.manager.core, self.slot):
-            return True
-        del self.manager.operations[self.slot]
-        reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
-        return False

@@ -5,7 +5,8 @@ In a run that is on epoll, or without completions, each calls Trio's own.
 | call | how |
 | --- | --- |
 | recv, recv_into and their kin | receiving.py |
-| send, sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
+| send | with the tick (sender.py) if many tasks run, else tried |
+| sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
 | getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
@@ -23,7 +24,8 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_wr
 
 from .attempts import attempt, is_resolved
 from .internals import SocketType, context
-from .sleep import is_cancelled, yield_shielded
+from .sender import FEW_WOKEN
+from .sleep import is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .accepting import Acceptor
     from .connection import Connection
     from .connections import Connections
+    from .sender import Sender
 
 ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
 _fromfd: Any = trio.socket.fromfd
@@ -67,13 +70,18 @@ def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
     connection = connection_of(self)
     if connection is None:
         return _send(self, "send", *args)
-    return _send_at_once(self, connection, *args)
+    return _send_part(self, connection, *args)
 
 
 @enable_ki_protection
-async def _send_at_once(self: Any, connection: Connection, *args: Any) -> int:
+async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
+    if connection.run.woken > FEW_WOKEN and len(args) == 1 and type(args[0]) is bytes and args[0]:
+        sender = connection.part_sender or connection.new_part_sender()
+        if not sender.is_busy:
+            return await _send_with_others(self, connection, sender, args[0])
+    connection.submit_sends()
     try:
         sent: int = self._sock.send(*args)
     except BlockingIOError:
@@ -89,6 +97,18 @@ async def _send_at_once(self: Any, connection: Connection, *args: Any) -> int:
     if not (connection.run.budget and connection.run.may_go_on()):
         await yield_shielded()
     return sent
+
+
+async def _send_with_others(self: Any, connection: Connection, sender: Sender, data: bytes) -> int:
+    sender.submit(connection.fd, data, len(data), data, whole=False)
+    await sleep(sender.message)
+    result = sender.result
+    if result >= 0:
+        sender.held = sender.raise_cancel = None
+        return result
+    sender.progress(connection, result)
+    await wait_writable(self._sock)
+    return await ORIGINAL["send"](self, data)  # type: ignore[no-any-return]
 
 
 def sendto(self: Any, *args: Any) -> Awaitable[int]:
@@ -109,6 +129,9 @@ def _send(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
     run = connections_of_run()
     if run is None:
         return ORIGINAL[name](trio_socket, *args)  # type: ignore[no-any-return]
+    connection = connection_of_known(trio_socket)
+    if connection is not None:
+        connection.submit_sends()
     return attempt(run, trio_socket._sock, wait_writable, getattr(socket.socket, name), *args)
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -30,9 +29,9 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from ._native import ffi, lib
+from ._native import ffi
 from .internals import SocketType, context
-from .operation import STOPPED
+from .sender import FEW_WOKEN
 from .sleep import is_cancelled, sleep, yield_shielded
 from .sockets import connection_of, connections_of_run
 
@@ -40,9 +39,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from .connection import Connection, Sender
+    from .connection import Connection
 
-_send = lib.tu_send
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
 ORIGINAL: Final[dict[str, Any]] = {
@@ -53,10 +51,7 @@ ORIGINAL: Final[dict[str, Any]] = {
 }
 _aclose_forcefully: Final = trio.aclose_forcefully
 _RECEIVE_SIZE: Final = 65536
-_FEW_WOKEN: Final = 4
-"""By a tick: with more, one system call for all their sends costs less than one for each."""
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
-_TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 
 
 @enable_ki_protection
@@ -120,7 +115,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
         raise trio.BusyResourceError(detector._msg)
     detector._held = True
     try:
-        run, task = connection.run, context.task
+        run = connection.run
         if not data:
             await _send_nothing(trio_socket._sock, connection, data)
             return
@@ -129,19 +124,10 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
         if type(data) is not bytes:
             await _send_view(trio_socket._sock, connection, data)
             return
-        if (
-            run.budget
-            and run.woken <= _FEW_WOKEN
-            and await _send_at_once(trio_socket._sock, connection, data)
-        ):
+        if run.budget and run.woken <= FEW_WOKEN and await _send_at_once(trio_socket._sock, connection, data):
             return
         sender = connection.sender or connection.new_sender()
-        sender.held = data
-        sender.task = task
-        slot = sender.slot = _send(run.core, connection.fd, data, len(data))
-        if slot < 0:
-            run.manager.refuse(connection.fd, slot)
-        run.operations[slot] = sender
+        sender.submit(connection.fd, data, len(data), data, whole=True)
         await sleep(sender.message)
         if sender.result == len(data):
             sender.held = sender.raise_cancel = None
@@ -169,7 +155,7 @@ async def _send_view(
 ) -> None:
     with memoryview(data) as view, view.cast("B") as memory:
         run = connection.run
-        at_once = run.budget and run.woken <= _FEW_WOKEN
+        at_once = run.budget and run.woken <= FEW_WOKEN
         if not (at_once and await _send_at_once(sock, connection, memory)):
             await _send_rest(sock, connection, memory, 0)
 
@@ -203,35 +189,19 @@ async def _send_rest(
     length = len(data)
     sent = 0
     while True:
-        sent += _progress(connection, sender, result)
+        try:
+            sent += sender.progress(connection, result)
+        except OSError as error:
+            raise _broken(error) from error
         if sent == length:
             return
         if result == -errno.EAGAIN:
             await wait_writable(sock)
-        sender.held = data
-        sender.task = context.task
-        slot = sender.slot = _send(connection.run.core, connection.fd, address + sent, length - sent)
-        if slot < 0:
-            connection.run.manager.refuse(connection.fd, slot)
-        connection.run.operations[slot] = sender
+        sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
         await sleep(sender.message)
         result = sender.result
         if sent + result == length:
             sender.raise_cancel = None
-
-
-def _progress(connection: Connection, sender: Sender, result: int) -> int:
-    """The bytes that a send has moved; raises what became of it, if it may not go on."""
-    raise_cancel, sender.raise_cancel = sender.raise_cancel, None
-    sender.held = None
-    if result < 0 and result not in _TRY_AGAIN:
-        error = connection.reason(OSError(-result, os.strerror(-result)))
-        raise _broken(error) from error
-    if raise_cancel is not None:
-        raise_cancel()
-    if connection.closed:
-        raise trio.ClosedResourceError("another task closed this fd")
-    return max(0, result)
 
 
 def _broken(error: OSError) -> Exception:
