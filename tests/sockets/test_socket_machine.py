@@ -33,7 +33,7 @@ from socket_calls import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trio_uring import RingOptions
+from trio_uring import RingOptions, sockets, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +78,14 @@ programs = st.lists(steps, min_size=1, max_size=25)
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_sockets_show_what_they_show_on_epoll(family: str) -> None:
+@pytest.mark.parametrize("sends", ["tried", "with the tick"])
+def test_sockets_show_what_they_show_on_epoll(
+    family: str, sends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sends == "with the tick":  # as where many tasks are woken at once
+        for module in (sockets, streams):
+            monkeypatch.setattr(module, "FEW_WOKEN", -1)
+
     @settings(
         max_examples=EXAMPLES or 60,
         derandomize=not EXAMPLES,
