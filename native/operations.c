@@ -9,6 +9,7 @@
 
 #define FIRST_CAPACITY 64
 #define GENERATION_MASK 0x7fffffffU
+#define RETRY_NS 1000000
 /* In the user data of a cancel, with the identity of what it is to cancel. */
 #define CANCEL (1ULL << 63)
 
@@ -248,6 +249,11 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 		if (!is_answered(operations->slots[slot].kind))
 			release(operations, slot);
 	}
+}
+
+int64_t tu_operations_patience(const struct tu_operations *operations, int64_t timeout_ns)
+{
+	return operations->doomed && timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns;
 }
 
 static bool says_writable(int32_t result)

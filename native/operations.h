@@ -106,6 +106,9 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 void tu_operations_cancel_all(struct tu_operations *operations, struct tu_ring *ring);
 void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring *ring);
 
+/* Nanoseconds to wait at most: what could not be cancelled is tried again soon. */
+int64_t tu_operations_patience(const struct tu_operations *operations, int64_t timeout_ns);
+
 /* Takes one completion in: true if it is an event for Python. `*flush` is set
  * if a cancel was left pending that has to be acted on before Python goes on. */
 bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,

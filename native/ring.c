@@ -171,3 +171,13 @@ bool tu_ring_pop(struct tu_ring *ring, struct io_uring_cqe *completion)
 	io_uring_cq_advance(&ring->uring, 1);
 	return true;
 }
+
+void tu_ring_set_notifications(struct tu_ring *ring, bool on)
+{
+	unsigned *flags = ring->uring.cq.kflags;
+
+	if (on)
+		__atomic_and_fetch(flags, ~IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
+	else
+		__atomic_or_fetch(flags, IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
+}

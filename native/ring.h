@@ -47,6 +47,9 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
  * kernel has acted on every submission, cancels among them. */
 int tu_ring_flush(struct tu_ring *ring);
 
+/* Whether completions signal the eventfd that is registered. */
+void tu_ring_set_notifications(struct tu_ring *ring, bool on);
+
 /* A free submission entry; enters the kernel if the queue is full. NULL if the
  * kernel takes nothing for want of memory. */
 struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring);
