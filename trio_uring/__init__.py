@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from .capability import Capabilities, capabilities
     from .errors import UringFallbackWarning, UringUnavailableError
     from .files import open_file, wrap_file
-    from .manager import UringStatistics
     from .options import RingOptions
     from .paths import Path
     from .send_file import send_file
     from .session import install, installed, run, start_guest_run, uninstall
+    from .statistics import UringStatistics
 
 __all__ = [
     "Capabilities",
@@ -47,7 +47,7 @@ _HOMES = {
     "Path": "paths",
     "RingOptions": "options",
     "UringFallbackWarning": "errors",
-    "UringStatistics": "manager",
+    "UringStatistics": "statistics",
     "UringUnavailableError": "errors",
     "capabilities": "capability",
     "install": "session",

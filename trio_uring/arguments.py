@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath
 
     from ._native import Pointer
-    from .manager import HasFileno
+    from .readiness import HasFileno
 
 AT_FDCWD: Final = -100
 FURTHEST: Final = (1 << 63) - 1

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
     from ._native import Pointer
-    from .manager import HasFileno, UringManager
+    from .manager import UringManager
+    from .readiness import HasFileno
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR | os.O_PATH
 _AT_SYMLINK_NOFOLLOW: Final = 0x100

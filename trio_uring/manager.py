@@ -1,4 +1,4 @@
-"""The I/O manager: what Trio calls each tick, and what tasks wait on.
+"""The I/O manager: what Trio calls each tick.
 
 Some facts about io_uring
 -------------------------
@@ -28,25 +28,6 @@ What does this mean for Trio?
   something is to be submitted or the shared word says so; an idle tick makes no
   system call. Submissions ride along with the call that waits.
 
-- `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
-  return only when the ring has let go of the file. That costs a system call if
-  the kernel knows of the wait, and none if it is still in our queue. (A kernel
-  that has no memory for the cancel gets it again at the next tick.)
-
-- A descriptor that is closed behind our back with a task waiting on it stays
-  open until the wait ends. (On epoll the peer would notice at once, and the task
-  never.) A number that is closed and given out again within one tick polls the
-  new file: a spurious wake-up, which every caller must expect.
-
-- A descriptor that is not open raises OSError once the tick has submitted the
-  wait, not at the call as on epoll: a scope that is cancelled by then wins.
-
-- Regular files, directories and /dev/null are ready at once, as for poll(2),
-  where epoll refuses them with PermissionError.
-
-- Each direction is a poll of its own, so that one wakes without the other. An
-  error or a hang-up completes both, as on epoll.
-
 - Nothing but the owner enters the ring. Other threads, signal handlers and
   finalisers use the interrupt (wakeup.py). In a guest run Trio waits on a worker
   thread: that one only looks at shared words and waits for descriptors, and
@@ -63,27 +44,25 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from struct import Struct
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import outcome
-import trio
-from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
 from .connections import Connections
+from .readiness import RaiseCancel, Readiness
 from .sleep import READY
+from .statistics import UringStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from .operation import Operation
     from .ring import Ring
     from .write_behind import Flight
-
-RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
 # A name here costs a tick less than an attribute of lib.
 _COUNT: Final = lib.TU_COUNT
@@ -92,7 +71,6 @@ _SIGNALS: Final = lib.TU_SIGNALS
 _REAP: Final = lib.TU_REAP
 _NOT_STARTED: Final = lib.TU_NOT_STARTED
 _READ: Final = lib.TU_READ
-_WRITE: Final = lib.TU_WRITE
 _OPERATION: Final = lib.TU_OPERATION
 _RECEIVE: Final = lib.TU_RECEIVE
 _ACCEPT: Final = lib.TU_ACCEPT
@@ -108,56 +86,19 @@ _start = lib.tu_start
 _release = lib.tu_release
 _events = lib.tu_events
 _events_capacity = lib.tu_events_capacity
-_poll_add = lib.tu_poll_add
-_poll_cancel = lib.tu_poll_cancel
 _signal_woken = lib.tu_signal_woken
 _signal_forced = lib.tu_signal_forced
 _close_interrupt = lib.tu_close_interrupt
 
 
-class HasFileno(Protocol):
-    def fileno(self) -> int: ...
-
-
-@attrs.frozen(eq=False, kw_only=True)
-class UringStatistics:
-    """The ``io_statistics`` of `trio.lowlevel.current_statistics` on io_uring."""
-
-    backend: Literal["io_uring"] = attrs.field(init=False, default="io_uring")
-    tasks_waiting_read: int
-    """Tasks in `trio.lowlevel.wait_readable`, in receives and accepts of completions, and
-    Trio's own that waits for `run_sync_soon`."""
-    tasks_waiting_write: int
-    """Tasks in `trio.lowlevel.wait_writable`, and in `trio.SocketStream.send_all`."""
-    operations_in_flight: int
-    """Operations that were submitted or are queued, and have not completed."""
-    entered: int
-    """``io_uring_enter`` calls that this run has made."""
-    skipped: int
-    """Ticks for which none was needed."""
-    multishot_terminations: int
-    """Multishot receives and accepts that have ended: with their socket, with an error, for
-    want of buffers, or since too much was read or accepted ahead."""
-    buffer_shortages: int
-    """Receives that found no buffer left (ENOBUFS), and were repeated."""
-    bytes_read_ahead: int
-    """Bytes that came when no task was waiting for them, since the run began."""
-    flags: tuple[str, ...]
-    """What the ring uses, by the names that ``python -m trio_uring doctor`` prints."""
-
-
-class UringManager:
+class UringManager(Readiness):
     """One run's I/O manager. Trio's thread owns it; `force_wakeup` is for any thread."""
 
     def __init__(self, ring: Ring) -> None:
         core = ring.core
-        self.core = core
+        super().__init__(core)
         self._flags = ring.flags
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
-        self.readers: dict[int, Task] = {}
-        self.writers: dict[int, Task] = {}
-        self._abort_read = partial(self._abort, self.readers)
-        self._abort_write = partial(self._abort, self.writers)
         self.operations: dict[int, Operation | Flight] = {}
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
@@ -171,7 +112,6 @@ class UringManager:
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
         self.closed = False
-        self._forked = False
         _managers.add(self)
 
     # Ticks
@@ -261,88 +201,6 @@ class UringManager:
                 self._guest_waiting = False
                 if self.closed:
                     _release(self.core)
-
-    def checked(self, result: int) -> int:
-        if result >= 0:
-            return result
-        if self._forked:
-            raise RuntimeError(
-                "this Trio run belongs to the parent process; the child cannot wait for I/O in it"
-            )
-        raise OSError(-result, os.strerror(-result))
-
-    # Readiness
-
-    # Not coroutine functions: the caller awaits the one that Trio makes, and a
-    # frame per wait is saved.
-
-    def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
-        if not isinstance(fd, int):
-            fd = fd.fileno()
-        if fd in self.readers:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
-        connections = self.connections
-        for known in (connections.by_fd.get(fd), connections.acceptors.by_fd.get(fd)):
-            if known is None:
-                continue
-            if known.task is not None:
-                raise trio.BusyResourceError("another task is already reading / writing this fd")
-            known.make_way()
-            if known.readable:
-                return checkpoint()
-        task = current_task()
-        slot = _poll_add(self.core, fd, _READ)
-        if slot < 0:
-            self.refuse(fd, slot)
-        self.readers[fd] = task
-        task.custom_sleep_data = slot
-        return wait_task_rescheduled(partial(self._abort_read, fd))
-
-    def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
-        if not isinstance(fd, int):
-            fd = fd.fileno()
-        connection = self.connections.by_fd.get(fd)
-        if fd in self.writers or (connection is not None and connection.is_sending):
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
-        task = current_task()
-        slot = _poll_add(self.core, fd, _WRITE)
-        if slot < 0:
-            self.refuse(fd, slot)
-        self.writers[fd] = task
-        task.custom_sleep_data = slot
-        return wait_task_rescheduled(partial(self._abort_write, fd))
-
-    def notify_closing(self, fd: int | HasFileno) -> None:
-        if not isinstance(fd, int):
-            fd = fd.fileno()
-        self.connections.notify_closing(fd)
-        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
-        if not tasks:
-            return
-        self._cancel(*(task.custom_sleep_data for task in tasks))
-        for task in tasks:
-            reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
-
-    def refuse(self, fd: int, error: int) -> NoReturn:
-        if fd < 0:
-            raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
-        self.checked(error)
-        raise AssertionError(error)
-
-    def wake_reader(self, fd: int) -> None:
-        """What a task in `wait_readable` waits for was read ahead before it could see it."""
-        task = self.readers.pop(fd, None)
-        if task is not None:
-            self._cancel(task.custom_sleep_data)
-            reschedule(task, READY)
-
-    def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
-        self._cancel(waiters.pop(fd).custom_sleep_data)
-        return Abort.SUCCEEDED
-
-    def _cancel(self, slot: int, other_slot: int = 0) -> None:
-        """Afterwards the ring holds no reference to the files of these waits."""
-        _poll_cancel(self.core, slot, other_slot)
 
     # The interrupt
 

@@ -27,7 +27,7 @@ from .session import current_manager
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .manager import HasFileno
+    from .readiness import HasFileno
 
 # fcntl names it from Python 3.11 on.
 _F_SETPIPE_SZ: Final = 1031

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from .manager import HasFileno, UringManager
+    from .manager import UringManager
+    from .readiness import HasFileno
 
 
 class SignalSocketpair(Protocol):

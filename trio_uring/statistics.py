@@ -1,0 +1,34 @@
+"""What a run on io_uring tells of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class UringStatistics:
+    """The ``io_statistics`` of `trio.lowlevel.current_statistics` on io_uring."""
+
+    backend: Literal["io_uring"] = attrs.field(init=False, default="io_uring")
+    tasks_waiting_read: int
+    """Tasks in `trio.lowlevel.wait_readable`, in receives and accepts of completions, and
+    Trio's own that waits for `run_sync_soon`."""
+    tasks_waiting_write: int
+    """Tasks in `trio.lowlevel.wait_writable`, and in `trio.SocketStream.send_all`."""
+    operations_in_flight: int
+    """Operations that were submitted or are queued, and have not completed."""
+    entered: int
+    """``io_uring_enter`` calls that this run has made."""
+    skipped: int
+    """Ticks for which none was needed."""
+    multishot_terminations: int
+    """Multishot receives and accepts that have ended: with their socket, with an error, for
+    want of buffers, or since too much was read or accepted ahead."""
+    buffer_shortages: int
+    """Receives that found no buffer left (ENOBUFS), and were repeated."""
+    bytes_read_ahead: int
+    """Bytes that came when no task was waiting for them, since the run began."""
+    flags: tuple[str, ...]
+    """What the ring uses, by the names that ``python -m trio_uring doctor`` prints."""
