@@ -51,7 +51,7 @@ class Call:
     keywords: dict[str, object]
 
     def __str__(self) -> str:
-        arguments = [repr(argument)[:40] for argument in self.args]
+        arguments = [repr(argument).partition(" at 0x")[0][:40] for argument in self.args]
         arguments += [f"{name}={value!r}" for name, value in self.keywords.items()]
         return f"{self.path[:40]!r}.{self.methods}({', '.join(arguments)})"
 

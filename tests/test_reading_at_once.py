@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -242,22 +243,21 @@ def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
     URING.run(main)
 
 
-def test_large_results_do_not_begin_where_processors_copy_slowly() -> None:
-    def is_slow(data: bytes) -> bool:
-        return (id(data) + bytes.__basicsize__ - 1) % mmap.PAGESIZE == 16
+def test_large_results_do_not_begin_where_processors_copy_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, other = _begins_at(16), _begins_at(48)
+    given = [slow, other]
+    monkeypatch.setattr(transfers, "_uncleared_bytes", lambda _, length: given.pop(0))
+    assert transfers.new_bytes(len(slow)) is other
+    given = [other, slow]
+    assert transfers.new_bytes(len(other)) is other
 
-    places = 0
-    slow = 0
-    kept: list[bytes] = []
-    for number in range(100_000):
-        length = (1 << 16) + 16 * (number % 256)
-        if not is_slow(data := transfers._uncleared_bytes(None, length)):
-            kept = [*kept[-7:], data]
-            continue
-        del data
-        places += 1
-        slow += is_slow(transfers.new_bytes(length))
-        if places == 50:
-            break
-    assert places == 50
-    assert slow < 5
+
+def _begins_at(place: int) -> bytes:
+    """Bytes whose first one is at this place of its page."""
+    choices = random.Random(place)
+    kept = []  # so that each is elsewhere; they take no memory before they are written to
+    for _ in range(10_000):
+        kept.append(data := transfers._uncleared_bytes(None, choices.randrange(1 << 16, 1 << 17)))
+        if (id(data) + bytes.__basicsize__ - 1) % mmap.PAGESIZE == place:
+            return data
+    raise AssertionError("there is no memory that begins there")
