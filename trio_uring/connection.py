@@ -103,6 +103,11 @@ class Connection(Armed):
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
+        if self.closed:  # since the call that this coroutine is of
+            if is_cancelled(context.task):
+                await checkpoint_if_cancelled()
+            await yield_shielded()
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if self.ahead or self._end is not None:
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
@@ -192,6 +197,12 @@ class Connection(Armed):
         for sender in (self.sender, self.part_sender):
             if sender is not None and sender.is_busy:
                 lib.tu_flush(self.run.core)
+
+    @property
+    def has_sender(self) -> bool:
+        """Whether a task has not seen yet what became of its `trio.SocketStream.send_all`. Of
+        another stream: each lets one task send at a time."""
+        return self.sender is not None and self.sender.task is not None
 
     @property
     def is_sending(self) -> bool:

@@ -97,6 +97,7 @@ _SOCKET_METHODS = (
     "send",
     "sendmsg",
     "sendto",
+    "shutdown",
 )
 
 

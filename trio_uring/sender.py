@@ -1,7 +1,8 @@
 """Sends that ride along with the tick's one system call.
 
 One at a time of each `Sender`, which is made once for all of them: `submit`, then sleep on
-its ``message``, then look at its ``result``.
+its ``message``, then look at its ``result``. It is the task's until that has looked, which may
+be after another task has run that would send, too; so it has a ``task`` until then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 import trio
-from trio.lowlevel import Abort, current_task, reschedule
+from trio.lowlevel import Abort, reschedule
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
@@ -35,23 +36,29 @@ _cancel = lib.tu_cancel
 
 class Sender(Operation):
     __slots__ = ("_stopped", "message")
+    task: Any
+    """None between sends; never while the manager's operations have it."""
 
     def __init__(self, manager: UringManager) -> None:
-        super().__init__(manager, current_task(), 0, None)
+        nobody: Any = None
+        super().__init__(manager, nobody, 0, None)
         self._stopped = False
         self.message: Any = WaitTaskRescheduled(self.abort)
 
     @property
     def is_busy(self) -> bool:
+        """Its send is queued, or with the kernel."""
         return self.manager.operations.get(self.slot) is self
 
     def submit(self, fd: int, address: Pointer | bytes, length: int, held: object, *, whole: bool) -> None:
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
-        self.held = held
-        self.task = context.task
+        if self.task is not None:
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
         slot = self.slot = _send(self.manager.core, fd, address, length, whole)
         if slot < 0:
             self.manager.refuse(fd, slot)
+        self.held = held
+        self.task = context.task
         self.manager.operations[slot] = self
 
     def progress(self, connection: Connection, result: int) -> int:
@@ -60,7 +67,7 @@ class Sender(Operation):
         Raises OSError, and what became of the task or the socket meanwhile.
         """
         raise_cancel, self.raise_cancel = self.raise_cancel, None
-        self.held = None
+        self.held = self.task = None
         if result < 0 and result not in _TRY_AGAIN:
             raise connection.reason(OSError(-result, os.strerror(-result)))
         if raise_cancel is not None:
@@ -71,6 +78,8 @@ class Sender(Operation):
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         aborted = super().abort(raise_cancel)
+        if aborted is Abort.SUCCEEDED:
+            self.held = self.task = None
         if self._stopped:  # it is told of the close, which came first
             self.raise_cancel = None
         return aborted

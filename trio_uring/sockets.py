@@ -7,6 +7,7 @@ In a run that is on epoll, or without completions, each calls Trio's own.
 | recv, recv_into and their kin | receiving.py |
 | send | with the tick (sender.py) if many tasks run, else tried |
 | sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
+| shutdown | Trio's own, when what other tasks send has been submitted |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
 | getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
@@ -77,9 +78,11 @@ def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
 async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
-    if connection.run.woken > FEW_WOKEN and len(args) == 1 and type(args[0]) is bytes and args[0]:
+    # It may have been closed since the call that this coroutine is of.
+    many = connection.run.woken > FEW_WOKEN and not connection.closed
+    if many and len(args) == 1 and type(args[0]) is bytes and args[0]:
         sender = connection.part_sender or connection.new_part_sender()
-        if not sender.is_busy:
+        if sender.task is None:
             return await _send_with_others(self, connection, sender, args[0])
     connection.submit_sends()
     try:
@@ -104,7 +107,7 @@ async def _send_with_others(self: Any, connection: Connection, sender: Sender, d
     await sleep(sender.message)
     result = sender.result
     if result >= 0:
-        sender.held = sender.raise_cancel = None
+        sender.held = sender.task = sender.raise_cancel = None
         return result
     sender.progress(connection, result)
     await wait_writable(self._sock)
@@ -156,6 +159,13 @@ def is_readable(self: Any) -> bool:
     if acceptor is not None and acceptor.readable:
         return True
     return ORIGINAL["is_readable"](self)  # type: ignore[no-any-return]
+
+
+def shutdown(self: Any, flag: int) -> None:
+    connection = connection_of_known(self)
+    if connection is not None:
+        connection.submit_sends()
+    ORIGINAL["shutdown"](self, flag)
 
 
 def detach(self: Any) -> int:
@@ -263,6 +273,7 @@ REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
     "sendmsg": sendmsg,
     "fileno": fileno,
     "is_readable": is_readable,
+    "shutdown": shutdown,
     "detach": detach,
     "dup": dup,
     "getsockopt": getsockopt,

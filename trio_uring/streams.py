@@ -107,7 +107,7 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     trio_socket: Any = self.socket
     connection = connection_of(trio_socket)
-    if connection is None or trio_socket._did_shutdown_SHUT_WR:
+    if connection is None or trio_socket._did_shutdown_SHUT_WR or connection.has_sender:
         await ORIGINAL["send_all"](self, data)
         return
     detector = self._send_conflict_detector
@@ -130,7 +130,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
         sender.submit(connection.fd, data, len(data), data, whole=True)
         await sleep(sender.message)
         if sender.result == len(data):
-            sender.held = sender.raise_cancel = None
+            sender.held = sender.task = sender.raise_cancel = None
         else:
             await _send_rest(trio_socket._sock, connection, data, sender.result)
     finally:

@@ -634,3 +634,27 @@ def test_the_methods_are_trios_own_again_when_no_run_is_left() -> None:
 
 async def fail() -> None:
     raise KeyError
+
+
+@pytest.mark.parametrize("armed", [False, True])
+@pytest.mark.parametrize("into", [False, True])
+@every_backend
+def test_a_receive_that_was_called_before_the_close_and_runs_after_it_takes_nothing(
+    backend: Backend, armed: bool, into: bool
+) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        if armed:
+            await arm(stream, peer_socket(peer))
+        receiving: Awaitable[object] = (
+            stream.socket.recv_into(bytearray(10)) if into else stream.socket.recv(10)
+        )
+        stream.socket.close()
+        for stranger in socket.socketpair():  # of which one has the same number
+            with stranger:
+                stranger.setblocking(False)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await receiving
+        await peer.aclose()
+
+    backend.run(main)

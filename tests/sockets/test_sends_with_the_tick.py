@@ -3,7 +3,10 @@ show on epoll."""
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
+import weakref
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from equivalence import Backend
 
     Part = Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]
+
+pytestmark = pytest.mark.usefixtures("no_hanging")
 
 MANY = 8
 FULL = 4 << 20
@@ -250,3 +255,124 @@ def test_a_budget_does_not_keep_them_from_sharing_a_system_call() -> None:
         assert await received(peer, 100) == b"12345" * 20
 
     trio_uring.run(woken_together, part, ring=RingOptions(checkpoint_budget=4))
+
+
+@pytest.mark.usefixtures("together")
+@every_backend
+def test_each_task_is_told_what_became_of_its_own_send(backend: Backend) -> None:
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        other_peer, other = await tcp_pair()
+        for _ in range(2):  # a multishot from the second one on
+            await other_peer.send_all(b"x")
+            await other.receive_some()
+
+        async def send(data: bytes, steps: int) -> None:
+            for _ in range(steps):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            assert await stream.socket.send(data) == len(data)
+
+        async def stop_multishot() -> None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            other.socket.fileno()  # reaps in the middle of a tick
+
+        async with other_peer, other, trio.open_nursery() as nursery:
+            nursery.start_soon(other.receive_some)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(send, b"12345", 0)
+            nursery.start_soon(send, b"123", 1)
+            nursery.start_soon(stop_multishot)
+            assert len(await received(peer, 8)) == 8
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    for _ in range(10):  # the order is Trio's choice
+        backend.run(partial(woken_together, part))
+
+
+@pytest.mark.usefixtures("together")
+@every_backend
+def test_a_send_that_was_called_before_the_close_and_runs_after_it_reaches_no_stranger(
+    backend: Backend,
+) -> None:
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        assert await stream.socket.send(b"x") == 1
+        sending = stream.socket.send(b"12345")
+        stream.socket.close()
+        with ExitStack() as stack:
+            strangers = [stack.enter_context(each) for each in socket.socketpair()]
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await sending
+            for stranger in strangers:
+                stranger.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    stranger.recv(1)
+        assert await received(peer, 6) == b"x"
+
+    backend.run(partial(woken_together, part, 1))
+
+
+@pytest.mark.usefixtures("together")
+@every_backend
+def test_two_streams_of_one_socket_both_send(backend: Backend) -> None:
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, b"12345")
+            nursery.start_soon(trio.SocketStream(stream.socket).send_all, b"123")
+            assert sorted(await received(peer, 8)) == sorted(b"12345123")
+
+    backend.run(partial(woken_together, part))
+
+
+@pytest.mark.usefixtures("together")
+@every_backend
+def test_what_was_sent_before_a_shutdown_arrives(backend: Backend) -> None:
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        order: list[str] = []
+
+        async def send() -> None:
+            order.append("send")
+            with suppress(BrokenPipeError):
+                await stream.socket.send(b"12345")
+
+        async def shut_down() -> None:
+            order.append("shutdown")
+            stream.socket.shutdown(socket.SHUT_WR)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(shut_down)
+        assert await received(peer, 6) == (b"12345" if order[0] == "send" else b"")
+
+    for _ in range(10):  # the order is Trio's choice
+        backend.run(partial(woken_together, part))
+
+
+@pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("whole", [True, False])
+@every_backend
+def test_a_task_that_has_sent_and_its_data_are_not_kept(backend: Backend, whole: bool) -> None:
+    async def part(_: trio.SocketStream, stream: trio.SocketStream) -> None:
+        send: Callable[[bytes], Awaitable[Any]] = stream.send_all if whole else stream.socket.send
+
+        async def cancel(scope: trio.CancelScope) -> None:
+            scope.cancel()
+
+        tasks: list[weakref.ref[trio.lowlevel.Task]] = []
+
+        async def send_once() -> None:
+            tasks.append(weakref.ref(trio.lowlevel.current_task()))
+            await send(b"12345")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_once)
+        data = bytes(1000)
+        references = sys.getrefcount(data)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, data)
+            nursery.start_soon(cancel, nursery.cancel_scope)
+        del nursery
+        gc.collect()
+        assert tasks[0]() is None
+        assert sys.getrefcount(data) == references
+
+    backend.run(partial(woken_together, part, 1))
