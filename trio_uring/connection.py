@@ -193,15 +193,16 @@ class Connection(Armed):
         return self.part_sender
 
     def submit_sends(self) -> None:
-        """Those of other tasks, before one that goes past the ring."""
+        """Those of other tasks, before something that goes past the ring."""
+        if self.runner is not getattr(context, "runner", None):  # nor is the ring ours
+            return
         for sender in (self.sender, self.part_sender):
             if sender is not None and sender.is_busy:
                 lib.tu_flush(self.run.core)
 
     @property
     def has_sender(self) -> bool:
-        """Whether a task has not seen yet what became of its `trio.SocketStream.send_all`. Of
-        another stream: each lets one task send at a time."""
+        """Whether a task has not seen yet what became of its `trio.SocketStream.send_all`."""
         return self.sender is not None and self.sender.task is not None
 
     @property
@@ -221,7 +222,8 @@ class Connection(Armed):
         self.run.drop(self)
 
     def close(self) -> bool:
-        """What was read ahead is dropped, as by the kernel."""
+        """What was read ahead is dropped, as by the kernel; what other tasks have sent is not."""
+        self.submit_sends()
         self.quiet = False
         sock = self.sock()
         if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:

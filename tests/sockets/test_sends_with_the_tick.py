@@ -216,17 +216,23 @@ def test_errors_are_those_of_epoll() -> None:
 
 
 @pytest.mark.usefixtures("together")
+@pytest.mark.parametrize("name", ["send", "send_all"])
 @every_backend
-def test_a_socket_that_is_closed_meanwhile_has_sent_or_says_so(backend: Backend) -> None:
+def test_what_was_sent_before_the_close_arrives(backend: Backend, name: str) -> None:
     async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
-        sent = 0
+        order: list[str] = []
+        error: Exception | None = None
 
         async def send() -> None:
-            nonlocal sent
-            with suppress(trio.ClosedResourceError, OSError):
-                sent = await stream.socket.send(b"12345")
+            nonlocal error
+            order.append("send")
+            try:
+                await (stream.send_all(b"12345") if name == "send_all" else stream.socket.send(b"12345"))
+            except (trio.ClosedResourceError, OSError) as met:
+                error = met
 
         async def close() -> None:
+            order.append("close")
             stream.socket.close()
             others = socket.socketpair()  # of which one has the same number
             for other in others:
@@ -239,7 +245,8 @@ def test_a_socket_that_is_closed_meanwhile_has_sent_or_says_so(backend: Backend)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
                 nursery.start_soon(close)
-            assert await received(peer, 100) == b"12345"[:sent]
+            assert (error is None) == (order[0] == "send")
+            assert await received(peer, 100) == (b"" if error else b"12345")
             for stranger in strangers:
                 with pytest.raises(BlockingIOError):
                     stranger.recv(1)
