@@ -124,7 +124,8 @@ int tu_flush(tu_core *core);
 
 /* Any thread: reads what the page cache has of a regular file from its own position on,
  * which moves, without waiting for a device, and without the ring: `length` bytes, or 2 GiB
- * less a page, at most. `memory` may be bytes that nobody has seen yet. -EAGAIN: nothing of it is there; -EOPNOTSUPP: the file system cannot tell. */
+ * less a page, at most. `memory` may be bytes that nobody has seen yet. -EAGAIN: nothing of
+ * it is there; -EOPNOTSUPP: the file system cannot tell. */
 int tu_read_at_once(int fd, char *memory, size_t length);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
