@@ -143,13 +143,13 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             length = index(value)
         except TypeError:
             length = 1 << 64
-        if -HUGE <= length < HUGE:
+        if -_HUGE <= length < _HUGE:
             return length
         getattr(self._wrapped, name)(value)
         raise TypeError(f"{value!r} is not a length")
 
 
-HUGE = 1 << 63
+_HUGE = 1 << 63
 
 
 class Turns:
@@ -206,11 +206,11 @@ def _in_turn(allowed: str) -> _Method:
                     refused = wrapped.closed or not getattr(self, allowed)
                 except ValueError:  # detached
                     refused = True
-                if not refused:
-                    return await method(self, *args, **kwargs)
-                answer: R = getattr(wrapped, name)(*args, **kwargs)
-                await checkpoint()
-                return answer
+                if refused:
+                    answer: R = getattr(wrapped, name)(*args, **kwargs)
+                    await checkpoint()
+                    return answer
+                return await method(self, *args, **kwargs)
             finally:
                 if turns.waiting is None:
                     turns.taken = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio.lowlevel import enable_ki_protection
 
-from .async_file import HUGE, either, gather_lines, reading, write_lines, writing
+from .async_file import either, gather_lines, reading, write_lines, writing
 from .budget import checkpoint_at_once
 from .file_buffer import FileBuffer
 from .raw_file import RawFile
@@ -30,12 +30,10 @@ class BufferedFile(FileBuffer):
     @reading
     async def read(self, size: int | None = -1, /) -> bytes | None:
         """``size`` bytes, fewer only at the end; all to the end if that is negative."""
-        length = size if type(size) is int and 0 <= size < HUGE else self._length("read", size)
-        if length >= 0:
-            return await self._read(length)
+        length = self._length("read", size)
         if length < -1:
             self._wrapped.read(size)
-        return await self._read_all()
+        return await (self._read(length) if length >= 0 else self._read_all())
 
     @reading
     async def read1(self, size: int = -1, /) -> bytes:
