@@ -7,30 +7,20 @@ counts them. A call that spends it still is a cancel point.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from trio.lowlevel import checkpoint_if_cancelled
 
 from .internals import context
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
 
-if TYPE_CHECKING:
-    from .manager import UringManager
-
 
 async def checkpoint_at_once() -> None:
     """The checkpoint of a call that need not wait: `trio.lowlevel.checkpoint`, or one call of
     the budget."""
     manager = current_manager()
-    if manager is not None and may_go_on(manager) and not is_cancelled(context.task):
+    run = None if manager is None else manager.connections
+    if run is not None and run.budget and run.may_go_on() and not is_cancelled(context.task):
         return
     await yield_shielded()
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
-
-
-def may_go_on(manager: UringManager) -> bool:
-    """Whether the task need not yield, which spends one call of the budget."""
-    connections = manager.connections
-    return connections.budget > 0 and connections.may_go_on()
