@@ -196,9 +196,8 @@ class Connection(Armed):
         """Those of other tasks, before something that goes past the ring."""
         if self.runner is not getattr(context, "runner", None):  # nor is the ring ours
             return
-        for sender in (self.sender, self.part_sender):
-            if sender is not None and sender.is_busy:
-                lib.tu_flush(self.run.core)
+        if any(sender.is_busy for sender in self._senders):
+            lib.tu_flush(self.run.core)
 
     @property
     def has_sender(self) -> bool:
@@ -234,8 +233,8 @@ class Connection(Armed):
         self._end = None
         self.ahead = 0
         flush = super().close()
-        for sender in (self.sender, self.part_sender):
-            flush |= sender is not None and sender.is_busy and sender.stop()
+        for sender in self._senders:
+            flush |= sender.is_busy and sender.stop()
         self.let_go()
         return flush
 
@@ -243,9 +242,8 @@ class Connection(Armed):
         """Of what refers back to it: a closed connection, and with it the task that has sent on
         it, are not for the garbage collector."""
         self.message = None
-        for sender in (self.sender, self.part_sender):
-            if sender is not None:
-                sender.message = None
+        for sender in self._senders:
+            sender.message = None
         self.sender = self.part_sender = None
 
     def end_run(self) -> None:
@@ -305,6 +303,10 @@ class Connection(Armed):
             self._ahead.append(data)
         self.ahead += len(data)
         self.quiet = False
+
+    @property
+    def _senders(self) -> list[Sender]:
+        return [sender for sender in (self.sender, self.part_sender) if sender is not None]
 
     @property
     def _is_full(self) -> bool:
