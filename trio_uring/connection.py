@@ -36,11 +36,13 @@ from ._native import lib
 from .armed import Armed
 from .internals import context
 from .sender import Sender
-from .sleep import READY, is_cancelled, sleep, yield_shielded
+from .sleep import READY, is_cancelled, sleep_for_data, yield_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
+
+    from trio.lowlevel import Task
 
     from .connections import Connections
 
@@ -67,7 +69,6 @@ class Connection(Armed):
         "_length",
         "_warm",
         "ahead",
-        "data",
         "part_sender",
         "quiet",
         "runner",
@@ -83,8 +84,6 @@ class Connection(Armed):
         """Of a socket's ``send``."""
         self.quiet = False
         """ARMED, nothing read ahead, and nobody waits: a task may set ``task`` and sleep."""
-        self.data: bytes | None = None
-        """For the task that waits, when it is woken; None: the end."""
         self.ahead = 0
         """Bytes that were read ahead."""
         self._ahead: deque[bytes | memoryview] = _NOTHING
@@ -123,11 +122,9 @@ class Connection(Armed):
             self._arm()
         self.quiet = False
         self.task = context.task
-        await sleep(self.message)
-        data = self.data
+        data = await sleep_for_data(self.message)
         if data is None:
             return self.take_end()
-        self.data = None
         return self.shorten(data, length) if len(data) > length else data
 
     def shorten(self, data: bytes, length: int) -> bytes:
@@ -200,11 +197,6 @@ class Connection(Armed):
             lib.tu_flush(self.run.core)
 
     @property
-    def has_sender(self) -> bool:
-        """Whether a task has not seen yet what became of its `trio.SocketStream.send_all`."""
-        return self.sender is not None and self.sender.task is not None
-
-    @property
     def is_sending(self) -> bool:
         """Whether a task is in `trio.SocketStream.send_all`."""
         return self.sender is not None and self.sender.is_busy
@@ -258,20 +250,20 @@ class Connection(Armed):
 
     # Of process_events
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes) -> Task | None:
+        """The task that is to be woken with ``data``; None: nobody waits for them."""
         task = self.task
         if task is not None:
             self.task = self._raise_cancel = None
-            self.data = data
             self._warm = True
             self.quiet = self._multishot
-            self.run.manager.reschedule(task, READY)
         elif not self.closed:
             run = self.run
             self._keep(data)
             run.bytes_read_ahead += len(data)
             if self._is_full or self.fd in run.readers:
                 run.unsettled.append(self)
+        return task
 
     def finish(self, result: int) -> None:
         """The last completion of a receive; its data has been delivered."""

@@ -9,7 +9,10 @@ _core._run.Runner.entry_queue.wakeup,       the wake-up behind `run_sync_soon`
 .lock
 _core._run.Runner.io_manager                to know which runs are ours
 _core._run.Runner.is_guest                  whether ticks wait on a worker thread
-_core._run.Runner.reschedule                `trio.lowlevel.reschedule`, less a call
+_core._run.Runner.reschedule;               `trio.lowlevel.reschedule`, less a call; or
+.runq, .instruments,                        what it does, as long as it does nothing else
+_core._run.Task._next_send_fn, ._next_send,
+._abort_func
 _core._run.GLOBAL_RUN_CONTEXT.runner,       the run and the task that call
 .task
 _core._run.Task._schedule_points            to tell the steps of a task apart
@@ -32,7 +35,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import trio
@@ -101,6 +104,14 @@ _SOCKET_METHODS = (
 )
 
 
+_RESCHEDULE = frozenset(
+    (
+        *("Value", "_NO_SEND", "_runner", "_next_send_fn", "coro", "send", "_next_send", "_abort_func"),
+        *("custom_sleep_data", "runq", "is_guest", "force_guest_tick_asap", "append", "instruments", "call"),
+    )
+)
+
+
 def check_trio() -> None:
     """Raises RuntimeError if Trio is not laid out as the table above says."""
     if not (missing := missing_from_trio(trio_run)):
@@ -109,6 +120,13 @@ def check_trio() -> None:
         f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}. "
         f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring"
     )
+
+
+def knows_reschedule() -> bool:
+    """Whether Trio's `reschedule` uses nothing that `UringManager.process_events`, which does
+    the same in its place, does not know of."""
+    function = trio_run.Runner.reschedule
+    return isinstance(function, FunctionType) and _RESCHEDULE.issuperset(function.__code__.co_names)
 
 
 @functools.cache

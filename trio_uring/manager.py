@@ -53,6 +53,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 
 from ._native import ffi, lib
 from .connections import Connections
+from .internals import knows_reschedule
 from .readiness import RaiseCancel, Readiness
 from .sleep import READY
 from .statistics import UringStatistics
@@ -108,6 +109,8 @@ class UringManager(Readiness):
         self._is_guest: Callable[[], bool] = _not_a_guest
         self.reschedule: Callable[[Task, Any], None] = reschedule
         """The runner's own, which spares a call for each task that is woken."""
+        self._runner: Any = None
+        """If its `reschedule` is the one that `process_events` knows."""
         self._owner: int | None = None
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
@@ -126,7 +129,7 @@ class UringManager(Readiness):
             return self._get_events_elsewhere(timeout)
         return events if events >= 0 else self._get_first_events(timeout, events)
 
-    def process_events(self, events: int | Sequence[object]) -> None:  # noqa: PLR0912  # a call per event less
+    def process_events(self, events: int | Sequence[object]) -> None:  # noqa: PLR0912, PLR0915  # a call per event less
         """Wakes the tasks that ``events`` is about: what `get_events` returned, or, for
         the first ticks of a guest run, Trio's own ``[]``."""
         if not events:
@@ -138,34 +141,47 @@ class UringManager(Readiness):
         count = connections.woken = events & _COUNT
         if count:
             receivers = connections.receivers
-            for kind, fd, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+            append = self._appender()
+            task: Any
+            for kind, key, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+                answer: Any = READY
                 if kind == _OPERATION:
-                    operation = self.operations.pop(fd)
+                    operation = self.operations.pop(key)
                     operation.result = result
                     if operation.task is None:
                         connections.unsettled.append(operation)
-                    else:
-                        reschedule(operation.task, READY)
-                    continue
-                if kind == _RECEIVE:
-                    connection = receivers[fd]
+                        continue
+                    task = operation.task
+                elif kind == _RECEIVE:
+                    connection = receivers[key]
+                    task = None
                     if result > 0:
                         start = ((detail >> 1) - 1) * connections.buffer_size
-                        connection.deliver(connections.memory[start : start + result].tobytes())
+                        answer = connections.memory[start : start + result].tobytes()
+                        task = connection.deliver(answer)
                     if not detail & 1:
-                        del receivers[fd]
+                        del receivers[key]
                         connection.finish(result)
+                    if task is None:
+                        continue
+                elif kind == _ACCEPT:
+                    connections.acceptors.complete(key, result, more=bool(detail))
                     continue
-                if kind == _ACCEPT:
-                    connections.acceptors.complete(fd, result, more=bool(detail))
-                    continue
-                task = (self.readers if kind == _READ else self.writers).pop(fd, None)
-                if task is None:  # cancelled by an instrument, since the tick
-                    continue
-                if result >= 0 or result == -errno.ECANCELED:
-                    reschedule(task, READY)
                 else:
-                    reschedule(task, outcome.Error(OSError(-result, os.strerror(-result))))
+                    task = (self.readers if kind == _READ else self.writers).pop(key, None)
+                    if task is None:  # cancelled by an instrument, since the tick
+                        continue
+                    if result < 0 and result != -errno.ECANCELED:
+                        answer = outcome.Error(OSError(-result, os.strerror(-result)))
+                if append is None:
+                    reschedule(task, answer)
+                    continue
+                # What that does, less a call for each task.
+                task._next_send_fn = task.coro.send
+                task._next_send = answer
+                task._abort_func = None
+                task.custom_sleep_data = None
+                append(task)
         if connections.unsettled:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
@@ -173,6 +189,13 @@ class UringManager(Readiness):
             self._entry_task = None
         if events & _SIGNALS:
             self._drain_signals()
+
+    def _appender(self) -> Callable[[Task], None] | None:
+        """Of the runner's queue; None if somebody is to hear of each task that is woken."""
+        runner = self._runner
+        if runner is None or "task_scheduled" in runner.instruments:
+            return None
+        return runner.runq.append  # type: ignore[no-any-return]
 
     def reap(self) -> None:
         """Processes what has completed by now, in the middle of a tick."""
@@ -249,6 +272,7 @@ class UringManager(Readiness):
         """Before the first tick: whose manager this is."""
         self._is_guest = lambda: bool(runner.is_guest)
         self.reschedule = runner.reschedule
+        self._runner = runner if knows_reschedule() else None
 
     def statistics(self) -> UringStatistics:
         statistics = ffi.new("tu_statistics *")
@@ -279,6 +303,7 @@ class UringManager(Readiness):
         del self._abort_read, self._abort_write
         self._is_guest = _not_a_guest
         self.reschedule = _nobody
+        self._runner = None
         if self._owner == get_ident():
             self._entry_task = None
             self.connections.end()

@@ -36,6 +36,16 @@ def sleep(message: object) -> Generator[object, Any, None]:
 
 
 @types.coroutine
+def sleep_for_data(message: object) -> Generator[object, Any, bytes | None]:
+    """As `sleep`; the answer may be the data themselves. None: READY."""
+    answer = yield message
+    if type(answer) is bytes:
+        return answer
+    answer.unwrap()
+    return None
+
+
+@types.coroutine
 def yield_shielded() -> Generator[object, Any, None]:
     """What `trio.lowlevel.cancel_shielded_checkpoint` does, which has a frame more."""
     yield CancelShieldedCheckpoint

@@ -32,7 +32,7 @@ from trio.lowlevel import (
 from ._native import ffi
 from .internals import SocketType, context
 from .sender import FEW_WOKEN
-from .sleep import is_cancelled, sleep, yield_shielded
+from .sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
 from .sockets import connection_of, connections_of_run
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 @enable_ki_protection
 async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
     trio_socket: Any = self.socket
+    task = context.task
     # A user's own class may find the connection by __getattr__, and is to be asked.
     connection: Connection | None = (
         trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
     )
     if (
         connection is None
-        or connection.runner is not context.runner
+        or connection.runner is not task._runner
         or (max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1))
     ):
         return await _receive(self, max_bytes)
-    task = context.task
     if not connection.quiet:
         if not connection.ahead or is_cancelled(task):
             return await _receive(self, max_bytes)
@@ -78,13 +78,11 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
     connection.quiet = False
     connection.task = task
     try:
-        await sleep(connection.message)
-        data = connection.data
+        data = await sleep_for_data(connection.message)
         if data is None:
             return connection.take_end()
     except OSError as error:
         raise _broken(error) from error
-    connection.data = None
     if max_bytes is not None and len(data) > max_bytes:
         return connection.shorten(data, max_bytes)
     return data
@@ -106,8 +104,16 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     trio_socket: Any = self.socket
-    connection = connection_of(trio_socket)
-    if connection is None or trio_socket._did_shutdown_SHUT_WR or connection.has_sender:
+    connection: Connection | None = (
+        trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
+    )
+    if connection is None or connection.closed or connection.runner is not context.runner:
+        connection = connection_of(trio_socket)
+    if connection is None or trio_socket._did_shutdown_SHUT_WR:
+        await ORIGINAL["send_all"](self, data)
+        return
+    sender = connection.sender or connection.new_sender()
+    if sender.task is not None:
         await ORIGINAL["send_all"](self, data)
         return
     detector = self._send_conflict_detector
@@ -126,10 +132,10 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             return
         if run.budget and run.woken <= FEW_WOKEN and await _send_at_once(trio_socket._sock, connection, data):
             return
-        sender = connection.sender or connection.new_sender()
-        sender.submit(connection.fd, data, len(data), data, whole=True)
+        length = len(data)
+        sender.submit(connection.fd, data, length, data, True)
         await sleep(sender.message)
-        if sender.result == len(data):
+        if sender.result == length:
             sender.held = sender.task = sender.raise_cancel = None
         else:
             await _send_rest(trio_socket._sock, connection, data, sender.result)
@@ -197,7 +203,7 @@ async def _send_rest(
             return
         if result == -errno.EAGAIN:
             await wait_writable(sock)
-        sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
+        sender.submit(connection.fd, address + sent, length - sent, data, True)
         await sleep(sender.message)
         result = sender.result
         if sent + result == length:
