@@ -30,7 +30,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.lowlevel import Abort, checkpoint_if_cancelled, enable_ki_protection, reschedule
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, reschedule
 
 from ._native import lib
 from .armed import Armed
@@ -39,11 +39,6 @@ from .sender import Sender
 from .sleep import READY, is_cancelled, sleep_for_data, yield_shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
-    from trio.lowlevel import Task
-
     from .connections import Connections
 
 _receive = lib.tu_receive
@@ -83,7 +78,7 @@ class Connection(Armed):
         self.part_sender: Sender | None = None
         """Of a socket's ``send``."""
         self.quiet = False
-        """ARMED, nothing read ahead, and nobody waits: a task may set ``task`` and sleep."""
+        """ARMED, and nothing was read ahead: unless another waits, a task may set ``task`` and sleep."""
         self.ahead = 0
         """Bytes that were read ahead."""
         self._ahead: deque[bytes | memoryview] = _NOTHING
@@ -120,7 +115,6 @@ class Connection(Armed):
         self._length = length
         if not self._slot:
             self._arm()
-        self.quiet = False
         self.task = context.task
         data = await sleep_for_data(self.message)
         if data is None:
@@ -139,7 +133,7 @@ class Connection(Armed):
         left = length - len(first)
         if left >= 0 and not ahead:
             self.ahead = 0
-            self.quiet = self._multishot and self._slot != 0 and self._end is None and self.task is None
+            self.quiet = self._multishot and self._slot != 0 and self._end is None
             return bytes(first)
         parts = [first]
         while ahead and left >= len(ahead[0]):
@@ -151,7 +145,7 @@ class Connection(Armed):
             self._keep(memoryview(data)[length:], first=True)
             return bytes(data[:length])
         if not ahead:
-            self.quiet = self._multishot and self._slot != 0 and self._end is None and self.task is None
+            self.quiet = self._multishot and self._slot != 0 and self._end is None
         return bytes(data)
 
     def take_end(self) -> bytes:
@@ -250,28 +244,25 @@ class Connection(Armed):
 
     # Of process_events
 
-    def deliver(self, data: bytes) -> Task | None:
-        """The task that is to be woken with ``data``; None: nobody waits for them."""
-        task = self.task
-        if task is not None:
-            self.task = self._raise_cancel = None
-            self._warm = True
-            self.quiet = self._multishot
-        elif not self.closed:
-            run = self.run
-            self._keep(data)
-            run.bytes_read_ahead += len(data)
-            if self._is_full or self.fd in run.readers:
-                run.unsettled.append(self)
-        return task
+    def keep(self, data: bytes) -> None:
+        """Nobody waits for ``data``."""
+        if self.closed:
+            return
+        run = self.run
+        self._keep(data)
+        run.bytes_read_ahead += len(data)
+        if self._is_full or self.fd in run.readers:
+            run.unsettled.append(self)
 
     def finish(self, result: int) -> None:
-        """The last completion of a receive; its data has been delivered."""
+        """The last completion of a receive; its data are the task's, or kept."""
         self._slot = 0
         self.quiet = False
         self.run.multishot_terminations += self._multishot
         self.run.buffer_shortages += result == -errno.ENOBUFS
         if result > 0:
+            self._warm = True
+            self._raise_cancel = None
             return
         if result in _TRANSIENT:
             if self._raise_cancel is not None:
@@ -310,14 +301,10 @@ class Connection(Armed):
         if slot < 0:
             self.run.manager.refuse(self.fd, slot)
         self._slot = slot
+        self.quiet = self._multishot
         self.run.receivers[slot] = self
 
     def _forget(self) -> None:
         del self.run.receivers[self._slot]
         self._slot = 0
         self.quiet = False
-
-    def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        aborted = super()._abort(raise_cancel)
-        self.quiet = aborted is Abort.SUCCEEDED and self._slot != 0
-        return aborted

@@ -158,7 +158,11 @@ class UringManager(Readiness):
                     if result > 0:
                         start = ((detail >> 1) - 1) * connections.buffer_size
                         answer = connections.memory[start : start + result].tobytes()
-                        task = connection.deliver(answer)
+                        task = connection.task
+                        if task is None:
+                            connection.keep(answer)
+                        else:
+                            connection.task = None
                     if not detail & 1:
                         del receivers[key]
                         connection.finish(result)

@@ -68,14 +68,13 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
         or (max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1))
     ):
         return await _receive(self, max_bytes)
-    if not connection.quiet:
+    if not connection.quiet or connection.task is not None:
         if not connection.ahead or is_cancelled(task):
             return await _receive(self, max_bytes)
         taken = connection.take(_RECEIVE_SIZE if max_bytes is None else max_bytes)
         if not (connection.run.budget and connection.run.may_go_on()):
             await yield_shielded()
         return taken
-    connection.quiet = False
     connection.task = task
     try:
         data = await sleep_for_data(connection.message)
