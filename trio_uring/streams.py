@@ -29,7 +29,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from ._native import ffi
+from ._native import ffi, lib
 from .internals import SocketType, context
 from .sender import FEW_WOKEN
 from .sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
+_send = lib.tu_send
 ORIGINAL: Final[dict[str, Any]] = {
     "receive_some": trio.SocketStream.receive_some,
     "send_all": trio.SocketStream.send_all,
@@ -103,10 +104,11 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     trio_socket: Any = self.socket
+    task = context.task
     connection: Connection | None = (
         trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
     )
-    if connection is None or connection.closed or connection.runner is not context.runner:
+    if connection is None or connection.closed or connection.runner is not task._runner:
         connection = connection_of(trio_socket)
     if connection is None or trio_socket._did_shutdown_SHUT_WR:
         await ORIGINAL["send_all"](self, data)
@@ -132,7 +134,13 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
         if run.budget and run.woken <= FEW_WOKEN and await _send_at_once(trio_socket._sock, connection, data):
             return
         length = len(data)
-        sender.submit(connection.fd, data, length, data, True)
+        # `Sender.submit`, less the call.
+        slot = sender.slot = _send(run.core, connection.fd, data, length, True)
+        if slot < 0:
+            run.manager.refuse(connection.fd, slot)
+        sender.held = data
+        sender.task = task
+        run.operations[slot] = sender
         await sleep(sender.message)
         if sender.result == length:
             sender.held = sender.task = sender.raise_cancel = None
