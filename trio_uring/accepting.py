@@ -63,7 +63,7 @@ class Acceptors:
         if acceptor is None:
             if fd < 0 or sock.family not in _FAMILIES:
                 return None
-            exact = not self.ahead or "_uring_exact" in trio_socket.__dict__
+            exact = not self.ahead or hasattr(trio_socket, "_uring_exact")
             acceptor = self.by_fd[fd] = Acceptor(self, sock, exact=exact)
         trio_socket._uring_acceptor = acceptor
         return acceptor

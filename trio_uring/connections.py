@@ -77,14 +77,14 @@ class Connections:
             self.drop(connection)
             connection = None
         if connection is None:
-            if "_uring_excluded" in trio_socket.__dict__ or self.excludes(trio_socket):
+            if hasattr(trio_socket, "_uring_excluded") or self.excludes(trio_socket):
                 return None
             if not self.memory:
                 self._provide()
             runner = internals.context.runner
-            exact = family_of(sock) == socket.AF_UNIX or "_uring_exact" in trio_socket.__dict__
+            exact = family_of(sock) == socket.AF_UNIX or hasattr(trio_socket, "_uring_exact")
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
-            earlier: Connection | None = trio_socket.__dict__.get("_uring")
+            earlier: Connection | None = getattr(trio_socket, "_uring", None)
             if earlier is not None and earlier.sock() is sock:
                 connection.inherit(earlier)
         trio_socket._uring = connection

@@ -140,13 +140,14 @@ class UringManager(Readiness):
         reschedule, connections = self.reschedule, self.connections
         count = connections.woken = events & _COUNT
         if count:
-            receivers = connections.receivers
+            operations, receivers = self.operations, connections.receivers
+            memory, size = connections.memory, connections.buffer_size
             append = self._appender()
             task: Any
             for kind, key, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
                 answer: Any = READY
                 if kind == _OPERATION:
-                    operation = self.operations.pop(key)
+                    operation = operations.pop(key)
                     operation.result = result
                     if operation.task is None:
                         connections.unsettled.append(operation)
@@ -156,8 +157,8 @@ class UringManager(Readiness):
                     connection = receivers[key]
                     task = None
                     if result > 0:
-                        start = ((detail >> 1) - 1) * connections.buffer_size
-                        answer = connections.memory[start : start + result].tobytes()
+                        start = ((detail >> 1) - 1) * size
+                        answer = memory[start : start + result].tobytes()
                         task = connection.task
                         if task is None:
                             connection.keep(answer)

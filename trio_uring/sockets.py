@@ -45,7 +45,7 @@ def connection_of(trio_socket: Any) -> Connection | None:
     """The socket's connection in the run that calls. None: use Trio's own method."""
     if type(trio_socket) is not SocketType:  # a user's own may find ours by __getattr__
         return None
-    connection: Connection | None = trio_socket.__dict__.get("_uring")
+    connection: Connection | None = getattr(trio_socket, "_uring", None)
     if connection is not None and connection.runner is context.runner and not connection.closed:
         return connection
     connections = connections_of_run()
@@ -209,7 +209,7 @@ def _give_away(trio_socket: Any, what: str) -> None:
                 f"owner would miss; accept them first, or call fileno() before you accept"
             )
     # An earlier run's is closed, and may still have something.
-    connection = connection_of_known(trio_socket) or trio_socket.__dict__.get("_uring")
+    connection = connection_of_known(trio_socket) or getattr(trio_socket, "_uring", None)
     if connection is None:
         return
     if not connection.closed:
@@ -241,9 +241,9 @@ def _drop(trio_socket: Any) -> None:
 
 def connection_of_known(trio_socket: Any) -> Connection | None:
     """The socket's connection, if it has one already, whichever run it belongs to."""
-    connection: Connection | None = trio_socket.__dict__.get("_uring")
+    connection: Connection | None = getattr(trio_socket, "_uring", None)
     if connection is None:  # another Trio socket on the same descriptor may have one
-        if "_uring_excluded" in trio_socket.__dict__:
+        if hasattr(trio_socket, "_uring_excluded"):
             return None
         connections = connections_of_run()
         if connections is None or connections.excludes(trio_socket) or not connections.by_fd:
@@ -256,7 +256,7 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
 
 def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
     """What accepts for the socket, if something does, in whichever run."""
-    acceptor: Acceptor | None = trio_socket.__dict__.get("_uring_acceptor")
+    acceptor: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
     if acceptor is None:  # another Trio socket on the same descriptor may have one
         connections = connections_of_run()
         if connections is None or not connections.acceptors.by_fd:

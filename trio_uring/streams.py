@@ -61,7 +61,7 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
     task = context.task
     # A user's own class may find the connection by __getattr__, and is to be asked.
     connection: Connection | None = (
-        trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
+        getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
     )
     if (
         connection is None
@@ -106,7 +106,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
     trio_socket: Any = self.socket
     task = context.task
     connection: Connection | None = (
-        trio_socket.__dict__.get("_uring") if type(trio_socket) is SocketType else None
+        getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
     )
     if connection is None or connection.closed or connection.runner is not task._runner:
         connection = connection_of(trio_socket)
