@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 ORIGINALS = (trio_run.TheIOManager, trio_run.setup_runner)
+STREAM = dict(vars(trio.SocketStream))
 
 both = pytest.mark.parametrize("run", [trio.run, trio_uring.run], ids=["epoll", "io_uring"])
 
@@ -39,6 +40,7 @@ def _trio_is_as_it_was() -> Iterator[None]:
     before = open_descriptors()
     yield
     assert (trio_run.TheIOManager, trio_run.setup_runner) == ORIGINALS
+    assert dict(vars(trio.SocketStream)) == STREAM
     gc.collect()
     assert open_descriptors() == before
 

@@ -250,8 +250,10 @@ _METHODS: dict[Any, dict[str, Any]] = {
     **streams.REPLACEMENTS,
 }
 _ORIGINAL_METHODS = {
-    owner: {name: getattr(owner, name, None) for name in functions} for owner, functions in _METHODS.items()
+    owner: {name: getattr(owner, "__dict__", {}).get(name) for name in functions}
+    for owner, functions in _METHODS.items()
 }
+"""None: inherited."""
 
 
 class _Replacement:
@@ -307,7 +309,10 @@ class _Replacement:
                 names.update(TheIOManager=self.original_manager, setup_runner=self.original_setup)
                 for owner, functions in _ORIGINAL_METHODS.items():
                     for name, function in functions.items():
-                        setattr(owner, name, function)
+                        if function is None:
+                            delattr(owner, name)
+                        else:
+                            setattr(owner, name, function)
 
     def before_fork(self) -> None:
         self._lock.acquire()
