@@ -53,8 +53,8 @@ class Connections:
         self.unsettled: list[Armed | Flight] = []
         """To be looked at when all events of a tick are processed."""
         self.buffer_size = options.buffer_size
-        self.memory = memoryview(b"")
-        """All buffers; empty before the first connection."""
+        self.memory: Any = b""
+        """All buffers; empty before the first connection. A part of cffi's buffer is bytes."""
         self.read_ahead = options.read_ahead
         self.budget = options.checkpoint_budget
         self.bytes_read_ahead = 0
@@ -153,7 +153,7 @@ class Connections:
         if result == -errno.ENOMEM:
             raise OSError(errno.ENOMEM, f"No memory for the {size} bytes of RingOptions.buffers")
         self.manager.checked(result)
-        self.memory = memoryview(ffi.buffer(lib.tu_buffer_memory(self.core), size))
+        self.memory = ffi.buffer(lib.tu_buffer_memory(self.core), size)
 
     def end(self) -> None:
         """The run's last tick is over: what was received meanwhile is kept for another run."""
@@ -166,7 +166,7 @@ class Connections:
 
     def close(self) -> None:
         """The run ends, and with it the memory of the buffers."""
-        self.memory = memoryview(b"")
+        self.memory = b""
         for connection in self.by_fd.values():
             connection.closed = True
             connection.let_go()

@@ -158,7 +158,7 @@ class UringManager(Readiness):
                     task = None
                     if result > 0:
                         start = ((detail >> 1) - 1) * size
-                        answer = memory[start : start + result].tobytes()
+                        answer = memory[start : start + result]
                         task = connection.task
                         if task is None:
                             connection.keep(answer)
