@@ -102,14 +102,23 @@ _SOCKET_METHODS = (
     "sendto",
     "shutdown",
 )
-
-
-_RESCHEDULE = frozenset(
-    (
-        *("Value", "_NO_SEND", "_runner", "_next_send_fn", "coro", "send", "_next_send", "_abort_func"),
-        *("custom_sleep_data", "runq", "is_guest", "force_guest_tick_asap", "append", "instruments", "call"),
-    )
-)
+_RESCHEDULE_USES = {
+    "Value",
+    "_NO_SEND",
+    "_abort_func",
+    "_next_send",
+    "_next_send_fn",
+    "_runner",
+    "append",
+    "call",
+    "coro",
+    "custom_sleep_data",
+    "force_guest_tick_asap",
+    "instruments",
+    "is_guest",
+    "runq",
+    "send",
+}
 
 
 def check_trio() -> None:
@@ -123,10 +132,10 @@ def check_trio() -> None:
 
 
 def knows_reschedule() -> bool:
-    """Whether Trio's `reschedule` uses nothing that `UringManager.process_events`, which does
-    the same in its place, does not know of."""
+    """Whether Trio's `reschedule` uses no name but those of the one that
+    `UringManager.process_events` stands in for."""
     function = trio_run.Runner.reschedule
-    return isinstance(function, FunctionType) and _RESCHEDULE.issuperset(function.__code__.co_names)
+    return isinstance(function, FunctionType) and _RESCHEDULE_USES.issuperset(function.__code__.co_names)
 
 
 @functools.cache

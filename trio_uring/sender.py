@@ -50,24 +50,16 @@ class Sender(Operation):
         """Its send is queued, or with the kernel."""
         return self.manager.operations.get(self.slot) is self
 
-    def submit(
-        self,
-        fd: int,
-        address: Pointer | bytes,
-        length: int,
-        held: object,
-        whole: bool,  # a name costs more than the rest of the call
-    ) -> None:
+    def submit(self, fd: int, address: Pointer | bytes, length: int, held: object, *, whole: bool) -> None:
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        manager = self.manager
-        slot = self.slot = _send(manager.core, fd, address, length, whole)
+        slot = self.slot = _send(self.manager.core, fd, address, length, whole)
         if slot < 0:
-            manager.refuse(fd, slot)
+            self.manager.refuse(fd, slot)
         self.held = held
         self.task = context.task
-        manager.operations[slot] = self
+        self.manager.operations[slot] = self
 
     def progress(self, connection: Connection, result: int) -> int:
         """The bytes that a send has moved, 0 if it is to be tried again.

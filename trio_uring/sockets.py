@@ -103,7 +103,7 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
 
 
 async def _send_with_others(self: Any, connection: Connection, sender: Sender, data: bytes) -> int:
-    sender.submit(connection.fd, data, len(data), data, False)
+    sender.submit(connection.fd, data, len(data), data, whole=False)
     await sleep(sender.message)
     result = sender.result
     if result >= 0:

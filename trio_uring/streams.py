@@ -87,7 +87,8 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
 
 @enable_ki_protection
 async def next_data(self: trio.SocketStream) -> bytes:
-    """`receive_some` until the end, where it has to wait less a coroutine."""
+    """`receive_some` until the end. Where it has to wait, which is the rule, it is that without
+    its coroutine."""
     trio_socket: Any = self.socket
     task = context.task
     connection: Connection | None = (
@@ -239,7 +240,7 @@ async def _send_rest(
             return
         if result == -errno.EAGAIN:
             await wait_writable(sock)
-        sender.submit(connection.fd, address + sent, length - sent, data, True)
+        sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
         await sleep(sender.message)
         result = sender.result
         if sent + result == length:
