@@ -61,9 +61,9 @@ class Connection(Armed):
     __slots__ = (
         "_ahead",
         "_end",
-        "_length",
         "_warm",
         "ahead",
+        "length",
         "part_sender",
         "quiet",
         "runner",
@@ -84,8 +84,8 @@ class Connection(Armed):
         self._ahead: deque[bytes | memoryview] = _NOTHING
         self._end: int | None = None
         """0 or -errno, to be told after what was read ahead."""
-        self._length = 0
-        """What the task wants at most, in bytes."""
+        self.length = 0
+        """What the task that waits wants at most, in bytes."""
         self._warm = False
         """Something was received: the next receive is multishot, unless ``_exact``."""
 
@@ -112,19 +112,14 @@ class Connection(Armed):
                     await yield_shielded()
         if self.task is not None or self.fd in self.run.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        self._length = length
+        self.length = length
         if not self._slot:
             self._arm()
         self.task = context.task
         data = await sleep_for_data(self.message)
         if data is None:
             return self.take_end()
-        return self.shorten(data, length) if len(data) > length else data
-
-    def shorten(self, data: bytes, length: int) -> bytes:
-        """The first ``length`` bytes; the others are read ahead."""
-        self._keep(memoryview(data)[length:], first=True)
-        return data[:length]
+        return data
 
     def take(self, length: int) -> bytes:
         """Up to ``length`` bytes of what was read ahead."""
@@ -244,7 +239,12 @@ class Connection(Armed):
 
     # Of process_events
 
-    def keep(self, data: bytes) -> None:
+    def shorten(self, data: bytes) -> bytes:
+        """What the task that waits wants of it; the rest is read ahead."""
+        self.keep(memoryview(data)[self.length :])
+        return data[: self.length]
+
+    def keep(self, data: bytes | memoryview) -> None:
         """Nobody waits for ``data``."""
         if self.closed:
             return
@@ -297,7 +297,7 @@ class Connection(Armed):
 
     def _arm(self) -> None:
         self._multishot = self._warm and not self._exact
-        slot = _receive(self.run.core, self.fd, 0 if self._multishot else self._length)
+        slot = _receive(self.run.core, self.fd, 0 if self._multishot else self.length)
         if slot < 0:
             self.run.manager.refuse(self.fd, slot)
         self._slot = slot

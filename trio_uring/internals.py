@@ -120,6 +120,8 @@ _RESCHEDULE_USES = {
     "send",
 }
 
+_ASSERTED = ("_runner",)  # not by `python -O`
+
 
 def check_trio() -> None:
     """Raises RuntimeError if Trio is not laid out as the table above says."""
@@ -132,10 +134,12 @@ def check_trio() -> None:
 
 
 def knows_reschedule() -> bool:
-    """Whether Trio's `reschedule` uses no name but those of the one that
+    """Whether Trio's `reschedule` uses the very names of the one that
     `UringManager.process_events` stands in for."""
     function = trio_run.Runner.reschedule
-    return isinstance(function, FunctionType) and _RESCHEDULE_USES.issuperset(function.__code__.co_names)
+    if not isinstance(function, FunctionType) or function.__code__.co_freevars:
+        return False
+    return {*function.__code__.co_names, *_ASSERTED} == _RESCHEDULE_USES
 
 
 @functools.cache

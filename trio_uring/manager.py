@@ -164,6 +164,8 @@ class UringManager(Readiness):
                             connection.keep(answer)
                         else:
                             connection.task = None
+                            if result > connection.length:
+                                answer = connection.shorten(answer)
                     if not detail & 1:
                         del receivers[key]
                         connection.finish(result)

@@ -250,10 +250,8 @@ _METHODS: dict[Any, dict[str, Any]] = {
     **streams.REPLACEMENTS,
 }
 _ORIGINAL_METHODS = {
-    owner: {name: getattr(owner, "__dict__", {}).get(name) for name in functions}
-    for owner, functions in _METHODS.items()
+    owner: {name: getattr(owner, name, None) for name in functions} for owner, functions in _METHODS.items()
 }
-"""None: inherited."""
 
 
 class _Replacement:
@@ -294,10 +292,10 @@ class _Replacement:
             # An interrupt may have come between the names and the holder.
             if not self._holders and names["TheIOManager"] is not IOManager:
                 self.original_manager, self.original_setup = names["TheIOManager"], names["setup_runner"]
-                names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
                 for owner, functions in _METHODS.items():
                     for name, function in functions.items():
                         setattr(owner, name, function)
+                names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
             self._holders.append(holder)
         return holder
 
@@ -309,10 +307,7 @@ class _Replacement:
                 names.update(TheIOManager=self.original_manager, setup_runner=self.original_setup)
                 for owner, functions in _ORIGINAL_METHODS.items():
                     for name, function in functions.items():
-                        if function is None:
-                            delattr(owner, name)
-                        else:
-                            setattr(owner, name, function)
+                        setattr(owner, name, function)
 
     def before_fork(self) -> None:
         self._lock.acquire()

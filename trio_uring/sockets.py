@@ -46,7 +46,8 @@ def connection_of(trio_socket: Any) -> Connection | None:
     if type(trio_socket) is not SocketType:  # a user's own may find ours by __getattr__
         return None
     connection: Connection | None = getattr(trio_socket, "_uring", None)
-    if connection is not None and connection.runner is context.runner and not connection.closed:
+    runner = getattr(context, "runner", None)
+    if connection is not None and connection.runner is runner and not connection.closed:
         return connection
     connections = connections_of_run()
     return None if connections is None else connections.connection_of(trio_socket)

@@ -3,7 +3,7 @@ io_uring.
 
 In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they are Trio's.
 
-- `receive_some`, and iterating, take what was read ahead, or sleep until the kernel has received.
+- `receive_some` takes what was read ahead, or sleeps until the kernel has received.
 - `send_all` is one submission from the caller's memory, which the kernel sends whole,
   however often it has to wait for room. It rides along with the tick's one system call.
   With a `RingOptions.checkpoint_budget` the socket is tried at once while few tasks run.
@@ -58,13 +58,14 @@ _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 @enable_ki_protection
 async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
     trio_socket: Any = self.socket
-    task = context.task
+    task = getattr(context, "task", None)
     # A user's own class may find the connection by __getattr__, and is to be asked.
     connection: Connection | None = (
         getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
     )
     if (
         connection is None
+        or task is None
         or connection.runner is not task._runner
         or (max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1))
     ):
@@ -77,38 +78,9 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
             await yield_shielded()
         return taken
     connection.task = task
+    connection.length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     data = await sleep_for_data(connection.message)
-    if data is None:
-        return _take_end(connection)
-    if max_bytes is not None and len(data) > max_bytes:
-        return connection.shorten(data, max_bytes)
-    return data
-
-
-@enable_ki_protection
-async def next_data(self: trio.SocketStream) -> bytes:
-    """`receive_some` until the end. Where it has to wait, which is the rule, it is that without
-    its coroutine."""
-    trio_socket: Any = self.socket
-    task = context.task
-    connection: Connection | None = (
-        getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
-    )
-    if (
-        connection is None
-        or connection.runner is not task._runner
-        or not connection.quiet
-        or connection.task is not None
-    ):
-        data: bytes | None = await self.receive_some()
-    else:
-        connection.task = task
-        data = await sleep_for_data(connection.message)
-        if data is None:
-            data = _take_end(connection)
-    if not data:
-        raise StopAsyncIteration
-    return data
+    return _take_end(connection) if data is None else data
 
 
 def _take_end(connection: Connection) -> bytes:
@@ -134,11 +106,11 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     trio_socket: Any = self.socket
-    task = context.task
+    task = getattr(context, "task", None)
     connection: Connection | None = (
         getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
     )
-    if connection is None or connection.closed or connection.runner is not task._runner:
+    if connection is None or connection.closed or task is None or connection.runner is not task._runner:
         connection = connection_of(trio_socket)
     if connection is None or trio_socket._did_shutdown_SHUT_WR:
         await ORIGINAL["send_all"](self, data)
@@ -295,7 +267,6 @@ REPLACEMENTS: Final[dict[Any, dict[str, Callable[..., Any]]]] = {
     trio: {"aclose_forcefully": aclose_forcefully},
     trio.SocketStream: {
         "receive_some": receive_some,
-        "__anext__": next_data,
         "send_all": send_all,
         "wait_send_all_might_not_block": wait_send_all_might_not_block,
         "aclose": aclose,

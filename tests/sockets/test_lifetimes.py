@@ -658,3 +658,18 @@ def test_a_receive_that_was_called_before_the_close_and_runs_after_it_takes_noth
         await peer.aclose()
 
     backend.run(main)
+
+
+@pytest.mark.parametrize("armed", [False, True], ids=["new", "armed"])
+def test_a_stream_that_is_called_outside_of_a_run_raises_trios_error(armed: bool) -> None:
+    async def main() -> trio.SocketStream:
+        _, stream = await (armed_pair() if armed else tcp_pair())
+        return stream
+
+    with trio_uring.installed():
+        stream = trio.run(main)
+        for call in (stream.receive_some, stream.__anext__, lambda: stream.send_all(b"x")):
+            coroutine: Any = call()
+            with pytest.raises(RuntimeError, match="must be called from async context"):
+                coroutine.send(None)
+    stream.socket._sock.close()  # type: ignore[attr-defined]
