@@ -31,6 +31,7 @@ from trio.lowlevel import (
 
 from ._native import ffi, lib
 from .internals import SocketType, context
+from .operation import MOST
 from .sender import FEW_WOKEN
 from .sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
 from .sockets import connection_of, connections_of_run
@@ -67,7 +68,7 @@ async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) ->
         connection is None
         or task is None
         or connection.runner is not task._runner
-        or (max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1))
+        or (max_bytes is not None and not (type(max_bytes) is int and 0 < max_bytes <= MOST))
     ):
         return await _receive(self, max_bytes)
     if not connection.quiet or connection.task is not None:
@@ -93,7 +94,7 @@ def _take_end(connection: Connection) -> bytes:
 async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
     """Where no multishot is armed, or more than one thing may have to be told."""
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
-    connection = connection_of(stream.socket) if type(length) is int and length > 0 else None
+    connection = connection_of(stream.socket) if type(length) is int and 0 < length <= MOST else None
     if connection is None:
         data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
         return data

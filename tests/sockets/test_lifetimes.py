@@ -673,3 +673,26 @@ def test_a_stream_that_is_called_outside_of_a_run_raises_trios_error(armed: bool
             with pytest.raises(RuntimeError, match="must be called from async context"):
                 coroutine.send(None)
     stream.socket._sock.close()  # type: ignore[attr-defined]
+
+
+@every_backend
+@pytest.mark.parametrize("armed", [False, True], ids=["first", "armed"])
+@pytest.mark.parametrize("size", [1 << 31, 1 << 32])
+def test_more_may_be_asked_for_than_one_receive_brings(backend: Backend, size: int, armed: bool) -> None:
+    async def main() -> None:
+        peer, stream = await (armed_pair() if armed else tcp_pair())
+        async with peer, stream:
+            for wait_for_others in (False, True):
+                async with trio.open_nursery() as nursery:
+
+                    async def receive() -> None:
+                        assert await stream.receive_some(size) == b"x"
+
+                    nursery.start_soon(receive)
+                    await wait_all_tasks_blocked()
+                    if wait_for_others:  # the receive goes on as one that is no multishot
+                        stream.socket.fileno()
+                        await wait_all_tasks_blocked()
+                    peer_socket(peer).send(b"x")
+
+    backend.run(main)
