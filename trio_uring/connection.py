@@ -239,10 +239,17 @@ class Connection(Armed):
 
     # Of process_events
 
-    def shorten(self, data: bytes) -> bytes:
-        """What the task that waits wants of it; the rest is read ahead."""
-        self.keep(memoryview(data)[self.length :])
-        return data[: self.length]
+    def deliver(self, data: bytes) -> None:
+        """To the task that waits, as much as it wants; the rest is read ahead."""
+        task = self.task
+        if task is None:
+            self.keep(data)
+            return
+        self.task = None
+        if len(data) > self.length:
+            self.keep(memoryview(data)[self.length :])
+            data = data[: self.length]
+        self.run.manager.reschedule(task, data)
 
     def keep(self, data: bytes | memoryview) -> None:
         """Nobody waits for ``data``."""

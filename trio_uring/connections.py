@@ -113,6 +113,12 @@ class Connections:
                 self.unsettled.append(known)
                 self.manager.force_wakeup()
 
+    def received(self, length: int, detail: int) -> bytes:
+        """A copy of what is in the buffer that the ``detail`` of an event names."""
+        start = ((detail >> 1) - 1) * self.buffer_size
+        data: bytes = self.memory[start : start + length]
+        return data
+
     def notify_closing(self, fd: int) -> None:
         """Afterwards the ring holds no reference to the file."""
         connection = self.by_fd.get(fd)

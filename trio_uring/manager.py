@@ -52,8 +52,11 @@ import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
+from ._waking import learn, wake
+from .connection import Connection
 from .connections import Connections
 from .internals import knows_reschedule
+from .operation import Operation
 from .readiness import RaiseCancel, Readiness
 from .sleep import READY
 from .statistics import UringStatistics
@@ -61,7 +64,6 @@ from .statistics import UringStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .operation import Operation
     from .ring import Ring
     from .write_behind import Flight
 
@@ -90,6 +92,7 @@ _events_capacity = lib.tu_events_capacity
 _signal_woken = lib.tu_signal_woken
 _signal_forced = lib.tu_signal_forced
 _close_interrupt = lib.tu_close_interrupt
+_LEARNT: Final = learn(Task, Operation, Connection)
 
 
 class UringManager(Readiness):
@@ -104,6 +107,8 @@ class UringManager(Readiness):
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
+        self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
+        """What waits for an event: by its kind, and then by its key."""
         self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
         self._is_guest: Callable[[], bool] = _not_a_guest
@@ -129,7 +134,7 @@ class UringManager(Readiness):
             return self._get_events_elsewhere(timeout)
         return events if events >= 0 else self._get_first_events(timeout, events)
 
-    def process_events(self, events: int | Sequence[object]) -> None:  # noqa: PLR0912, PLR0915  # a call per event less
+    def process_events(self, events: int | Sequence[object]) -> None:
         """Wakes the tasks that ``events`` is about: what `get_events` returned, or, for
         the first ticks of a guest run, Trio's own ``[]``."""
         if not events:
@@ -137,65 +142,61 @@ class UringManager(Readiness):
         assert isinstance(events, int)
         if events & _REAP:
             events = self.checked(_reap(self.core)) | events & _SIGNALS
-        reschedule, connections = self.reschedule, self.connections
+        connections = self.connections
         count = connections.woken = events & _COUNT
         if count:
-            operations, receivers = self.operations, connections.receivers
-            memory, size = connections.memory, connections.buffer_size
             append = self._appender()
-            task: Any
-            for kind, key, result, detail in _iter_unpack(self._events[: count * _EVENT_SIZE]):
-                answer: Any = READY
-                if kind == _OPERATION:
-                    operation = operations.pop(key)
-                    operation.result = result
-                    if operation.task is None:
-                        connections.unsettled.append(operation)
-                        continue
-                    task = operation.task
-                elif kind == _RECEIVE:
-                    connection = receivers[key]
-                    task = None
-                    if result > 0:
-                        start = ((detail >> 1) - 1) * size
-                        answer = memory[start : start + result]
-                        task = connection.task
-                        if task is None:
-                            connection.keep(answer)
-                        else:
-                            connection.task = None
-                            if result > connection.length:
-                                answer = connection.shorten(answer)
-                    if not detail & 1:
-                        del receivers[key]
-                        connection.finish(result)
-                    if task is None:
-                        continue
-                elif kind == _ACCEPT:
-                    connections.acceptors.complete(key, result, more=bool(detail))
-                    continue
-                else:
-                    task = (self.readers if kind == _READ else self.writers).pop(key, None)
-                    if task is None:  # cancelled by an instrument, since the tick
-                        continue
-                    if result < 0 and result != -errno.ECANCELED:
-                        answer = outcome.Error(OSError(-result, os.strerror(-result)))
-                if append is None:
-                    reschedule(task, answer)
-                    continue
-                # What that does, less the call: 3% of an echo.
-                task._next_send_fn = task.coro.send
-                task._next_send = answer
-                task._abort_func = None
-                task.custom_sleep_data = None
-                append(task)
+            if append is None:
+                for event in _iter_unpack(self._events[: count * _EVENT_SIZE]):
+                    self._process_event(*event)
+            else:
+                wake(
+                    self._events,
+                    count,
+                    connections.memory,
+                    connections.buffer_size,
+                    self._waiting,
+                    READY,
+                    append,
+                    self._process_event,
+                )
         if connections.unsettled:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
-            reschedule(self._entry_task, READY)
+            self.reschedule(self._entry_task, READY)
             self._entry_task = None
         if events & _SIGNALS:
             self._drain_signals()
+
+    def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
+        """Any event; `wake` takes those of which there are many."""
+        connections = self.connections
+        answer: Any = READY
+        task: Task | None
+        if kind == _OPERATION:
+            operation = self.operations.pop(key)
+            operation.result = result
+            task = operation.task
+            if task is None:
+                connections.unsettled.append(operation)
+        elif kind == _RECEIVE:
+            connection = connections.receivers[key]
+            if result > 0:
+                connection.deliver(connections.received(result, detail))
+            if not detail & 1:
+                del connections.receivers[key]
+                connection.finish(result)
+            return
+        elif kind == _ACCEPT:
+            connections.acceptors.complete(key, result, more=bool(detail))
+            return
+        else:
+            task = (self.readers if kind == _READ else self.writers).pop(key, None)
+            # None: cancelled by an instrument, since the tick.
+            if result < 0 and result != -errno.ECANCELED:
+                answer = outcome.Error(OSError(-result, os.strerror(-result)))
+        if task is not None:
+            self.reschedule(task, answer)
 
     def _appender(self) -> Callable[[Task], None] | None:
         """Of the runner's queue; None if somebody is to hear of each task that is woken."""
@@ -279,7 +280,7 @@ class UringManager(Readiness):
         """Before the first tick: whose manager this is."""
         self._is_guest = lambda: bool(runner.is_guest)
         self.reschedule = runner.reschedule
-        self._runner = runner if knows_reschedule() else None
+        self._runner = runner if _LEARNT and knows_reschedule() else None
 
     def statistics(self) -> UringStatistics:
         statistics = ffi.new("tu_statistics *")
