@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #define SECOND_NS 1000000000
-#define MOST_BYTES 0x7ffff000U /* that one send takes (MAX_RW_COUNT) */
 
 /* Set-up and end */
 
@@ -192,7 +191,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 		.opcode = IORING_OP_SEND,
 		.fd = fd,
 		.address = (uintptr_t)data,
-		.length = length > MOST_BYTES ? MOST_BYTES : (uint32_t)length,
+		.length = length > TU_MOST_BYTES ? TU_MOST_BYTES : (uint32_t)length,
 		.flags = MSG_NOSIGNAL | (whole ? MSG_WAITALL : MSG_DONTWAIT),
 	};
 

@@ -20,6 +20,7 @@
 #define TU_REAP (1 << 28)
 
 #define TU_NOT_STARTED (-ENOTCONN)
+#define TU_MOST_BYTES 0x7ffff000 /* that one send or receive moves (MAX_RW_COUNT) */
 
 typedef struct {
 	uint32_t setup_flags;

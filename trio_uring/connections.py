@@ -35,9 +35,36 @@ family_of: Final[Callable[[socket.socket], int]] = _socket.socket.family.__get__
 
 
 class Connections:
+    __slots__ = (
+        "_count",
+        "_left",
+        "_spender",
+        "_spent_at",
+        "acceptors",
+        "budget",
+        "buffer_shortages",
+        "buffer_size",
+        "by_fd",
+        "bytes_read_ahead",
+        "core",
+        "core_at",
+        "manager",
+        "memory",
+        "multishot_terminations",
+        "operations",
+        "read_ahead",
+        "readers",
+        "receivers",
+        "unsettled",
+        "usable",
+        "woken",
+        "writers",
+    )
+
     def __init__(self, manager: UringManager, options: RingOptions, *, usable: bool) -> None:
         self.manager = manager
         self.core = manager.core
+        self.core_at = int(ffi.cast("uintptr_t", manager.core))
         self.operations = manager.operations
         self.readers = manager.readers
         self.writers = manager.writers

@@ -52,10 +52,10 @@ import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from ._waking import learn, wake
+from ._tasks import learn, wake
 from .connection import Connection
 from .connections import Connections
-from .internals import knows_reschedule
+from .internals import SocketType, context, knows_reschedule
 from .operation import Operation
 from .readiness import RaiseCancel, Readiness
 from .sleep import READY
@@ -92,7 +92,15 @@ _events_capacity = lib.tu_events_capacity
 _signal_woken = lib.tu_signal_woken
 _signal_forced = lib.tu_signal_forced
 _close_interrupt = lib.tu_close_interrupt
-_LEARNT: Final = learn(Task, Operation, Connection)
+_LEARNT: Final = learn(
+    Task,
+    Operation,
+    Connection,
+    Connections,
+    SocketType,
+    context,
+    int(ffi.cast("uintptr_t", ffi.addressof(lib, "tu_send"))),
+)
 
 
 class UringManager(Readiness):

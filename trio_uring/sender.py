@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .manager import UringManager
 
-FEW_WOKEN: Final = 4
-"""By a tick: with more, one system call for all their sends costs less than one for each."""
 _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 _send = lib.tu_send
 _cancel = lib.tu_cancel

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
 
+from ._tasks import FEW_WOKEN
 from .attempts import attempt, is_resolved
 from .internals import SocketType, context
-from .sender import FEW_WOKEN
 from .sleep import is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from ._native import ffi, lib
-from .internals import SocketType, context
+from ._native import ffi
+from ._tasks import FEW_WOKEN, start_receive, start_send
+from .internals import context
 from .operation import MOST
-from .sender import FEW_WOKEN
 from .sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
 from .sockets import connection_of, connections_of_run
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
-_send = lib.tu_send
 ORIGINAL: Final[dict[str, Any]] = {
     "receive_some": trio.SocketStream.receive_some,
     "send_all": trio.SocketStream.send_all,
@@ -58,28 +57,9 @@ _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 
 @enable_ki_protection
 async def receive_some(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
-    trio_socket: Any = self.socket
-    task = getattr(context, "task", None)
-    # A user's own class may find the connection by __getattr__, and is to be asked.
-    connection: Connection | None = (
-        getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
-    )
-    if (
-        connection is None
-        or task is None
-        or connection.runner is not task._runner
-        or (max_bytes is not None and not (type(max_bytes) is int and 0 < max_bytes <= MOST))
-    ):
+    connection = start_receive(self, _RECEIVE_SIZE if max_bytes is None else max_bytes)
+    if connection is None:
         return await _receive(self, max_bytes)
-    if not connection.quiet or connection.task is not None:
-        if not connection.ahead or is_cancelled(task):
-            return await _receive(self, max_bytes)
-        taken = connection.take(_RECEIVE_SIZE if max_bytes is None else max_bytes)
-        if not (connection.run.budget and connection.run.may_go_on()):
-            await yield_shielded()
-        return taken
-    connection.task = task
-    connection.length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     data = await sleep_for_data(connection.message)
     return _take_end(connection) if data is None else data
 
@@ -92,12 +72,17 @@ def _take_end(connection: Connection) -> bytes:
 
 
 async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
-    """Where no multishot is armed, or more than one thing may have to be told."""
+    """Where no multishot is armed, something was read ahead, or another task receives."""
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     connection = connection_of(stream.socket) if type(length) is int and 0 < length <= MOST else None
     if connection is None:
         data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
         return data
+    if connection.ahead and not is_cancelled(context.task):
+        taken = connection.take(length)
+        if not (connection.run.budget and connection.run.may_go_on()):
+            await yield_shielded()
+        return taken
     try:
         return await connection.receive(length)
     except OSError as error:
@@ -106,51 +91,44 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
 
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
-    trio_socket: Any = self.socket
-    task = getattr(context, "task", None)
-    connection: Connection | None = (
-        getattr(trio_socket, "_uring", None) if type(trio_socket) is SocketType else None
-    )
-    if connection is None or connection.closed or task is None or connection.runner is not task._runner:
-        connection = connection_of(trio_socket)
+    connection = start_send(self, data)
+    if connection is None:
+        await _send_all(self, data)
+        return
+    try:
+        sender: Any = connection.sender
+        await sleep(sender.message)
+        if sender.result == len(data):
+            sender.held = sender.task = sender.raise_cancel = None
+        else:
+            trio_socket: Any = self.socket
+            await _send_rest(trio_socket._sock, connection, data, sender.result)
+    finally:
+        self._send_conflict_detector._held = False
+
+
+async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
+    """Where the connection is to be made, or there is more to it than one submission of bytes."""
+    trio_socket: Any = stream.socket
+    connection = connection_of(trio_socket)
     if connection is None or trio_socket._did_shutdown_SHUT_WR:
-        await ORIGINAL["send_all"](self, data)
+        await ORIGINAL["send_all"](stream, data)
         return
     sender = connection.sender or connection.new_sender()
     if sender.task is not None:
-        await ORIGINAL["send_all"](self, data)
+        await ORIGINAL["send_all"](stream, data)
         return
-    detector = self._send_conflict_detector
-    if detector._held:
-        raise trio.BusyResourceError(detector._msg)
-    detector._held = True
-    try:
+    with stream._send_conflict_detector:
         run = connection.run
         if not data:
             await _send_nothing(trio_socket._sock, connection, data)
-            return
-        if connection.fd in run.writers:
+        elif connection.fd in run.writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        if type(data) is not bytes:
-            await _send_view(trio_socket._sock, connection, data)
-            return
-        if run.budget and run.woken <= FEW_WOKEN and await _send_at_once(trio_socket._sock, connection, data):
-            return
-        length = len(data)
-        # `Sender.submit`, less the call.
-        slot = sender.slot = _send(run.core, connection.fd, data, length, True)
-        if slot < 0:
-            run.manager.refuse(connection.fd, slot)
-        sender.held = data
-        sender.task = task
-        run.operations[slot] = sender
-        await sleep(sender.message)
-        if sender.result == length:
-            sender.held = sender.task = sender.raise_cancel = None
+        elif type(data) is not bytes:
+            with memoryview(data) as view, view.cast("B") as memory:
+                await _send_memory(trio_socket._sock, connection, memory)
         else:
-            await _send_rest(trio_socket._sock, connection, data, sender.result)
-    finally:
-        detector._held = False
+            await _send_memory(trio_socket._sock, connection, data)
 
 
 async def _send_nothing(
@@ -166,14 +144,11 @@ async def _send_nothing(
         await checkpoint_if_cancelled()
 
 
-async def _send_view(
-    sock: socket.socket, connection: Connection, data: bytes | bytearray | memoryview
-) -> None:
-    with memoryview(data) as view, view.cast("B") as memory:
-        run = connection.run
-        at_once = run.budget and run.woken <= FEW_WOKEN
-        if not (at_once and await _send_at_once(sock, connection, memory)):
-            await _send_rest(sock, connection, memory, 0)
+async def _send_memory(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> None:
+    run = connection.run
+    at_once = run.budget and run.woken <= FEW_WOKEN
+    if not (at_once and await _send_at_once(sock, connection, data)):
+        await _send_rest(sock, connection, data, 0)
 
 
 async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:
@@ -197,7 +172,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
 async def _send_rest(
     sock: socket.socket, connection: Connection, data: bytes | memoryview, result: int
 ) -> None:
-    """All of ``data``, after a send of it had this result."""
+    """All of ``data``, after a send of it had this result, which was not all."""
     sender = connection.sender or connection.new_sender()
     # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
     # which such a pointer lives. What it points to stays where it is while ``data`` is held.
@@ -209,15 +184,14 @@ async def _send_rest(
             sent += sender.progress(connection, result)
         except OSError as error:
             raise _broken(error) from error
-        if sent == length:
-            return
         if result == -errno.EAGAIN:
             await wait_writable(sock)
         sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
         await sleep(sender.message)
         result = sender.result
-        if sent + result == length:
-            sender.raise_cancel = None
+        if sent + result == length:  # even if it was cancelled or closed meanwhile
+            sender.held = sender.task = sender.raise_cancel = None
+            return
 
 
 def _broken(error: OSError) -> Exception:

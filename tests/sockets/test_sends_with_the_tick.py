@@ -216,7 +216,7 @@ def test_errors_are_those_of_epoll() -> None:
 
 
 @pytest.mark.usefixtures("together")
-@pytest.mark.parametrize("name", ["send", "send_all"])
+@pytest.mark.parametrize("name", ["send", "send_all", "send_all of a view"])
 @every_backend
 def test_what_was_sent_before_the_close_arrives(backend: Backend, name: str) -> None:
     async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
@@ -227,7 +227,10 @@ def test_what_was_sent_before_the_close_arrives(backend: Backend, name: str) -> 
             nonlocal error
             order.append("send")
             try:
-                await (stream.send_all(b"12345") if name == "send_all" else stream.socket.send(b"12345"))
+                if name == "send":
+                    await stream.socket.send(b"12345")
+                else:
+                    await stream.send_all(b"12345" if name == "send_all" else memoryview(b"12345"))
             except (trio.ClosedResourceError, OSError) as met:
                 error = met
 

@@ -1,21 +1,12 @@
-/* The module trio_uring._waking: wakes the tasks that a tick's events are about.
+/* Wakes the tasks that a tick's events are about.
  *
  * The events that a busy program has by the thousand are taken here, each as the same lines of
- * Python would take it, which were a tenth of a server's time for an echo. All others are left
- * to Python, one call each, in their order.
+ * Python would take it, in a quarter of the time. All others are left to Python, one call each,
+ * in their order.
  *
- * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared.
- *
- * Attributes are read and written where they are, by the offsets that `learn` finds: by name
- * they cost as much as the Python did. An object of another class than was learnt is left.
- *
- * Not a part of the core, which knows nothing of Python: here the GIL is held throughout, so
- * that no signal handler and no other thread comes between. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
-
+ * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared. */
 #include "operations.h"
+#include "tasks.h"
 
 #define TAKEN 1
 #define LEFT 0
@@ -34,62 +25,23 @@ struct tick {
 	PyObject *other;
 };
 
-static PyTypeObject *task_class;
-static PyTypeObject *operation_class;
-static PyTypeObject *connection_class;
-
-/* Of slots, in bytes. */
-static struct {
-	Py_ssize_t abort_func;
-	Py_ssize_t coro;
-	Py_ssize_t custom_sleep_data;
-	Py_ssize_t next_send;
-	Py_ssize_t next_send_fn;
-} task_offsets;
-static struct {
-	Py_ssize_t result;
-	Py_ssize_t task;
-} operation_offsets;
-static struct {
-	Py_ssize_t length;
-	Py_ssize_t task;
-} connection_offsets;
-
-static PyObject *send_name;
-
-/* A borrowed reference; NULL if it was never set. */
-static PyObject *get(PyObject *object, Py_ssize_t offset)
-{
-	return *(PyObject **)((char *)object + offset);
-}
-
-static void set(PyObject *object, Py_ssize_t offset, PyObject *value)
-{
-	PyObject **slot = (PyObject **)((char *)object + offset);
-	PyObject *old = *slot;
-
-	Py_INCREF(value);
-	*slot = value;
-	Py_XDECREF(old);
-}
-
 static int wake_task(const struct tick *tick, PyObject *task, PyObject *answer)
 {
-	PyObject *coro = get(task, task_offsets.coro);
+	PyObject *coro = tu_get(task, TU_TASK_CORO);
 	PyObject *send;
 	PyObject *appended;
 
-	if (get(task, task_offsets.next_send_fn) != Py_None) {
+	if (tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None) {
 		PyErr_Format(PyExc_AssertionError, "%R is woken twice", task);
 		return FAILED;
 	}
-	send = PyObject_GetAttr(coro, send_name);
+	send = PyObject_GetAttr(coro, tu_names.send);
 	if (!send)
 		return FAILED;
-	set(task, task_offsets.next_send_fn, send);
-	set(task, task_offsets.next_send, answer);
-	set(task, task_offsets.abort_func, Py_None);
-	set(task, task_offsets.custom_sleep_data, Py_None);
+	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
+	tu_set(task, TU_TASK_NEXT_SEND, answer);
+	tu_set(task, TU_TASK_ABORT_FUNC, Py_None);
+	tu_set(task, TU_TASK_CUSTOM_SLEEP_DATA, Py_None);
 	Py_DECREF(send);
 	appended = PyObject_CallOneArg(tick->append, task);
 	Py_XDECREF(appended);
@@ -117,17 +69,17 @@ static int nothing_found(void)
 
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
-	if (event->result < 0 || Py_TYPE(task) != task_class)
+	if (event->result < 0 || Py_TYPE(task) != tu_known.task)
 		return LEFT;
 	return forget(tick, event, key) < 0 ? FAILED : wake_task(tick, task, tick->ready);
 }
 
 /* The task that an operation or a connection has, a new reference; NULL if it has none. */
-static PyObject *task_of(PyObject *object, Py_ssize_t offset)
+static PyObject *task_of(PyObject *object, enum tu_slot slot)
 {
-	PyObject *task = get(object, offset);
+	PyObject *task = tu_get(object, slot);
 
-	if (!task || Py_TYPE(task) != task_class)
+	if (!task || Py_TYPE(task) != tu_known.task)
 		return NULL;
 	Py_INCREF(task);
 	return task;
@@ -139,14 +91,14 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	PyObject *result;
 	int outcome = FAILED;
 
-	if (!PyObject_TypeCheck(operation, operation_class))
+	if (!PyObject_TypeCheck(operation, tu_known.operation))
 		return LEFT;
-	task = task_of(operation, operation_offsets.task);
+	task = task_of(operation, TU_OPERATION_TASK);
 	if (!task)
 		return LEFT;
 	result = PyLong_FromLong(event->result);
 	if (result && forget(tick, event, key) == 0) {
-		set(operation, operation_offsets.result, result);
+		tu_set(operation, TU_OPERATION_RESULT, result);
 		outcome = wake_task(tick, task, tick->ready);
 	}
 	Py_XDECREF(result);
@@ -156,7 +108,7 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 
 static bool wants(PyObject *connection, int32_t length)
 {
-	PyObject *most = get(connection, connection_offsets.length);
+	PyObject *most = tu_get(connection, TU_CONNECTION_LENGTH);
 
 	return most && PyLong_CheckExact(most) && PyLong_AsLong(most) >= length;
 }
@@ -169,15 +121,15 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	PyObject *data;
 	int outcome = FAILED;
 
-	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != connection_class ||
+	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != tu_known.connection ||
 	    !wants(connection, event->result) || start < 0 || start + event->result > tick->memory.len)
 		return LEFT;
-	task = task_of(connection, connection_offsets.task);
+	task = task_of(connection, TU_CONNECTION_TASK);
 	if (!task)
 		return LEFT;
 	data = PyBytes_FromStringAndSize((const char *)tick->memory.buf + start, event->result);
 	if (data) {
-		set(connection, connection_offsets.task, Py_None);
+		tu_set(connection, TU_CONNECTION_TASK, Py_None);
 		outcome = wake_task(tick, task, data);
 		Py_DECREF(data);
 	}
@@ -254,9 +206,7 @@ static int prepare(struct tick *tick, Py_ssize_t *count, PyObject *const *argume
 	return -1;
 }
 
-PyDoc_STRVAR(wake_doc, "wake($module, events, count, memory, buffer_size, waiting, ready, append, other, /)\n--\n\n");
-
-static PyObject *wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
+PyObject *tu_wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
 {
 	struct tick tick;
 	Py_ssize_t count;
@@ -270,89 +220,4 @@ static PyObject *wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
 	if (failed)
 		return NULL;
 	Py_RETURN_NONE;
-}
-
-struct slot {
-	PyObject *owner;
-	const char *name;
-	Py_ssize_t *offset;
-};
-
-static int find_slot(const struct slot *slot)
-{
-	PyObject *descriptor = PyObject_GetAttrString(slot->owner, slot->name);
-	PyMemberDef *member;
-	int found = 0;
-
-	if (!descriptor) {
-		PyErr_Clear();
-		return 0;
-	}
-	if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
-		member = ((PyMemberDescrObject *)descriptor)->d_member;
-		*slot->offset = member->offset;
-		found = member->type == T_OBJECT_EX;
-	}
-	Py_DECREF(descriptor);
-	return found;
-}
-
-static void keep_class(PyTypeObject **class, PyObject *value)
-{
-	Py_INCREF(value);
-	Py_XDECREF(*class);
-	*class = (PyTypeObject *)value;
-}
-
-PyDoc_STRVAR(learn_doc, "learn($module, task_class, operation_class, connection_class, /)\n--\n\n");
-
-static PyObject *learn(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-	PyObject *task;
-	PyObject *operation;
-	PyObject *connection;
-
-	if (!PyArg_ParseTuple(arguments, "O!O!O!:learn", &PyType_Type, &task, &PyType_Type, &operation, &PyType_Type,
-			      &connection))
-		return NULL;
-	{
-		const struct slot slots[] = {
-			{ task, "_abort_func", &task_offsets.abort_func },
-			{ task, "coro", &task_offsets.coro },
-			{ task, "custom_sleep_data", &task_offsets.custom_sleep_data },
-			{ task, "_next_send", &task_offsets.next_send },
-			{ task, "_next_send_fn", &task_offsets.next_send_fn },
-			{ operation, "result", &operation_offsets.result },
-			{ operation, "task", &operation_offsets.task },
-			{ connection, "length", &connection_offsets.length },
-			{ connection, "task", &connection_offsets.task },
-		};
-
-		for (size_t index = 0; index < sizeof(slots) / sizeof(slots[0]); index++)
-			if (!find_slot(&slots[index]))
-				Py_RETURN_FALSE;
-	}
-	keep_class(&task_class, task);
-	keep_class(&operation_class, operation);
-	keep_class(&connection_class, connection);
-	Py_RETURN_TRUE;
-}
-
-static PyMethodDef functions[] = {
-	{ "learn", learn, METH_VARARGS, learn_doc },
-	{ "wake", (PyCFunction)(void (*)(void))wake, METH_FASTCALL, wake_doc },
-	{ NULL, NULL, 0, NULL },
-};
-
-static struct PyModuleDef definition = {
-	.m_base = PyModuleDef_HEAD_INIT,
-	.m_name = "trio_uring._waking",
-	.m_size = -1,
-	.m_methods = functions,
-};
-
-PyMODINIT_FUNC PyInit__waking(void)
-{
-	send_name = PyUnicode_InternFromString("send");
-	return send_name ? PyModule_Create(&definition) : NULL;
 }

@@ -1,0 +1,53 @@
+#include "tasks.h"
+
+struct tu_names tu_names;
+
+static int intern_names(void)
+{
+	const struct {
+		PyObject **name;
+		const char *text;
+	} all[] = {
+		{ &tu_names.held, "_held" },
+		{ &tu_names.send, "send" },
+		{ &tu_names.send_conflict_detector, "_send_conflict_detector" },
+		{ &tu_names.shut_down, "_did_shutdown_SHUT_WR" },
+		{ &tu_names.socket, "socket" },
+		{ &tu_names.task, "task" },
+		{ &tu_names.uring, "_uring" },
+	};
+
+	for (size_t index = 0; index < sizeof(all) / sizeof(all[0]); index++) {
+		*all[index].name = PyUnicode_InternFromString(all[index].text);
+		if (!*all[index].name)
+			return -1;
+	}
+	return 0;
+}
+
+#define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
+
+/* _tasks.pyi says what they do. */
+static PyMethodDef functions[] = {
+	{ "learn", tu_learn, METH_VARARGS, NULL },
+	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
+	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
+	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },
+	{ NULL, NULL, 0, NULL },
+};
+
+static struct PyModuleDef definition = {
+	.m_base = PyModuleDef_HEAD_INIT,
+	.m_name = "trio_uring._tasks",
+	.m_size = -1,
+	.m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__tasks(void)
+{
+	PyObject *module = intern_names() < 0 ? NULL : PyModule_Create(&definition);
+
+	if (module && PyModule_AddIntConstant(module, "FEW_WOKEN", TU_FEW_WOKEN) < 0)
+		Py_CLEAR(module);
+	return module;
+}

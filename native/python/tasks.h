@@ -1,0 +1,31 @@
+/* The module trio_uring._tasks: what a busy program's tasks do with the core, without a line of
+ * Python for each.
+ *
+ * Apart from the core, which knows nothing of Python. Here the GIL is held throughout: no signal
+ * handler and no other thread comes between, and a call costs a third of one through cffi. */
+#ifndef TU_TASKS_H
+#define TU_TASKS_H
+
+#include "slots.h"
+
+/* Interned. */
+struct tu_names {
+	PyObject *held;
+	PyObject *send;
+	PyObject *send_conflict_detector;
+	PyObject *shut_down;
+	PyObject *socket;
+	PyObject *task;
+	PyObject *uring;
+};
+
+extern struct tu_names tu_names;
+
+/* By a tick: with more, one system call for all their sends costs less than one for each. */
+#define TU_FEW_WOKEN 4
+
+PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+
+#endif

@@ -1,0 +1,60 @@
+"""native/python: what a busy program's tasks do without a line of Python for each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from trio.lowlevel import Task
+from typing_extensions import Buffer
+
+from .connection import Connection
+from .connections import Connections
+from .operation import Operation
+
+FEW_WOKEN: int
+"""By a tick: with more, one system call for all their sends costs less than one for each."""
+
+def learn(
+    task: type[Task],
+    operation: type[Operation],
+    connection: type[Connection],
+    run: type[Connections],
+    socket: Any,
+    context: object,
+    send: int,
+    /,
+) -> bool:
+    """Once, before the others: the classes that they work on, Trio's run context, and where the
+    core's ``tu_send`` is.
+
+    False if an attribute that they use is none of the slots of these classes. Then they leave
+    everything to Python, as before this call.
+    """
+
+def wake(
+    events: Buffer,
+    count: int,
+    memory: Buffer,
+    buffer_size: int,
+    waiting: tuple[dict[int, Any], dict[int, Any], dict[int, Any], dict[int, Any]],
+    ready: object,
+    append: Callable[[Task], object],
+    other: Callable[[int, int, int, int], object],
+    /,
+) -> None:
+    """Processes the first ``count`` of a tick's ``events``: wakes tasks, each ``append``-ed to
+    the runner's queue, and calls ``other`` with the fields of each event that it leaves.
+
+    ``waiting`` has what waits for an event, by its kind and then by its key; ``memory`` the
+    provided buffers, of ``buffer_size`` bytes each; ``ready`` is the answer to all but data.
+
+    Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.
+    """
+
+def start_receive(stream: trio.SocketStream, length: object, /) -> Connection | None:
+    """The calling task is the connection's, and has to sleep on its ``message``: the answer will be
+    up to ``length`` bytes. None: nothing was done, and it is for Python."""
+
+def start_send(stream: trio.SocketStream, data: object, /) -> Connection | None:
+    """All of ``data`` are submitted, the connection's sender and the stream's conflict detector are
+    the calling task's, and it has to sleep on the sender's ``message``. None: as above."""
