@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 
 import nox
@@ -20,10 +21,12 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).resolve().parent
 SOURCES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("native/*.c", "benchmarks/native/*/*.c")
+    for pattern in ("native/*.c", "native/python/*.c", "benchmarks/native/*/*.c")
     for path in ROOT.glob(pattern)
 )
 C_FLAGS = [
+    "-Inative",
+    f"-isystem{sysconfig.get_path('include')}",
     "-std=c11",
     "-D_GNU_SOURCE",
     '-DTU_LIBURING_VERSION="lint"',

@@ -184,9 +184,10 @@ class UringManager(Readiness):
         if kind == _OPERATION:
             operation = self.operations.pop(key)
             operation.result = result
-            task = operation.task
-            if task is None:
+            if not isinstance(operation, Operation):
                 connections.unsettled.append(operation)
+                return
+            task = operation.task
         elif kind == _RECEIVE:
             connection = connections.receivers[key]
             if result > 0:

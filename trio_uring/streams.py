@@ -102,6 +102,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             sender.held = sender.task = sender.raise_cancel = None
         else:
             trio_socket: Any = self.socket
+            assert type(data) is bytes
             await _send_rest(trio_socket._sock, connection, data, sender.result)
     finally:
         self._send_conflict_detector._held = False

@@ -62,11 +62,6 @@ static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 	return PyDict_DelItem(PyTuple_GET_ITEM(tick->waiting, event->kind - TU_READ), key);
 }
 
-static int nothing_found(void)
-{
-	return PyErr_Occurred() ? FAILED : LEFT;
-}
-
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
 	if (event->result < 0 || Py_TYPE(task) != tu_known.task)
@@ -143,7 +138,7 @@ static int take(const struct tick *tick, const tu_event *event)
 	PyObject *found;
 	int outcome;
 
-	if (event->kind < TU_READ || event->kind > TU_RECEIVE)
+	if (!tu_known.task || event->kind < TU_READ || event->kind > TU_RECEIVE)
 		return LEFT;
 	key = PyLong_FromLong(event->key);
 	if (!key)
