@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trio
+from servers.start import congestion_control
 
 import trio_uring
 
@@ -26,6 +27,7 @@ def describe() -> dict[str, str]:
         "Python": _python(),
         "trio-uring": f"{version('trio-uring')}, {_commit()}",
         "io_uring": _ring(),
+        "TCP": f"{congestion_control()}, by the loopback interface",
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "tools": ", ".join(_tool(name) for name in TOOLS),
     }
@@ -53,11 +55,11 @@ def _distribution() -> str:
 
 
 def _python() -> str:
+    # Without it, a distribution may have optimised its build by means of its own.
     optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     how = "with" if optimized else "without"
-    return (
-        f"{platform.python_implementation()} {platform.python_version()}, built {how} --enable-optimizations"
-    )
+    name = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{name}, configured {how} --enable-optimizations"
 
 
 def _commit() -> str:

@@ -1,13 +1,14 @@
 """How every server starts: its arguments, its limit of open files, its socket.
 
 All sides are given the same socket, bound to a free port of 127.0.0.1, so that backlog
-and options cannot differ. A connection inherits TCP_NODELAY from the socket that it was
-accepted from.
+and options cannot differ. A connection inherits TCP_NODELAY and TCP_CONGESTION from the
+socket that it was accepted from.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import socket
 import sys
@@ -19,6 +20,8 @@ HOST = "127.0.0.1"
 BACKLOG = 4096
 RECEIVE_SIZE = 64 * 1024
 DATAGRAM_SIZE = 2048
+CONGESTION = b"cubic"
+"""The kernel's default. The other that machines have set, BBR, has a timer pace each send."""
 UNSUPPORTED_STATUS = 3
 
 
@@ -50,10 +53,18 @@ def bound_socket(kind: str) -> socket.socket:
     else:
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # a machine may forbid all but its own, which the report names
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION)
         bound.bind((HOST, 0))
         bound.listen(BACKLOG)
     bound.setblocking(False)
     return bound
+
+
+def congestion_control() -> str:
+    """What the connections of the servers here have."""
+    with bound_socket("streams") as bound:
+        return bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
 
 
 def port(bound: socket.socket) -> int:

@@ -115,7 +115,7 @@ static void serve(void)
 	}
 }
 
-/* Accepted sockets inherit TCP_NODELAY. */
+/* Accepted sockets inherit TCP_NODELAY and TCP_CONGESTION, which servers/start.py tells of. */
 static uint16_t open_server(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -126,6 +126,8 @@ static uint16_t open_server(void)
 	if (server < 0 || bind(server, (struct sockaddr *)&address, size) ||
 	    getsockname(server, (struct sockaddr *)&address, &size))
 		fail("bind", -errno);
+	if (service->type == SOCK_STREAM)
+		(void)setsockopt(server, IPPROTO_TCP, TCP_CONGESTION, "cubic", strlen("cubic"));
 	if (service->type == SOCK_STREAM &&
 	    (setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) || listen(server, SOMAXCONN)))
 		fail("listen", -errno);
