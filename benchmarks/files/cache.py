@@ -13,11 +13,18 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from processes import ChildError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_ADDRESS, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_LIBC.mmap.restype = _ADDRESS
+_LIBC.mmap.argtypes = (_ADDRESS, _SIZE, _INT, _INT, _INT, ctypes.c_long)
+_LIBC.mlock.argtypes = _LIBC.munmap.argtypes = (_ADDRESS, _SIZE)
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class CacheError(ChildError):
@@ -37,6 +44,23 @@ def warm(path: Path, size: int) -> None:
                 left -= len(data)
     if (found := resident(path, size)) < pages:
         raise CacheError(f"the cache is not warm: {found} of {pages} pages are in it after reading them all")
+
+
+@contextmanager
+def kept_warm(path: Path, size: int) -> Iterator[None]:
+    """Warm until the end, where this process may lock so much memory: a machine that takes the
+    cache's memory back (DAMON's reclaim) does it within seconds."""
+    warm(path, size)
+    with open(path, "rb") as file:
+        # Python's own mappings hand their address out only if they are writable.
+        mapped = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if mapped == _MAP_FAILED:
+        raise CacheError(f"mmap: {os.strerror(ctypes.get_errno())}")
+    try:
+        _LIBC.mlock(mapped, size)
+        yield
+    finally:
+        _LIBC.munmap(mapped, size)
 
 
 def cold(path: Path, size: int) -> None:

@@ -209,8 +209,8 @@ class LibraryJob:
     def _prepared(self, child: Child, work: Work) -> Iterator[None]:
         with _written(work):
             child.ask(attrs.asdict(work))
-            _prepare(work, self.cache)
-            yield
+            with _cached(work, self.cache):
+                yield
         child.ask()
 
     def _done(self, child: Child, work: Work, patience: float = PATIENCE) -> dict[str, float]:
@@ -225,8 +225,7 @@ class FioJob:
     cache: Cache
 
     def measure(self) -> tuple[Measurement, str]:
-        _prepare(self.work, self.cache)
-        with _written(self.work):
+        with _cached(self.work, self.cache), _written(self.work):
             return fio.run(self.work)
 
     def count_system_calls(self) -> dict[str, float]:
@@ -278,16 +277,23 @@ def _threads(pid: int) -> tuple[int, list[str]]:
     return len(names) - len(workers), workers
 
 
-def _prepare(work: Work, state: Cache) -> None:
+@contextmanager
+def _cached(work: Work, state: Cache) -> Iterator[None]:
+    """The files that are read are in the cache, or not; there is room in it for what is written."""
     if work.kind == "small-read":
         for number in range(work.count):
             cache.warm(Path(work.small_file(number)), BLOCK)
+    elif work.kind == "sequential-write":
+        cache.make_room(Path(work.path).with_suffix(".before"), work.count * work.size)
     elif work.kind in ("random", "sequential-read", "lines"):
         path = Path(work.path)
         size = path.stat().st_size if work.kind == "lines" else work.count * work.size
-        (cache.warm if state == "warm" else cache.cold)(path, size)
-    elif work.kind == "sequential-write":
-        cache.make_room(Path(work.path).with_suffix(".before"), work.count * work.size)
+        if state == "warm":
+            with cache.kept_warm(path, size):
+                yield
+            return
+        cache.cold(path, size)
+    yield
 
 
 @contextmanager
