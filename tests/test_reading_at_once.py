@@ -16,6 +16,7 @@ from equivalence import URING, io_statistics
 from page_cache import skip_unless_told_at_once
 
 from trio_uring import open_file, transfers
+from trio_uring._tasks import uncleared_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -246,7 +247,7 @@ def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
 def test_large_results_do_not_begin_where_processors_copy_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, other = _begins_at(16), _begins_at(48)
     given = [slow, other]
-    monkeypatch.setattr(transfers, "_uncleared_bytes", lambda _, length: given.pop(0))
+    monkeypatch.setattr(transfers, "uncleared_bytes", lambda length: given.pop(0))
     assert transfers.new_bytes(len(slow)) is other
     given = [other, slow]
     assert transfers.new_bytes(len(other)) is other
@@ -257,7 +258,7 @@ def _begins_at(place: int) -> bytes:
     choices = random.Random(place)
     kept = []  # so that each is elsewhere; they take no memory before they are written to
     for _ in range(10_000):
-        kept.append(data := transfers._uncleared_bytes(None, choices.randrange(1 << 16, 1 << 17)))
+        kept.append(data := uncleared_bytes(choices.randrange(1 << 16, 1 << 17)))
         if (id(data) + bytes.__basicsize__ - 1) % mmap.PAGESIZE == place:
             return data
     raise AssertionError("there is no memory that begins there")

@@ -58,3 +58,8 @@ def start_receive(stream: trio.SocketStream, length: object, /) -> Connection | 
 def start_send(stream: trio.SocketStream, data: object, /) -> Connection | None:
     """All of ``data`` are submitted, the connection's sender and the stream's conflict detector are
     the calling task's, and it has to sleep on the sender's ``message``. None: as above."""
+
+def uncleared_bytes(length: int, /) -> bytes:
+    """Bytes whose contents are whatever was there, to be filled before anybody else sees them.
+
+    Raises SystemError for a negative length, and MemoryError."""

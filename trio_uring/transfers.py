@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import io
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ._native import ffi
+from ._tasks import uncleared_bytes
 from .features import has_operation
 from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
 from .session import current_manager
@@ -147,13 +147,10 @@ def new_bytes(length: int) -> bytes:
     """
     if length < _LARGE:
         return bytes(length)
-    data: bytes = _uncleared_bytes(None, length)
-    return data if id(data) & 4095 != _SLOW_PLACE else _uncleared_bytes(None, length)
+    data = uncleared_bytes(length)
+    return data if id(data) & 4095 != _SLOW_PLACE else uncleared_bytes(length)
 
 
-_uncleared_bytes: Any = ctypes.pythonapi.PyBytes_FromStringAndSize
-_uncleared_bytes.restype = ctypes.py_object
-_uncleared_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
 _LARGE: Final = 1 << 16
 _SLOW_PLACE: Final = (16 - bytes.__basicsize__ + 1) & 4095  # in its page, of the object
 _LARGEST_BLOCK: Final = 1 << 20

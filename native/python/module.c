@@ -33,6 +33,7 @@ static PyMethodDef functions[] = {
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
 	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },
+	{ "uncleared_bytes", tu_uncleared_bytes, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },
 };
 

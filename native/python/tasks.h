@@ -26,6 +26,7 @@ extern struct tu_names tu_names;
 
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 
 #endif

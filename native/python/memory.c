@@ -1,0 +1,8 @@
+#include "tasks.h"
+
+PyObject *tu_uncleared_bytes(PyObject *Py_UNUSED(module), PyObject *length)
+{
+	Py_ssize_t size = PyLong_AsSsize_t(length);
+
+	return size == -1 && PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, size);
+}
