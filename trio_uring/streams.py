@@ -95,61 +95,71 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
     if connection is None:
         await _send_all(self, data)
         return
+    detector = self._send_conflict_detector
+    trio_socket: Any = self.socket
+    sender: Any = connection.sender
     try:
-        sender: Any = connection.sender
         await sleep(sender.message)
         if sender.result == len(data):
             sender.held = sender.task = sender.raise_cancel = None
         else:
-            trio_socket: Any = self.socket
             assert type(data) is bytes
             await _send_rest(trio_socket._sock, connection, data, sender.result)
     finally:
-        self._send_conflict_detector._held = False
+        detector._held = False
 
 
 async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     """Where the connection is to be made, or there is more to it than one submission of bytes."""
     trio_socket: Any = stream.socket
     connection = connection_of(trio_socket)
-    if connection is None or trio_socket._did_shutdown_SHUT_WR:
-        await ORIGINAL["send_all"](stream, data)
-        return
-    sender = connection.sender or connection.new_sender()
-    if sender.task is not None:
+    sender = None if connection is None else connection.sender or connection.new_sender()
+    if (
+        connection is None
+        or sender is None
+        or sender.task is not None
+        or trio_socket._did_shutdown_SHUT_WR
+        or (type(data) is not bytes and not _has_bytes(data))
+    ):
         await ORIGINAL["send_all"](stream, data)
         return
     with stream._send_conflict_detector:
-        run = connection.run
-        if not data:
-            await _send_nothing(trio_socket._sock, connection, data)
-        elif connection.fd in run.writers:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
-        elif type(data) is not bytes:
+        if type(data) is bytes:
+            await _send_memory(trio_socket._sock, connection, data)
+        else:
             with memoryview(data) as view, view.cast("B") as memory:
                 await _send_memory(trio_socket._sock, connection, memory)
-        else:
-            await _send_memory(trio_socket._sock, connection, data)
 
 
-async def _send_nothing(
-    sock: socket.socket, connection: Connection, data: bytes | bytearray | memoryview
-) -> None:
+def _has_bytes(data: object) -> bool:
+    """Whether it is memory that can be sent as it is. What else there is Trio knows how to refuse."""
+    try:
+        with memoryview(data) as view:  # type: ignore[arg-type]
+            return view.c_contiguous and view.ndim == 1
+    except TypeError:
+        return False
+
+
+async def _send_memory(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> None:
+    run = connection.run
+    if not data:
+        await _send_nothing(sock, connection)
+        return
+    if connection.fd in run.writers:
+        raise trio.BusyResourceError("another task is already reading / writing this fd")
+    at_once = run.budget and run.woken <= FEW_WOKEN
+    if not (at_once and await _send_at_once(sock, connection, data)):
+        await _send_rest(sock, connection, data, 0)
+
+
+async def _send_nothing(sock: socket.socket, connection: Connection) -> None:
     """Trio's own asks for the descriptor, which would end the reading ahead."""
-    memoryview(data).release()
     if sock.fileno() == -1:
         raise trio.ClosedResourceError("socket was already closed")
     if not (connection.run.budget and connection.run.may_go_on()):
         await yield_shielded()
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
-
-
-async def _send_memory(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> None:
-    run = connection.run
-    at_once = run.budget and run.woken <= FEW_WOKEN
-    if not (at_once and await _send_at_once(sock, connection, data)):
-        await _send_rest(sock, connection, data, 0)
 
 
 async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:

@@ -27,15 +27,8 @@ struct call {
 	PyObject *connection;
 };
 
-static void end_call(struct call *call)
-{
-	Py_CLEAR(call->task);
-	Py_CLEAR(call->socket);
-	Py_CLEAR(call->connection);
-}
-
 /* Whether the stream's socket has a connection of the run that calls. */
-static bool begin_call(struct call *call, PyObject *stream)
+static bool begin(struct call *call, PyObject *stream)
 {
 	*call = (struct call){ 0 };
 	if (!tu_known.task)
@@ -52,17 +45,19 @@ static bool begin_call(struct call *call, PyObject *stream)
 }
 
 /* The connection, for which the caller has done its part, or None. */
-static PyObject *answer(struct call *call, bool done)
+static PyObject *end(struct call *call, bool done)
 {
-	PyObject *result = Py_None;
+	PyObject *answer = Py_None;
 
 	if (PyErr_Occurred())
-		result = NULL;
+		answer = NULL;
 	else if (done)
-		result = call->connection;
-	Py_XINCREF(result);
-	end_call(call);
-	return result;
+		answer = call->connection;
+	Py_XINCREF(answer);
+	Py_XDECREF(call->task);
+	Py_XDECREF(call->socket);
+	Py_XDECREF(call->connection);
+	return answer;
 }
 
 static bool is_length(PyObject *value)
@@ -92,19 +87,55 @@ PyObject *tu_start_receive(PyObject *Py_UNUSED(module), PyObject *const *argumen
 		PyErr_SetString(PyExc_TypeError, "start_receive() takes a stream and a length");
 		return NULL;
 	}
-	return answer(&call, begin_call(&call, arguments[0]) && start_receive(&call, arguments[1]));
+	return end(&call, begin(&call, arguments[0]) && start_receive(&call, arguments[1]));
+}
+
+/* What a send works on beside: new references, since to hold the detector may run Python. */
+struct sending {
+	PyObject *run;
+	PyObject *sender;
+	PyObject *detector;
+};
+
+static bool is_dictionary(PyObject *value)
+{
+	return value && PyDict_CheckExact(value);
 }
 
 static bool is_free(PyObject *sender)
 {
-	return PyObject_TypeCheck(sender, tu_known.operation) && tu_get(sender, TU_OPERATION_TASK) == Py_None;
+	return sender && PyObject_TypeCheck(sender, tu_known.operation) &&
+	       tu_get(sender, TU_OPERATION_TASK) == Py_None;
 }
 
-/* By a budget, and as streams.py does it. */
+static bool find_both(const struct call *call, struct sending *sending)
+{
+	PyObject *run = tu_get(call->connection, TU_CONNECTION_RUN);
+	PyObject *sender = tu_get(call->connection, TU_CONNECTION_SENDER);
+
+	if (!run || Py_TYPE(run) != tu_known.run || !is_free(sender))
+		return false;
+	Py_INCREF(run);
+	Py_INCREF(sender);
+	sending->run = run;
+	sending->sender = sender;
+	return true;
+}
+
+/* By a budget: streams.py does it. */
 static bool sends_at_once(PyObject *run)
 {
-	return PyLong_AsLong(tu_get(run, TU_RUN_BUDGET)) != 0 &&
-	       PyLong_AsLong(tu_get(run, TU_RUN_WOKEN)) <= TU_FEW_WOKEN;
+	PyObject *budget = tu_get(run, TU_RUN_BUDGET);
+	PyObject *woken = tu_get(run, TU_RUN_WOKEN);
+
+	return !budget || (PyObject_IsTrue(budget) && (!woken || PyLong_AsLong(woken) <= TU_FEW_WOKEN));
+}
+
+static bool is_watched(PyObject *run, PyObject *fd)
+{
+	PyObject *writers = tu_get(run, TU_RUN_WRITERS);
+
+	return !fd || !is_dictionary(writers) || PyDict_Contains(writers, fd);
 }
 
 static bool is_shut_down(PyObject *socket)
@@ -115,72 +146,80 @@ static bool is_shut_down(PyObject *socket)
 	return value != Py_False;
 }
 
-/* The stream's conflict detector, held from now on, a new reference; NULL if another holds it. */
-static PyObject *hold(PyObject *stream)
+/* Where the send goes; NULL if the queue is full, since to empty it takes the kernel's time, for
+ * which the GIL has to be let go. */
+static tu_core *core_with_room(PyObject *run)
 {
-	PyObject *detector = look_up(stream, tu_names.send_conflict_detector);
-	PyObject *held = detector ? look_up(detector, tu_names.held) : NULL;
+	PyObject *address = tu_get(run, TU_RUN_CORE_AT);
+	tu_core *core = address ? PyLong_AsVoidPtr(address) : NULL;
 
-	Py_XDECREF(held);
-	if (held == Py_False && PyObject_SetAttr(detector, tu_names.held, Py_True) == 0)
-		return detector;
-	Py_XDECREF(detector);
-	return NULL;
+	return core && core->ring.open && io_uring_sq_space_left(&core->ring.uring) ? core : NULL;
 }
 
-/* `Sender.submit` of bytes, which are held before anything can fail. */
-static bool submit(const struct call *call, PyObject *run, PyObject *sender, PyObject *data)
+static bool hold(struct sending *sending, PyObject *stream)
 {
-	tu_core *core = PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
+	PyObject *held;
+
+	sending->detector = look_up(stream, tu_names.send_conflict_detector);
+	held = sending->detector ? look_up(sending->detector, tu_names.held) : NULL;
+	Py_XDECREF(held);
+	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
+}
+
+/* `Sender.submit` of bytes. They are held before anything can fail. */
+static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
+{
 	int fd = (int)PyLong_AsLong(tu_get(call->connection, TU_CONNECTION_FD));
+	PyObject *operations = tu_get(sending->run, TU_RUN_OPERATIONS);
 	PyObject *number;
 	int slot;
+	int failed;
 
 	slot = tu_known.send(core, fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), true);
 	if (slot < 0)
 		return false;
-	tu_set(sender, TU_OPERATION_HELD, data);
-	tu_set(sender, TU_OPERATION_TASK, call->task);
+	tu_set(sending->sender, TU_OPERATION_HELD, data);
+	tu_set(sending->sender, TU_OPERATION_TASK, call->task);
 	number = PyLong_FromLong(slot);
-	if (number) {
-		tu_set(sender, TU_OPERATION_SLOT, number);
-		PyDict_SetItem(tu_get(run, TU_RUN_OPERATIONS), number, sender);
-		Py_DECREF(number);
-	}
-	return true;
+	failed = number ? PyDict_SetItem(operations, number, sending->sender) : -1;
+	if (failed)
+		Py_INCREF(data); /* no memory: nobody will hear when the kernel is done with them */
+	else
+		tu_set(sending->sender, TU_OPERATION_SLOT, number);
+	Py_XDECREF(number);
+	return !failed;
 }
 
-static bool start_send(const struct call *call, PyObject *stream, PyObject *data)
+static bool start_send(const struct call *call, struct sending *sending, PyObject *stream, PyObject *data)
 {
-	PyObject *run = tu_get(call->connection, TU_CONNECTION_RUN);
-	PyObject *sender = tu_get(call->connection, TU_CONNECTION_SENDER);
-	PyObject *detector;
-	bool submitted;
+	tu_core *core;
 
-	if (tu_get(call->connection, TU_CONNECTION_CLOSED) != Py_False || Py_TYPE(run) != tu_known.run ||
-	    !is_free(sender) || sends_at_once(run) || is_shut_down(call->socket) ||
-	    PyDict_Contains(tu_get(run, TU_RUN_WRITERS), tu_get(call->connection, TU_CONNECTION_FD)))
+	if (!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || !find_both(call, sending) ||
+	    !is_dictionary(tu_get(sending->run, TU_RUN_OPERATIONS)) || sends_at_once(sending->run) ||
+	    is_watched(sending->run, tu_get(call->connection, TU_CONNECTION_FD)) || is_shut_down(call->socket) ||
+	    !hold(sending, stream))
 		return false;
-	detector = hold(stream);
-	if (!detector)
-		return false;
-	submitted = submit(call, run, sender, data);
-	if (!submitted)
-		PyObject_SetAttr(detector, tu_names.held, Py_False);
-	Py_DECREF(detector);
-	return submitted;
+	core = core_with_room(sending->run);
+	if (core && tu_get(call->connection, TU_CONNECTION_CLOSED) == Py_False && submit(call, sending, core, data))
+		return true;
+	if (!PyErr_Occurred())
+		PyObject_SetAttr(sending->detector, tu_names.held, Py_False);
+	return false;
 }
 
 PyObject *tu_start_send(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
 {
+	struct sending sending = { 0 };
 	struct call call;
-	PyObject *data;
+	bool done;
 
 	if (number != 2) {
 		PyErr_SetString(PyExc_TypeError, "start_send() takes a stream and data");
 		return NULL;
 	}
-	data = arguments[1];
-	return answer(&call, begin_call(&call, arguments[0]) && PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) &&
-				     start_send(&call, arguments[0], data));
+	done = begin(&call, arguments[0]) && start_send(&call, &sending, arguments[0], arguments[1]);
+	Py_XDECREF(sending.run);
+	Py_XDECREF(sending.sender);
+	Py_XDECREF(sending.detector);
+	return end(&call, done);
 }

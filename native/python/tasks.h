@@ -2,7 +2,8 @@
  * Python for each.
  *
  * Apart from the core, which knows nothing of Python. Here the GIL is held throughout: no signal
- * handler and no other thread comes between, and a call costs a third of one through cffi. */
+ * handler and no other thread comes between, and a call costs a third of one through cffi. So
+ * nothing here enters the kernel. */
 #ifndef TU_TASKS_H
 #define TU_TASKS_H
 

@@ -16,10 +16,12 @@ import trio
 from equivalence import EPOLL, URING, every_backend
 from pairs import peer_socket, reset, tcp_pair
 from socket_calls import described
+from trio._util import ConflictDetector
+from trio.lowlevel import current_task
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring import RingOptions, sockets
+from trio_uring import RingOptions, sockets, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +35,11 @@ pytestmark = pytest.mark.usefixtures("no_hanging")
 MANY = 8
 FULL = 4 << 20
 """More than both sockets have room for."""
+
+
+class Falsy(bytes):
+    def __bool__(self) -> bool:
+        return False
 
 
 async def woken_together(part: Part, count: int = MANY) -> None:
@@ -256,6 +263,99 @@ def test_what_was_sent_before_the_close_arrives(backend: Backend, name: str) -> 
 
     for _ in range(10):
         backend.run(partial(woken_together, part))
+
+
+@every_backend
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytearray(b"12345"),
+        memoryview(b"1-2-3-4-5")[::2],
+        memoryview(b"123456").cast("B", (2, 3)),
+        memoryview(b"12345678").cast("H"),
+        memoryview(b"12345678").cast("d"),
+        Falsy(b"12345"),
+        memoryview(b""),
+        Falsy(b""),
+        "12345",
+        None,
+    ],
+    ids=lambda data: f"{type(data).__name__} {getattr(data, 'shape', '')}",
+)
+def test_any_data_are_sent_or_refused_as_by_trio(backend: Backend, data: Any) -> None:
+    async def outcome(kept: list[Any]) -> None:
+        peer, stream = await tcp_pair()
+        async with peer, stream:
+            await stream.send_all(b"<")  # the first one makes the connection
+            before = current_task()._schedule_points  # type: ignore[attr-defined]
+            try:
+                await stream.send_all(data)
+            except Exception as error:
+                kept.append((type(error), str(error)))
+            kept.append(current_task()._schedule_points > before)  # type: ignore[attr-defined]
+            await stream.send_all(b">")
+            await stream.send_eof()
+            kept.append(await received(peer, 100))
+
+    kept: list[Any] = []
+    expected: list[Any] = []
+    backend.run(partial(outcome, kept))
+    EPOLL.run(partial(outcome, expected))
+    assert kept == expected
+
+
+def test_a_full_queue_is_emptied_with_the_interpreter_unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bool] = []
+
+    def start(stream: trio.SocketStream, data: bytes) -> object:
+        started = start_send(stream, data)
+        left.append(started is None)
+        return started
+
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        for _ in range(3):
+            await stream.send_all(b"12345")
+            assert await received(peer, 5) == b"12345"
+
+    start_send = streams.start_send
+    monkeypatch.setattr(streams, "start_send", start)
+    trio_uring.run(woken_together, part, 40, ring=RingOptions(entries=8, cq_entries=256))
+    # After the first one of each: of 40 at a time, all but those that find no room any more.
+    assert 4 <= left[40:].count(True) <= 20
+
+
+@pytest.mark.parametrize("count", [1, MANY])
+def test_the_largest_budget_is_one(count: int) -> None:
+    async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        for _ in range(3):
+            await stream.send_all(b"12345")
+            assert await received(peer, 5) == b"12345"
+
+    trio_uring.run(woken_together, part, count, ring=RingOptions(checkpoint_budget=1 << 100))
+
+
+@every_backend
+def test_a_send_lets_go_of_what_it_has_held(backend: Backend) -> None:
+    """Though the stream has got another conflict detector meanwhile."""
+
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        async with peer, stream:
+            await stream.send_all(b"!")
+            theirs, mine = stream._send_conflict_detector, ConflictDetector("busy")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, bytes(FULL))
+                await wait_all_tasks_blocked()
+                stream._send_conflict_detector = mine
+                with mine:
+                    await received(peer, FULL + 1)
+                    await wait_all_tasks_blocked()
+                    with pytest.raises(trio.BusyResourceError), mine:
+                        pass
+            with theirs:
+                pass
+
+    backend.run(main)
 
 
 def test_a_budget_does_not_keep_them_from_sharing_a_system_call() -> None:
