@@ -102,7 +102,19 @@ PROGRAMS = {
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.map(double, [1, 2]))\n"
     ),
+    "subclass of keyboard interrupt": "class Stop(KeyboardInterrupt):\n    pass\n\nraise Stop('text')",
+    "exit handlers after an interrupt": (
+        "import atexit, sys, traceback\n"
+        "def tell():\n"
+        "    print(sys.excepthook is sys.__excepthook__, repr(sys.last_value), sys.last_type)\n"
+        "    print(sys.last_value.__traceback__ is sys.last_traceback, sys.exc_info())\n"
+        "    print(traceback.extract_tb(sys.last_traceback))\n"
+        "atexit.register(tell)\nraise KeyboardInterrupt\n"
+    ),
     "annotations": "x: int = 1\nprint(__annotations__, [type(value) for value in __annotations__.values()])",
+    "annotations of the module": (
+        "import sys\nx: int = 1\nif x:\n    y: str\nprint(sys.modules['__main__'].__annotations__, list(globals()))"
+    ),
     "deprecation warning": "import warnings\nwarnings.warn('old', DeprecationWarning)",
 }
 

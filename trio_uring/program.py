@@ -21,7 +21,6 @@ unless they install io_uring themselves. Those that it forks inherit it.
 from __future__ import annotations
 
 import builtins
-import contextlib
 import importlib.metadata
 import os
 import pkgutil
@@ -29,7 +28,7 @@ import runpy
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from .options import Fallback
@@ -116,7 +115,9 @@ def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | 
         return refusal
     sys.argv[:] = arguments
     module = sys.modules["__main__"] = ModuleType("__main__")
-    vars(module).update(__annotations__={}, __builtins__=builtins)
+    if sys.version_info < (3, 14):  # whose code makes the annotations when they are asked for
+        vars(module).update(__annotations__={})
+    vars(module).update(__builtins__=builtins)
     try:
         if as_module or is_importable:
             code = _find_module(module, name if as_module else None)
@@ -135,6 +136,8 @@ def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | 
     else:
         return 0
     _report(uncaught)
+    if isinstance(uncaught, KeyboardInterrupt):
+        _end_quietly(uncaught)
     return 1
 
 
@@ -221,8 +224,6 @@ def _report(error: BaseException) -> None:
         sys.__excepthook__(type(another), another, another.__traceback__)
         print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, traceback)
-    if type(error) is KeyboardInterrupt:
-        _die_of_interrupt_at_exit()
 
 
 def _own(traceback: TracebackType | None) -> TracebackType | None:
@@ -232,8 +233,13 @@ def _own(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
-def _die_of_interrupt_at_exit() -> None:
-    """Python, when it has shut down, kills itself by SIGINT if the last source text
-    that it ran ended with a KeyboardInterrupt; so a shell knows, and stops a script."""
-    with contextlib.suppress(KeyboardInterrupt):
-        exec("raise KeyboardInterrupt")
+def _end_quietly(interrupt: KeyboardInterrupt) -> NoReturn:
+    """Raises it to Python, which then kills itself by SIGINT when it has shut down, so that
+    a shell knows, and stops a script. What there was to tell has been told."""
+    hook, traceback = sys.excepthook, interrupt.__traceback__
+
+    def restore(*_: object) -> None:
+        sys.excepthook, interrupt.__traceback__, sys.last_traceback = hook, traceback, traceback
+
+    sys.excepthook = restore
+    raise interrupt
