@@ -186,9 +186,9 @@ async def linkat(
 ) -> None:
     """`os.link`: a hard link. Linux 5.15.
 
-    By default to ``source`` itself also where that is a symbolic link, as link(2) and
-    so `os.link` do. With ``follow_symlinks`` to what it points to, which `os.link` does
-    only when it is given a directory's descriptor.
+    By default to ``source`` itself also where that is a symbolic link, as link(2) does, and
+    `os.link` before Python 3.14. With ``follow_symlinks`` to what it points to, for which
+    the earlier `os.link` has to be given a directory's descriptor too.
     """
     flags = _AT_SYMLINK_FOLLOW if follow_symlinks else 0
     await _of_paths(_LINKAT, source, source_dir_fd, destination, destination_dir_fd, flags)

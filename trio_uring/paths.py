@@ -186,7 +186,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         try:
             return is_kind((await self.stat(follow_symlinks=follow_symlinks)).st_mode)
         except OSError as error:
-            if error.errno not in _NOTHING_THERE:
+            if error.errno not in _NOTHING_THERE and sys.version_info < (3, 14):
                 raise
             return False
         except ValueError:  # no path can have this name
@@ -264,9 +264,10 @@ class Path(trio.Path, pathlib.PurePosixPath):
             await super().symlink_to(target, target_is_directory)
 
     async def hardlink_to(self, target: StrOrBytesPath) -> None:
-        """`pathlib.Path.hardlink_to`: of a symbolic link itself, as by link(2). Linux 5.15."""
+        """`pathlib.Path.hardlink_to`: of a symbolic link itself, and of what it points to
+        from Python 3.14 on. Linux 5.15."""
         if _kernel_has("linkat"):
-            await lowlevel.linkat(target, self)
+            await lowlevel.linkat(target, self, follow_symlinks=sys.version_info >= (3, 14))
         else:
             await super().hardlink_to(target)
 

@@ -83,7 +83,7 @@ ONE_PATH: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 TWO_PATHS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "replace": (os.replace, lowlevel.renameat),
-    "link": (os.link, lowlevel.linkat),
+    "link": (partial(os.link, follow_symlinks=False), lowlevel.linkat),
     "symlink": (os.symlink, lowlevel.symlinkat),
 }
 
