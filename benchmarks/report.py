@@ -201,6 +201,8 @@ def _case_table(report: Report, case: Case) -> Iterator[str]:
 def _measured(case: Case) -> list[str]:
     """The metrics that the case has, in the order of METRICS. One that METRICS does not know is an error."""
     names = {name for series in case.series.values() for one in series.rounds for name in one}
+    if unknown := names - METRICS.keys():
+        raise ValueError(f"METRICS has no {', '.join(sorted(unknown))}")
     return sorted(names, key=list(METRICS).index)
 
 
