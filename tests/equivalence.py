@@ -87,7 +87,7 @@ every_ring = pytest.mark.parametrize("backend", RINGS, ids=_ids)
 # Trio closes its wake-up sockets, and only then takes the wake-up descriptor back: a signal that
 # comes in between cannot be written anywhere, on epoll as well. CPython up to 3.12 does not say what.
 signals_as_runs_end = pytest.mark.filterwarnings(
-    r"ignore:Exception ignored (when trying to write to the signal wakeup fd|in). None"
+    r"ignore:Exception ignored (wh(en|ile) trying to write to the signal wakeup fd|in). None"
     r"(.|\n)*\[Errno (9|32)\]:pytest.PytestUnraisableExceptionWarning"
 )
 
