@@ -113,7 +113,8 @@ PROGRAMS = {
     ),
     "annotations": "x: int = 1\nprint(__annotations__, [type(value) for value in __annotations__.values()])",
     "annotations of the module": (
-        "import sys\nx: int = 1\nif x:\n    y: str\nprint(sys.modules['__main__'].__annotations__, list(globals()))"
+        "import sys\nx: int = 1\nif x:\n    y: str\n"
+        "print(sys.modules['__main__'].__annotations__, list(globals()))"
     ),
     "deprecation warning": "import warnings\nwarnings.warn('old', DeprecationWarning)",
 }

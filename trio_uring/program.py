@@ -11,8 +11,9 @@ folder or zip file with a ``__main__.py``. Its exit status is the command's.
 Python prints the traceback of an uncaught exception from the frame that it started,
 which is ours. So it is done here instead, through `sys.excepthook`, in the order in
 which Python does it and with the traceback cut to the program's own frames; and when
-Python sees the end of it, it is a plain exit. What remains to be seen of us are the
-frames below the program's in `inspect.stack` and `sys.orig_argv`.
+Python sees the end of it, it is a plain exit, or an interrupt that prints nothing. What
+remains to be seen of us are the frames below the program's in `inspect.stack` and
+`sys.orig_argv`.
 
 Processes that the program spawns are plain Python: their Trio runs are on epoll,
 unless they install io_uring themselves. Those that it forks inherit it.
