@@ -1,7 +1,7 @@
 """Builds `trio_uring._native`: the C core behind one cffi interface.
 
-Run by setup.py. The C files, and interface.h, which cffi reads, are the source;
-nothing is generated into the tree.
+Run by setup.py, which builds the other extension (python/) itself. The C files, and
+interface.h, which cffi reads, are the source; nothing is generated into the tree.
 """
 
 from __future__ import annotations

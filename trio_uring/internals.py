@@ -26,7 +26,8 @@ _socket._SocketType._sock,                  the standard library's socket below 
 _socket._SocketType._resolve_address_nocp   the address that `connect` means
 ==========================================  ==========================================
 
-The same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
+The C of native/python uses those of `Task` and of sockets as well, by the same names. The
+same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
 these, sending holds ``SocketStream._send_conflict_detector``, and `Path` sets
 ``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
 """

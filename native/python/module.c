@@ -27,7 +27,6 @@ static int intern_names(void)
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
-/* _tasks.pyi says what they do. */
 static PyMethodDef functions[] = {
 	{ "learn", tu_learn, METH_VARARGS, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },

@@ -2,8 +2,6 @@
  * case that a busy program has nearly always: the socket is known to the run, nothing was read
  * ahead, nobody else receives or sends. For any other case they answer None and have done nothing:
  * streams.py then goes through all of it. */
-#include <errno.h>
-
 #include "core.h"
 #include "tasks.h"
 
@@ -122,7 +120,7 @@ static bool find_both(const struct call *call, struct sending *sending)
 	return true;
 }
 
-/* By a budget: streams.py does it. */
+/* Whether a budget asks for a try, which is streams.py's. */
 static bool sends_at_once(PyObject *run)
 {
 	PyObject *budget = tu_get(run, TU_RUN_BUDGET);

@@ -25,9 +25,10 @@ extern struct tu_names tu_names;
 /* By a tick: with more, one system call for all their sends costs less than one for each. */
 #define TU_FEW_WOKEN 4
 
+/* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
-PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
 
 #endif
