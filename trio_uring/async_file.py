@@ -137,6 +137,8 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     def _length(self, name: str, value: int | None) -> int:
         """The argument of a method: a number, -1 for None."""
+        if type(value) is int and -_HUGE <= value < _HUGE:
+            return value
         if value is None:
             return -1
         try:

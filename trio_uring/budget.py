@@ -7,20 +7,27 @@ counts them. A call that spends it still is a cancel point.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from trio.lowlevel import checkpoint_if_cancelled
 
 from .internals import context
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
 
+if TYPE_CHECKING:
+    from .connections import Connections
+
 
 async def checkpoint_at_once() -> None:
     """The checkpoint of a call that need not wait: `trio.lowlevel.checkpoint`, or one call of
     the budget."""
-    manager = current_manager()
-    run = None if manager is None else manager.connections
-    if run is not None and run.budget and run.may_go_on() and not is_cancelled(context.task):
+    task = getattr(context, "task", None)
+    if task is None:
+        current_manager()  # raises
+    run: Connections | None = getattr(task._runner.io_manager, "connections", None)
+    if run is not None and run.budget and run.may_go_on() and not is_cancelled(task):
         return
     await yield_shielded()
-    if is_cancelled(context.task):
+    if is_cancelled(task):
         await checkpoint_if_cancelled()

@@ -41,7 +41,11 @@ class RawFile(AsyncFile[bytes]):
         """One transfer of up to ``size`` bytes, or all to the end if that is negative;
         empty at the end. None: non-blocking, and nothing there."""
         length = self._length("read", size)
-        return await self._read(length) if length >= 0 else await self._read_all()
+        if length < 0:
+            return await self._read_all()
+        if self._given_back:
+            return await self._read(length)
+        return await self._reader.read_new(length)
 
     @reading
     async def readall(self) -> bytes | None:
@@ -119,11 +123,7 @@ class RawFile(AsyncFile[bytes]):
         if self._given_back:
             await checkpoint_at_once()
             return self._take(length)
-        data = new_bytes(length)
-        got = await self._reader.read(_from_buffer(data), length, data)
-        if got is None:
-            return None
-        return data if got == length else data[:got]
+        return await self._reader.read_new(length)
 
     async def _read_all(self) -> bytes | None:
         parts = [self._take(len(self._given_back))] if self._given_back else []

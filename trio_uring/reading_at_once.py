@@ -32,9 +32,8 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ._native import ffi, lib
 from .internals import context
-from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
-from .transfers import read_into
+from .transfers import new_bytes, read_into
 
 if TYPE_CHECKING:
     import io
@@ -58,11 +57,21 @@ class Reader:
         self._left = 0
         """Reads that are still left to it."""
 
+    async def read_new(self, length: int) -> bytes | None:
+        """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
+        data = new_bytes(length)
+        got = await self.read(data, length, data)
+        if got is None:
+            return None
+        return data if got == length else data[:got]
+
     async def read(self, memory: Any, length: int, held: object) -> int | None:
         """`read_into` from this file; a checkpoint as well. ``memory`` may be ``held`` itself."""
         fd = self._raw.fileno()
-        if self._tries is not False and (manager := current_manager()) is not None:
-            if is_cancelled(context.task):
+        task = getattr(context, "task", None)
+        run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+        if run is not None and self._tries is not False:
+            if is_cancelled(task):
                 await checkpoint_if_cancelled()
             if self._left:
                 self._left -= 1
@@ -70,7 +79,6 @@ class Reader:
                 got = _read_at_once(fd, memory, length)
                 if got > 0:
                     self._missed = 0
-                    run = manager.connections
                     if not (run.budget and run.may_go_on()):
                         await yield_shielded()
                     return got

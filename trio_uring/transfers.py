@@ -139,16 +139,14 @@ class Memory:
 
 
 def new_bytes(length: int) -> bytes:
-    """Bytes that nobody else has seen yet, so that the kernel may fill them. Large ones
-    are not cleared first, which would take half as long as reading them.
+    """Bytes that nobody else has seen yet, so that the kernel may fill them. They are not
+    cleared first, which would take half as long as reading them.
 
     Some processors (AMD, `rep movsb`) copy pages at a fifth of their speed to memory that begins
     1 to 31 bytes into a page. Of large results, which are aligned to 16 bytes, one in 256 does.
     """
-    if length < _LARGE:
-        return bytes(length)
     data = uncleared_bytes(length)
-    return data if id(data) & 4095 != _SLOW_PLACE else uncleared_bytes(length)
+    return data if length < _LARGE or id(data) & 4095 != _SLOW_PLACE else uncleared_bytes(length)
 
 
 _LARGE: Final = 1 << 16
