@@ -15,7 +15,8 @@ the next tick gives the buffer back.
   nothing that no task waits for. From the second one on receives are multishot.
 - What a multishot brings while nobody waits is *read ahead*, and whoever receives next
   from the socket, by whatever call of Trio's, gets it first. At ``read_ahead`` bytes the
-  multishot is stopped, and TCP's back-pressure reaches the sender.
+  multishot is stopped, and TCP's back-pressure reaches the sender. From then on receives take
+  what waits in the socket, without the ring, until nothing does.
 - The end of the stream, or an error, comes after the data, and is told once, as the
   kernel does: whoever asks again asks the kernel again.
 """
@@ -60,6 +61,7 @@ class Connection(Armed):
 
     __slots__ = (
         "_ahead",
+        "_bulk",
         "_end",
         "_warm",
         "ahead",
@@ -84,6 +86,8 @@ class Connection(Armed):
         self._ahead: deque[bytes | memoryview] = _NOTHING
         self._end: int | None = None
         """0 or -errno, to be told after what was read ahead."""
+        self._bulk = False
+        """More came than may be read ahead: there may still be something that waits in the socket."""
         self.length = 0
         """What the task that waits wants at most, in bytes."""
         self._warm = False
@@ -114,11 +118,34 @@ class Connection(Armed):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self.length = length
         if not self._slot:
+            if self._bulk:
+                data = await self._receive_at_once(length)
+                if data is not None:
+                    return data
             self._arm()
         self.task = context.task
         data = await sleep_for_data(self.message)
         if data is None:
             return self.take_end()
+        return data
+
+    async def _receive_at_once(self, length: int) -> bytes | None:
+        """What waits in the socket: a copy less than by way of a buffer. None: nothing does."""
+        sock = self.sock()
+        if sock is None:
+            return None
+        if is_cancelled(context.task):
+            await checkpoint_if_cancelled()
+        try:
+            data = sock.recv(length)
+        except BlockingIOError:
+            self._bulk = False
+            return None
+        except OSError:
+            await yield_shielded()
+            raise
+        if not (self.run.budget and self.run.may_go_on()):
+            await yield_shielded()
         return data
 
     def take(self, length: int) -> bytes:
@@ -258,7 +285,10 @@ class Connection(Armed):
         run = self.run
         self._keep(data)
         run.bytes_read_ahead += len(data)
-        if self._is_full or self.fd in run.readers:
+        if self._is_full:
+            self._bulk = True
+            run.unsettled.append(self)
+        elif self.fd in run.readers:
             run.unsettled.append(self)
 
     def finish(self, result: int) -> None:

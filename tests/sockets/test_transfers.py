@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from equivalence import Backend, io_statistics
-from pairs import armed_pair, peer_socket
+from pairs import armed_pair, bytes_read_ahead, peer_socket, reset
 from socket_calls import disturbed, expected, pair
 from trio.testing import wait_all_tasks_blocked
 
@@ -122,6 +123,60 @@ class Receiver:
                 return
         self.digest.update(data)
         self.received += len(data)
+
+
+@pytest.mark.parametrize("name", ["receive_some", "recv"])
+def test_what_waits_in_the_socket_comes_without_being_read_ahead(name: str) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer, stream:
+            receive: Any = stream.receive_some if name == "receive_some" else stream.socket.recv
+            sent = BLOCK[: peer_socket(peer).send(BLOCK)]
+            assert len(sent) > 10 * SMALL.read_ahead
+            await wait_all_tasks_blocked()
+            received = b""
+            while len(received) < len(sent):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await receive(1000)
+                assert scope.cancelled_caught
+                with trio.testing.assert_checkpoints():
+                    received += await receive(1000)
+            assert received == sent
+            assert bytes_read_ahead() < len(sent) / 2
+            async with trio.open_nursery() as nursery:  # nothing waits any more: the next one does
+                nursery.start_soon(expect, receive, b"next")
+                await wait_all_tasks_blocked()
+                await peer.send_all(b"next")
+            await peer.send_eof()
+            assert await receive(1000) == b""
+
+    Backend("small buffers", SMALL).run(main)
+
+
+async def receive_all(stream: trio.SocketStream) -> None:
+    while await stream.receive_some(1000):
+        pass
+
+
+async def expect(receive: Callable[[int], Any], data: bytes) -> None:
+    assert await receive(1000) == data
+
+
+def test_a_reset_comes_after_what_waits_in_the_socket() -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer, stream:
+            peer_socket(peer).send(BLOCK)
+            await wait_all_tasks_blocked()
+            for _ in range(20):  # past what was read ahead
+                assert await stream.receive_some(1000)
+            reset(peer)
+            with pytest.raises(trio.BrokenResourceError) as broken:  # what waits is lost, as on epoll
+                await receive_all(stream)
+            assert isinstance(broken.value.__cause__, ConnectionResetError)
+
+    Backend("small buffers", SMALL).run(main)
 
 
 @every_ring
