@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from trio.lowlevel import checkpoint_if_cancelled
 
 from .internals import context
-from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
 
 if TYPE_CHECKING:
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 async def checkpoint_at_once() -> None:
     """The checkpoint of a call that need not wait: `trio.lowlevel.checkpoint`, or one call of
     the budget."""
-    task = getattr(context, "task", None)
-    if task is None:
-        current_manager()  # raises
+    try:
+        task = context.task
+    except AttributeError:
+        raise RuntimeError("must be called from async context") from None
     run: Connections | None = getattr(task._runner.io_manager, "connections", None)
     if run is not None and run.budget and run.may_go_on() and not is_cancelled(task):
         return
