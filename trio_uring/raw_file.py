@@ -10,7 +10,7 @@ from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .budget import checkpoint_at_once
 from .reading_at_once import Reader
-from .transfers import left_in, new_bytes, pinned, read_all, truncate, write_from
+from .transfers import left_in, pinned, read_all, truncate, write_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
