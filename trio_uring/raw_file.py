@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_from_buffer: Any = ffi.from_buffer
-
 
 class RawFile(AsyncFile[bytes]):
     """A file opened with ``buffering=0``: each call is one transfer, which may be shorter
@@ -43,9 +41,7 @@ class RawFile(AsyncFile[bytes]):
         length = self._length("read", size)
         if length < 0:
             return await self._read_all()
-        if self._given_back:
-            return await self._read(length)
-        return await self._reader.read_new(length)
+        return await (self._read(length) if self._given_back else self._reader.read_new(length))
 
     @reading
     async def readall(self) -> bytes | None:
