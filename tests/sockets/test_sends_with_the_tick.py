@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import EPOLL, URING, every_backend
+from equivalence import EPOLL, URING, every_backend, needs_completions
 from pairs import peer_socket, reset, tcp_pair
 from socket_calls import described
 from trio._util import ConflictDetector
@@ -304,6 +304,7 @@ def test_any_data_are_sent_or_refused_as_by_trio(backend: Backend, data: Any) ->
     assert kept == expected
 
 
+@needs_completions
 def test_a_full_queue_is_emptied_with_the_interpreter_unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[bool] = []
 
