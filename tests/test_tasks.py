@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import URING
+from equivalence import URING, needs_completions
 from trio.lowlevel import Abort, Task, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
@@ -119,6 +119,7 @@ def test_other_arguments_are_refused() -> None:
         wake(b"", 0, b"", 0, ({}, {}, {}), READY, print, print)  # type: ignore[arg-type]
 
 
+@needs_completions
 @pytest.mark.parametrize("length", [0, -1, 1 << 31, 1 << 100, True, "1", None, 1.0])
 def test_a_receive_of_a_strange_length_is_for_python(length: object) -> None:
     async def main() -> None:
