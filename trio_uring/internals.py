@@ -136,7 +136,7 @@ def check_trio() -> None:
 
 def knows_reschedule() -> bool:
     """Whether Trio's `reschedule` uses the very names of the one that
-    `UringManager.process_events` stands in for."""
+    `wake` of native/python stands in for."""
     function = trio_run.Runner.reschedule
     if not isinstance(function, FunctionType) or function.__code__.co_freevars:
         return False

@@ -123,7 +123,7 @@ class UringManager(Readiness):
         self.reschedule: Callable[[Task, Any], None] = reschedule
         """The runner's own, which spares a call for each task that is woken."""
         self._runner: Any = None
-        """If its `reschedule` is the one that `process_events` knows."""
+        """If its `reschedule` is the one that `wake` knows."""
         self._owner: int | None = None
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
