@@ -185,6 +185,13 @@ int tu_cancel(tu_core *core, int slot)
 	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
+/* A slot, or -errno, of a submission that somebody has to look at before the kernel does. */
+static int unchecked(tu_core *core, int slot)
+{
+	core->ring.unchecked |= slot > 0;
+	return slot;
+}
+
 int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 {
 	struct tu_submission submission = {
@@ -197,7 +204,13 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_submit(&core->operations, &core->ring, &submission);
+	return unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
+}
+
+void tu_disown(tu_core *core, int slot)
+{
+	if (core->ring.open)
+		tu_operations_disown(&core->operations, &core->ring, (uint32_t)slot);
 }
 
 /* Receiving */
@@ -216,14 +229,14 @@ int tu_receive(tu_core *core, int fd, uint32_t length)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_receive(&core->operations, &core->ring, fd, length);
+	return unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
 }
 
 int tu_accept(tu_core *core, int fd, int multishot)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_accept(&core->operations, &core->ring, fd, multishot);
+	return unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
 int tu_flush(tu_core *core)

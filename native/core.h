@@ -80,6 +80,7 @@ void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_flush(tu_core *core);
+void tu_disown(tu_core *core, int slot);
 
 int tu_read_at_once(int fd, char *memory, size_t length);
 

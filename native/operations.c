@@ -174,19 +174,26 @@ static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
 static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
+	struct io_uring_sqe *sqe = tu_ring_find(ring, user_data);
 
-	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
-		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
+	if (!sqe)
+		return false;
+	if (sqe == &sq->sqes[(sq->sqe_tail - 1) & sq->ring_mask] && sq->sqe_head != sq->sqe_tail)
+		sq->sqe_tail--; /* the last one, and not published yet: as if it had never been */
+	else
+		prepare_nothing(ring, sqe);
+	return true;
+}
 
-		if (sqe->user_data != user_data)
-			continue;
-		if (index == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail)
-			sq->sqe_tail--; /* the last one, and not published yet: as if it had never been */
-		else
-			prepare_nothing(ring, sqe);
-		return true;
-	}
-	return false;
+void tu_operations_disown(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
+{
+	struct io_uring_sqe *sqe;
+
+	if (slot >= operations->capacity || operations->slots[slot].state == TU_FREE)
+		return;
+	sqe = tu_ring_find(ring, identity(operations, slot));
+	if (sqe)
+		sqe->fd = -1;
 }
 
 /* Without CQE_SKIP_SUCCESS, and when it fails, the answer comes all the same. */

@@ -95,6 +95,10 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 /* The slot of an accept, or -errno: of one connection or, multishot, of all that come. */
 int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot);
 
+/* The descriptor of a slot's operation is another file's by now. If the kernel has not taken the
+ * submission, it will answer -EBADF. */
+void tu_operations_disown(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
+
 /* Whether a caller's operation, a receive or an accept is gone: the kernel never knew of it.
  * Otherwise its last completion will come, cancelled or not, or has come already. */
 bool tu_operations_withdraw(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);

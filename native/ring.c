@@ -48,6 +48,10 @@ static unsigned publish(struct tu_ring *ring)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 
+	if (ring->unchecked && ring->check) {
+		ring->unchecked = false;
+		ring->check(ring->check_argument);
+	}
 	if (sq->sqe_head != sq->sqe_tail) {
 		sq->sqe_head = sq->sqe_tail;
 		io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
@@ -142,6 +146,19 @@ int tu_ring_flush(struct tu_ring *ring)
 			return result;
 	} while (tu_ring_has_submissions(ring) || take_taskrun(ring));
 	return 0;
+}
+
+struct io_uring_sqe *tu_ring_find(struct tu_ring *ring, uint64_t user_data)
+{
+	struct io_uring_sq *sq = &ring->uring.sq;
+
+	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
+		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
+
+		if (sqe->user_data == user_data)
+			return sqe;
+	}
+	return NULL;
 }
 
 struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring)

@@ -22,6 +22,12 @@ struct tu_ring {
 	bool enabled;   /* no longer R_DISABLED */
 	bool no_iowait; /* 6.15: a sleeping ring does not count as I/O wait */
 	uint64_t entered;
+	/* A submission names a descriptor, which is only a number: until the kernel takes it, the
+	 * file may be closed and the number be another one's. `check` is called before the kernel
+	 * is, if something is queued that it has not seen, and may disown what is stale. */
+	void (*check)(void *argument); /* NULL: nobody looks */
+	void *check_argument;
+	bool unchecked;
 	/* Completions taken out of the way of a kernel that refuses submissions
 	 * until it has room; the next reap reads these first. */
 	struct io_uring_cqe *stash;
@@ -49,6 +55,9 @@ int tu_ring_flush(struct tu_ring *ring);
 
 /* Whether completions signal the eventfd that is registered. */
 void tu_ring_set_notifications(struct tu_ring *ring, bool on);
+
+/* A submission that the kernel has not consumed, which is ours to change; NULL if it has. */
+struct io_uring_sqe *tu_ring_find(struct tu_ring *ring, uint64_t user_data);
 
 /* A free submission entry; enters the kernel if the queue is full. NULL if the
  * kernel takes nothing for want of memory. */

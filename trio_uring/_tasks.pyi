@@ -7,6 +7,7 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
+from .armed import Armed
 from .connection import Connection
 from .connections import Connections
 from .operation import Operation
@@ -17,19 +18,37 @@ FEW_WOKEN: int
 def learn(
     task: type[Task],
     operation: type[Operation],
+    armed: type[Any],
     connection: type[Connection],
     run: type[Connections],
     socket: Any,
+    fileno: Callable[[Any], int],
     context: object,
     send: int,
+    cancel: int,
+    disown: int,
     /,
 ) -> bool:
-    """Once, before the others: the classes that they work on, Trio's run context, and where the
-    core's ``tu_send`` is.
+    """Tells the others, once and before any is called, what they work on: classes, the method
+    ``fileno`` of the standard library's sockets, Trio's run context, and where ``tu_send``,
+    ``tu_cancel`` and ``tu_disown`` of the core are.
 
-    False if an attribute that they use is none of the slots of these classes. Then they leave
-    everything to Python, as before this call.
+    False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and
+    `start_send` leave everything to Python.
+
+    Raises TypeError if one of our own classes has not the slots that are used.
     """
+
+def watch_queue(run: Connections, /) -> None:
+    """Has the core look at the ``queued`` of a run before it enters the kernel. The run has to
+    outlive its ring."""
+
+def check_queued(run: Connections, /) -> None:
+    """Looks at the ``queued`` of a run now, and empties it: what was submitted for a socket that
+    has another descriptor by now, or none, is disowned."""
+
+def is_current(armed: Armed, /) -> bool:
+    """Whether the socket still has the descriptor that a connection or an acceptor is for."""
 
 def wake(
     events: Buffer,

@@ -56,6 +56,9 @@ class Acceptors:
         accepts by readiness: other families, and closed sockets."""
         sock: socket.socket = trio_socket._sock
         fd = sock.fileno()
+        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
+        if earlier is not None and earlier.acceptors is self and not earlier.closed and fd != earlier.fd:
+            self.drop(earlier)
         acceptor = self.by_fd.get(fd)
         if acceptor is not None and not acceptor.is_of(sock):
             self.drop(acceptor)
@@ -190,6 +193,7 @@ class Acceptor(Armed):
             self.run.manager.refuse(self.fd, slot)
         self._slot = slot
         self.acceptors.by_slot[slot] = self
+        self.run.queued += (self, slot)
 
     def _forget(self) -> None:
         self.acceptors.by_slot.pop(self._slot, None)

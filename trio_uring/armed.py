@@ -83,6 +83,11 @@ class Armed(ABC):
         """Something was taken ahead."""
 
     @property
+    def is_sending(self) -> bool:
+        """Whether a task is in `trio.SocketStream.send_all`."""
+        return False
+
+    @property
     @abstractmethod
     def _is_full(self) -> bool:
         """So much was taken ahead that the multishot has to stop."""

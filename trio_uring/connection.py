@@ -340,6 +340,7 @@ class Connection(Armed):
         self._slot = slot
         self.quiet = self._multishot
         self.run.receivers[slot] = self
+        self.run.queued += (self, slot)
 
     def _forget(self) -> None:
         del self.run.receivers[self._slot]

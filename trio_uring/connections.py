@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import internals
 from ._native import ffi, lib
+from ._tasks import is_current
 from .accepting import Acceptors
 from .connection import Connection
 
@@ -52,6 +53,7 @@ class Connections:
         "memory",
         "multishot_terminations",
         "operations",
+        "queued",
         "read_ahead",
         "readers",
         "receivers",
@@ -66,6 +68,9 @@ class Connections:
         self.core = manager.core
         self.core_at = int(ffi.cast("uintptr_t", manager.core))
         self.operations = manager.operations
+        self.queued: list[Any] = []
+        """By turns, who has submitted something since the ring was last entered, and its slot
+        (native/python/checking.c)."""
         self.readers = manager.readers
         self.writers = manager.writers
         """Descriptors that tasks are in `wait_readable` and `wait_writable` for."""
@@ -116,6 +121,15 @@ class Connections:
                 connection.inherit(earlier)
         trio_socket._uring = connection
         return connection
+
+    def known(self, fd: int) -> list[Armed]:
+        """The connection and the acceptor of the socket that has this descriptor now. Those of one
+        that had it before, and was closed without our being told, are dropped."""
+        known = [one for one in (self.by_fd.get(fd), self.acceptors.by_fd.get(fd)) if one is not None]
+        for one in known:
+            if not is_current(one):
+                one.drop()
+        return [one for one in known if not one.closed]
 
     def excludes(self, trio_socket: Any) -> bool:
         """Whether it is of a kind that has no connection, which the socket remembers."""

@@ -40,6 +40,7 @@ What does this mean for Trio?
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import threading
@@ -52,7 +53,8 @@ import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from ._tasks import learn, wake
+from ._tasks import check_queued, learn, wake, watch_queue
+from .armed import Armed
 from .connection import Connection
 from .connections import Connections
 from .internals import SocketType, context, knows_reschedule
@@ -95,11 +97,13 @@ _close_interrupt = lib.tu_close_interrupt
 _LEARNT: Final = learn(
     Task,
     Operation,
+    Armed,
     Connection,
     Connections,
     SocketType,
+    _socket.socket.fileno,
     context,
-    int(ffi.cast("uintptr_t", ffi.addressof(lib, "tu_send"))),
+    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel", "tu_disown")),
 )
 
 
@@ -115,6 +119,7 @@ class UringManager(Readiness):
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
+        watch_queue(self.connections)
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
         """What waits for an event: by its kind, and then by its key."""
         self._entry_task: Task | None = None
@@ -134,6 +139,8 @@ class UringManager(Readiness):
 
     def get_events(self, timeout: float) -> int:
         """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
+        if self.connections.queued:
+            check_queued(self.connections)
         if timeout <= 0:
             events = _poll(self.core)
         elif get_ident() == self._owner:

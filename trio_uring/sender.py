@@ -48,13 +48,16 @@ class Sender(Operation):
         """Its send is queued, or with the kernel."""
         return self.manager.operations.get(self.slot) is self
 
-    def submit(self, fd: int, address: Pointer | bytes, length: int, held: object, *, whole: bool) -> None:
+    def submit(
+        self, connection: Connection, address: Pointer | bytes, length: int, held: object, *, whole: bool
+    ) -> None:
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        slot = self.slot = _send(self.manager.core, fd, address, length, whole)
+        slot = self.slot = _send(self.manager.core, connection.fd, address, length, whole)
         if slot < 0:
-            self.manager.refuse(fd, slot)
+            self.manager.refuse(connection.fd, slot)
+        connection.run.queued += (connection, slot)
         self.held = held
         self.task = context.task
         self.manager.operations[slot] = self

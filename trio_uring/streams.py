@@ -197,7 +197,7 @@ async def _send_rest(
             raise _broken(error) from error
         if result == -errno.EAGAIN:
             await wait_writable(sock)
-        sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
+        sender.submit(connection, address + sent, length - sent, data, whole=True)
         await sleep(sender.message)
         result = sender.result
         if sent + result == length:  # even if it was cancelled or closed meanwhile
