@@ -113,7 +113,7 @@ class Armed(ABC):
             return
         while self._slot and self._multishot:
             if self._stop():
-                _flush(self.run.core)
+                self.run.manager.checked(_flush(self.run.core))
                 self.run.manager.reap()
 
     def close(self) -> bool:
