@@ -51,8 +51,11 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
+void tu_check(tu_core *core);
 void tu_cancel_all(tu_core *core);
+uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
+void tu_lose(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);

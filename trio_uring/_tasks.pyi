@@ -57,7 +57,7 @@ def wake(
     buffer_size: int,
     waiting: tuple[dict[int, Any], dict[int, Any], dict[int, Any], dict[int, Any]],
     ready: object,
-    append: Callable[[Task], object],
+    append: Callable[[Task], object] | None,
     other: Callable[[int, int, int, int], object],
     /,
 ) -> None:
@@ -66,6 +66,10 @@ def wake(
 
     ``waiting`` has what waits for an event, by its kind and then by its key; ``memory`` the
     provided buffers, of ``buffer_size`` bytes each; ``ready`` is the answer to all but data.
+    Without ``append`` all are for ``other``.
+
+    An event that was processed, or given to ``other``, becomes one of TU_NOTHING: after an
+    exception the call may be repeated, for the rest.
 
     Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.
     """

@@ -89,7 +89,7 @@ class Acceptors:
     def end(self) -> None:
         """The run's last tick is over."""
         for acceptor in self.by_fd.values():
-            acceptor.task = None
+            acceptor.task = acceptor._raise_cancel = None
             acceptor.close()
         self.by_fd.clear()
 

@@ -118,7 +118,7 @@ class Armed(ABC):
             return
         while self._slot and self._multishot:
             if self._stop():
-                _flush(self.run.core)
+                self.run.manager.checked(_flush(self.run.core))
                 self.run.manager.reap()
 
     def close(self) -> bool:

@@ -179,9 +179,8 @@ class Connections:
 
     def settle(self) -> None:
         """When all events are processed."""
-        unsettled, self.unsettled = self.unsettled, []
-        for one in unsettled:
-            one.settle()
+        for _ in range(len(self.unsettled)):
+            self.unsettled.pop(0).settle()
 
     # Yielding
 
@@ -203,13 +202,10 @@ class Connections:
         self.memory = ffi.buffer(lib.tu_buffer_memory(self.core), size)
 
     def end(self) -> None:
-        """The run's last tick is over: what was received meanwhile is kept for another run."""
+        """The run's last tick is over: what is received meanwhile is kept for another run."""
         self.acceptors.end()
         for connection in list(self.receivers.values()):
             connection.end_run()
-        while self.receivers:
-            lib.tu_flush(self.core)
-            self.manager.reap()
 
     def close(self) -> None:
         """The run ends, and with it the memory of the buffers."""
