@@ -155,6 +155,13 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 
 /* Callers' operations */
 
+/* A slot, or -errno, of a submission that has to be looked at before the kernel gets it. */
+static int unchecked(tu_core *core, int slot)
+{
+	core->ring.unchecked |= slot > 0;
+	return slot;
+}
+
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd)
 {
@@ -169,21 +176,17 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 		.other_fd = other_fd,
 	};
 
+	int slot;
+
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_submit(&core->operations, &core->ring, &submission);
+	slot = tu_operations_submit(&core->operations, &core->ring, &submission);
+	return opcode & TU_CHECKED ? unchecked(core, slot) : slot;
 }
 
 int tu_cancel(tu_core *core, int slot)
 {
 	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
-}
-
-/* A slot, or -errno, of a submission that somebody has to look at before the kernel does. */
-static int unchecked(tu_core *core, int slot)
-{
-	core->ring.unchecked |= slot > 0;
-	return slot;
 }
 
 int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
@@ -201,10 +204,9 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 	return unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
 }
 
-void tu_disown(tu_core *core, int slot)
+const uint32_t *tu_unchecked(tu_core *core)
 {
-	if (core->ring.open)
-		tu_operations_disown(&core->operations, &core->ring, (uint32_t)slot);
+	return &core->ring.unchecked;
 }
 
 /* Receiving */

@@ -19,6 +19,7 @@
 #define TU_INTERRUPTED (1 << 27)
 #define TU_REAP (1 << 28)
 
+#define TU_CHECKED 0x10000
 #define TU_NOT_STARTED (-ENOTCONN)
 #define TU_MOST_BYTES 0x7ffff000 /* that one send or receive moves (MAX_RW_COUNT) */
 
@@ -83,7 +84,7 @@ void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_flush(tu_core *core);
-void tu_disown(tu_core *core, int slot);
+const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length);
 

@@ -126,10 +126,11 @@ int tu_receive(tu_core *core, int fd, uint32_t length);
  * come until one says that no more will: after an error, or `tu_cancel`. */
 int tu_accept(tu_core *core, int fd, int multishot);
 
-/* What tu_send, tu_receive and tu_accept have queued goes to the kernel only after a look at it:
- * native/python/checking.c asks whether the socket that a submission is for still has the number.
- * `tu_disown` is for one whose has not: the kernel will answer -EBADF. */
-void tu_disown(tu_core *core, int slot);
+/* A word that is not 0 if something is queued that has to be looked at before the kernel gets it
+ * (native/python/checking.c): by tu_send, tu_receive, tu_accept, or by tu_submit with TU_CHECKED
+ * in `opcode`. */
+#define TU_CHECKED 0x10000
+const uint32_t *tu_unchecked(tu_core *core);
 
 /* Has the kernel act on everything that is queued, cancels among them. */
 int tu_flush(tu_core *core);

@@ -13,11 +13,6 @@
 /* In the user data of a cancel, with the identity of what it is to cancel. */
 #define CANCEL (1ULL << 63)
 
-static uint64_t identity(const struct tu_operations *operations, uint32_t slot)
-{
-	return (uint64_t)operations->slots[slot].generation << 32 | slot;
-}
-
 static int grow(struct tu_operations *operations)
 {
 	uint32_t old = operations->capacity;
@@ -110,7 +105,7 @@ int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, i
 	int slot = acquire(operations, ring, kind, fd, &sqe);
 
 	if (slot > 0)
-		prepare_poll(sqe, &operations->slots[slot], identity(operations, (uint32_t)slot));
+		prepare_poll(sqe, &operations->slots[slot], tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -131,7 +126,7 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	sqe->off = submission->offset;
 	sqe->rw_flags = (int)submission->flags;
 	sqe->splice_fd_in = submission->other_fd;
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -148,7 +143,7 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = TU_BUFFER_GROUP;
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -163,7 +158,7 @@ int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring,
 		io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	else
 		io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -189,18 +184,6 @@ static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 	return true;
 }
 
-void tu_operations_disown(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
-{
-	bool last;
-	struct io_uring_sqe *sqe;
-
-	if (slot >= operations->capacity || operations->slots[slot].state == TU_FREE)
-		return;
-	sqe = tu_ring_find(ring, identity(operations, slot), &last);
-	if (sqe)
-		sqe->fd = -1;
-}
-
 /* Without CQE_SKIP_SUCCESS, and when it fails, the answer comes all the same. */
 static bool submit_cancel(struct tu_ring *ring, uint64_t user_data)
 {
@@ -220,11 +203,11 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 
 	if (operation->state == TU_FREE)
 		return 0;
-	if (withdraw(ring, identity(operations, slot))) {
+	if (withdraw(ring, tu_operations_identity(operations, slot))) {
 		release(operations, slot);
 		return 0;
 	}
-	if (submit_cancel(ring, identity(operations, slot))) {
+	if (submit_cancel(ring, tu_operations_identity(operations, slot))) {
 		if (!is_answered(operation->kind))
 			release(operations, slot);
 		return 1;
@@ -254,7 +237,7 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 	for (uint32_t slot = 1; slot < operations->capacity && operations->doomed; slot++) {
 		if (operations->slots[slot].state != TU_DOOMED)
 			continue;
-		if (!submit_cancel(ring, identity(operations, slot)))
+		if (!submit_cancel(ring, tu_operations_identity(operations, slot)))
 			return;
 		operations->doomed--;
 		operations->slots[slot].state = TU_ARMED;
@@ -268,13 +251,6 @@ int64_t tu_operations_patience(const struct tu_operations *operations, int64_t t
 	return operations->doomed && timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns;
 }
 
-static bool is_current(const struct tu_operations *operations, uint64_t user_data)
-{
-	uint32_t slot = (uint32_t)user_data;
-
-	return slot < operations->capacity && identity(operations, slot) == user_data;
-}
-
 /* A cancel fails (ENOENT, EALREADY) also where its target is between two attempts: as task
  * work, or with a worker of the kernel's that is not waiting at this moment. What is then
  * tried again, and polled, would wait for ever. So while it has not completed it is told again. */
@@ -283,7 +259,7 @@ static void take_answer(struct tu_operations *operations, const struct io_uring_
 	uint64_t target = completion->user_data & ~CANCEL;
 	struct tu_operation *operation;
 
-	if (completion->res >= 0 || !is_current(operations, target))
+	if (completion->res >= 0 || !tu_operations_is_current(operations, target))
 		return;
 	operation = &operations->slots[(uint32_t)target];
 	operations->doomed += operation->state != TU_DOOMED;
@@ -319,7 +295,7 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers 
 
 	if (completion->user_data & CANCEL)
 		take_answer(operations, completion);
-	if (!is_current(operations, completion->user_data))
+	if (!tu_operations_is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
 	if (!is_answered(operation->kind))
@@ -348,7 +324,7 @@ static bool arm_again(struct tu_operations *operations, struct tu_ring *ring, ui
 	sqe = tu_ring_sqe(ring);
 	if (!sqe)
 		return false;
-	prepare_poll(sqe, operation, identity(operations, slot));
+	prepare_poll(sqe, operation, tu_operations_identity(operations, slot));
 	return true;
 }
 

@@ -84,6 +84,20 @@ typedef struct {
 	int32_t detail;
 } tu_event;
 
+/* The user data of a slot's operation. */
+static inline uint64_t tu_operations_identity(const struct tu_operations *operations, uint32_t slot)
+{
+	return (uint64_t)operations->slots[slot].generation << 32 | slot;
+}
+
+/* Whether it is the user data of an operation that has its slot still. */
+static inline bool tu_operations_is_current(const struct tu_operations *operations, uint64_t user_data)
+{
+	uint32_t slot = (uint32_t)user_data;
+
+	return slot < operations->capacity && tu_operations_identity(operations, slot) == user_data;
+}
+
 int tu_operations_open(struct tu_operations *operations);
 void tu_operations_close(struct tu_operations *operations);
 
@@ -99,10 +113,6 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 
 /* The slot of an accept, or -errno: of one connection or, multishot, of all that come. */
 int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot);
-
-/* The descriptor of a slot's operation is another file's by now. If the kernel has not taken the
- * submission, it will answer -EBADF. */
-void tu_operations_disown(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot);
 
 /* Whether a caller's operation, a receive or an accept is gone: the kernel never knew of it.
  * Otherwise its last completion will come, cancelled or not, or has come already. */

@@ -80,16 +80,20 @@ static void queue_what_is_aside(struct tu_ring *ring)
 		ring->aside_head = ring->aside_tail = 0;
 }
 
+static bool is_left_from_before(const struct tu_ring *ring)
+{
+	return tu_ring_has_aside(ring) || *ring->uring.sq.khead != ring->uring.sq.sqe_head;
+}
+
 /* Publishes the entries prepared so far; returns how many the kernel has not
  * consumed yet, those of an earlier short submit included. */
 static unsigned publish(struct tu_ring *ring)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 
-	if (ring->unchecked && ring->check) {
-		ring->unchecked = false;
+	if (ring->check && (ring->unchecked || is_left_from_before(ring)))
 		ring->check(ring->check_argument);
-	}
+	ring->unchecked = 0;
 	queue_what_is_aside(ring);
 	if (sq->sqe_head != sq->sqe_tail) {
 		sq->sqe_head = sq->sqe_tail;
@@ -254,19 +258,15 @@ struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring)
 
 struct io_uring_sqe *tu_ring_find(struct tu_ring *ring, uint64_t user_data, bool *last)
 {
-	struct io_uring_sq *sq = &ring->uring.sq;
+	const struct io_uring_sq *sq = &ring->uring.sq;
+	struct io_uring_sqe *sqe;
 
-	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
-		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
-
-		*last = index == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail;
+	for (uint32_t number = 0; (sqe = tu_ring_pending(ring, number)); number++) {
+		*last = *sq->khead + number == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail;
 		if (sqe->user_data == user_data)
 			return sqe;
 	}
 	*last = false;
-	for (uint32_t index = ring->aside_head; index != ring->aside_tail; index++)
-		if (ring->aside[index].user_data == user_data)
-			return &ring->aside[index];
 	return NULL;
 }
 

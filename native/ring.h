@@ -39,11 +39,11 @@ struct tu_ring {
 	int64_t refused_since;       /* nanoseconds of the monotonic clock; 0: it is not */
 	uint64_t entered;
 	/* A submission names a descriptor, which is only a number: until the kernel takes it, the
-	 * file may be closed and the number be another one's. `check` is called before the kernel
-	 * is, if something is queued that it has not seen, and may disown what is stale. */
+	 * file may be closed and the number be another one's. So `check` is called before the kernel
+	 * is, with whatever it has not taken yet, to disown what is stale (`fd` -1: EBADF). */
 	void (*check)(void *argument); /* NULL: nobody looks */
 	void *check_argument;
-	bool unchecked;
+	uint32_t unchecked; /* something is queued that was not looked at */
 	/* Completions taken out of the way of a kernel that refuses submissions
 	 * until it has room; the next reap reads these first. */
 	struct io_uring_cqe *stash;
@@ -128,6 +128,19 @@ static inline bool tu_ring_is_refused(const struct tu_ring *ring, int result)
 static inline unsigned tu_ring_skip_success(const struct tu_ring *ring)
 {
 	return ring->uring.features & IORING_FEAT_CQE_SKIP ? IOSQE_CQE_SKIP_SUCCESS : 0;
+}
+
+/* One after the other, from 0 on, the submissions that the kernel has not consumed, which are ours
+ * to change; NULL after the last. */
+static inline struct io_uring_sqe *tu_ring_pending(const struct tu_ring *ring, uint32_t number)
+{
+	const struct io_uring_sq *sq = &ring->uring.sq;
+	uint32_t queued = sq->sqe_tail - *sq->khead;
+
+	if (number < queued)
+		return &sq->sqes[(*sq->khead + number) & sq->ring_mask];
+	number -= queued;
+	return number < ring->aside_tail - ring->aside_head ? &ring->aside[ring->aside_head + number] : NULL;
 }
 
 #endif

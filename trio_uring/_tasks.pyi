@@ -26,12 +26,11 @@ def learn(
     context: object,
     send: int,
     cancel: int,
-    disown: int,
     /,
 ) -> bool:
     """Tells the others, once and before any is called, what they work on: classes, the method
-    ``fileno`` of the standard library's sockets, Trio's run context, and where ``tu_send``,
-    ``tu_cancel`` and ``tu_disown`` of the core are.
+    ``fileno`` of the standard library's sockets, Trio's run context, and where ``tu_send``
+    and ``tu_cancel`` of the core are.
 
     False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and
     `start_send` leave everything to Python.
@@ -40,12 +39,12 @@ def learn(
     """
 
 def watch_queue(run: Connections, /) -> None:
-    """Has the core look at the ``queued`` of a run before it enters the kernel. The run has to
-    outlive its ring."""
+    """Has the core do what `check_queued` does wherever it enters the kernel with something that
+    was not looked at. The run has to outlive its ring."""
 
 def check_queued(run: Connections, /) -> None:
-    """Looks at the ``queued`` of a run now, and empties it: what was submitted for a socket that
-    has another descriptor by now, or none, is disowned."""
+    """Looks at all that is queued: what was submitted for a socket that has another descriptor by
+    now, or none, will be answered EBADF."""
 
 def is_current(armed: Armed, /) -> bool:
     """Whether the socket still has the descriptor that a connection or an acceptor is for."""

@@ -193,7 +193,6 @@ class Acceptor(Armed):
             self.run.manager.refuse(self.fd, slot)
         self._slot = slot
         self.acceptors.by_slot[slot] = self
-        self.run.queued += (self, slot)
 
     def _forget(self) -> None:
         self.acceptors.by_slot.pop(self._slot, None)

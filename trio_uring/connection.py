@@ -340,7 +340,6 @@ class Connection(Armed):
         self._slot = slot
         self.quiet = self._multishot
         self.run.receivers[slot] = self
-        self.run.queued += (self, slot)
 
     def _forget(self) -> None:
         self.run.receivers.pop(self._slot, None)

@@ -42,6 +42,7 @@ class Connections:
         "_spender",
         "_spent_at",
         "acceptors",
+        "acceptors_by_slot",
         "budget",
         "buffer_shortages",
         "buffer_size",
@@ -53,7 +54,6 @@ class Connections:
         "memory",
         "multishot_terminations",
         "operations",
-        "queued",
         "read_ahead",
         "readers",
         "receivers",
@@ -68,9 +68,6 @@ class Connections:
         self.core = manager.core
         self.core_at = int(ffi.cast("uintptr_t", manager.core))
         self.operations = manager.operations
-        self.queued: list[Any] = []
-        """By turns, who has submitted something since the ring was last entered, and its slot
-        (native/python/checking.c)."""
         self.readers = manager.readers
         self.writers = manager.writers
         """Descriptors that tasks are in `wait_readable` and `wait_writable` for."""
@@ -80,6 +77,7 @@ class Connections:
         """Whether sockets are to work by completions at all."""
         self.by_fd: dict[int, Connection] = {}
         self.acceptors = Acceptors(self, options.accept_ahead)
+        self.acceptors_by_slot = self.acceptors.by_slot
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
         self.unsettled: list[Armed | Flight] = []

@@ -110,7 +110,7 @@ _LEARNT: Final = learn(
     SocketType,
     _socket.socket.fileno,
     context,
-    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel", "tu_disown")),
+    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel")),
 )
 
 
@@ -126,6 +126,7 @@ class UringManager(Readiness):
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
+        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
         watch_queue(self.connections)
         self._unprocessed = 0
         """Of so many events of the last tick, some may not be processed."""
@@ -149,7 +150,7 @@ class UringManager(Readiness):
 
     def get_events(self, timeout: float) -> int:
         """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
-        if self.connections.queued:
+        if self._unchecked[0]:
             check_queued(self.connections)
         if timeout <= 0:
             events = _poll(self.core)

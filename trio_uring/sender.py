@@ -57,7 +57,7 @@ class Sender(Operation):
         slot = self.slot = _send(self.manager.core, connection.fd, address, length, whole)
         if slot < 0:
             self.manager.refuse(connection.fd, slot)
-        connection.run.queued += (connection, slot)
+        self.owner = connection
         self.held = held
         self.task = context.task
         self.manager.operations[slot] = self
@@ -67,8 +67,8 @@ class Sender(Operation):
 
         Raises OSError, and what became of the task or the socket meanwhile.
         """
-        raise_cancel, self.raise_cancel = self.raise_cancel, None
-        self.held = self.task = None
+        raise_cancel = self.raise_cancel
+        self.finish()
         if result < 0 and result not in _TRY_AGAIN:
             raise connection.reason(OSError(-result, os.strerror(-result)))
         if raise_cancel is not None:
@@ -77,10 +77,14 @@ class Sender(Operation):
             raise trio.ClosedResourceError("another task closed this fd")
         return max(0, result)
 
+    def finish(self) -> None:
+        """The task has seen the result: another may send."""
+        self.held = self.owner = self.task = self.raise_cancel = None
+
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         aborted = super().abort(raise_cancel)
         if aborted is Abort.SUCCEEDED:
-            self.held = self.task = None
+            self.finish()
         if self._stopped:  # it is told of the close, which came first
             self.raise_cancel = None
         return aborted

@@ -110,7 +110,7 @@ async def _send_with_others(self: Any, connection: Connection, sender: Sender, d
     await sleep(sender.message)
     result = sender.result
     if result >= 0:
-        sender.held = sender.task = sender.raise_cancel = None
+        sender.finish()
         return result
     sender.progress(connection, result)
     await wait_writable(self._sock)

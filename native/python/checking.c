@@ -1,11 +1,11 @@
-/* A descriptor's number is not a socket: it may be closed, by whom nobody told us, and be another
- * connection's before the kernel takes what was queued for the first one. So whatever is queued is
- * looked at, with the GIL held, before the kernel is entered: a socket that has another number by
- * now, or none, gets -EBADF for it, as a call of its own would have.
+/* A descriptor's number is not a socket: it may be closed, without a word to us, and be another
+ * connection's before the kernel takes what was queued for the first one. So all that is queued is
+ * looked at, with the GIL held, before the kernel is entered. What is for a socket that has another
+ * number by now, or none, is answered EBADF, as a call of that socket's own would be.
  *
- * `run.queued` has two items for each: who has the descriptor, and the slot. A tick calls
- * `check_queued` before it lets go of the GIL; the core calls `check_ring` where it is entered
- * otherwise, with something queued that no tick has seen. */
+ * A tick calls `check_queued` before it lets go of the GIL; the core calls `check_ring` where it is
+ * entered otherwise. */
+#include "operations.h"
 #include "tasks.h"
 
 /* A new reference; NULL if it is gone. */
@@ -54,53 +54,93 @@ PyObject *tu_tell_current(PyObject *Py_UNUSED(module), PyObject *armed)
 	return NULL;
 }
 
-/* Those that are no sockets of ours tell it themselves. */
-static bool is_current(PyObject *owner)
+/* The value of a slot, a new reference; NULL if there is none. */
+static PyObject *find(PyObject *run, enum tu_slot table, uint32_t slot)
 {
-	PyObject *answer;
-	bool current;
+	PyObject *key = PyLong_FromUnsignedLong(slot);
+	PyObject *found = key ? PyDict_GetItemWithError(tu_get(run, table), key) : NULL;
 
-	if (PyObject_TypeCheck(owner, tu_known.armed))
-		return tu_is_current(owner);
-	answer = PyObject_GetAttr(owner, tu_names.is_current);
-	current = answer == Py_True;
-	Py_XDECREF(answer);
-	if (!current)
-		PyErr_Clear();
-	return current;
+	Py_XINCREF(found);
+	Py_XDECREF(key);
+	return found;
 }
 
-static void check(PyObject *run)
+/* Who has the descriptor that a submission is for, a new reference; NULL if it is nobody's. */
+static PyObject *owner_of(PyObject *run, const tu_core *core, uint64_t user_data)
 {
-	PyObject *queued = tu_get(run, TU_RUN_QUEUED);
-	tu_core *core = PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
+	uint32_t slot = (uint32_t)user_data;
+	PyObject *operation;
+	PyObject *owner = NULL;
 
-	for (Py_ssize_t index = 0; index + 1 < PyList_GET_SIZE(queued); index += 2) {
-		PyObject *owner = Py_NewRef(PyList_GET_ITEM(queued, index));
-		int slot = (int)PyLong_AsLong(PyList_GET_ITEM(queued, index + 1));
-
-		if (!is_current(owner))
-			tu_known.disown(core, slot);
-		Py_DECREF(owner);
+	if (!tu_operations_is_current(&core->operations, user_data))
+		return NULL;
+	switch (core->operations.slots[slot].kind) {
+	case TU_RECEIVE:
+		return find(run, TU_RUN_RECEIVERS, slot);
+	case TU_ACCEPT:
+		return find(run, TU_RUN_ACCEPTORS_BY_SLOT, slot);
+	case TU_OPERATION:
+		operation = find(run, TU_RUN_OPERATIONS, slot);
+		if (operation && PyObject_TypeCheck(operation, tu_known.operation))
+			owner = tu_get(operation, TU_OPERATION_OWNER);
+		Py_XINCREF(owner);
+		Py_XDECREF(operation);
+		return owner;
+	default: /* whoever waits for a descriptor expects to be woken for nothing */
+		return NULL;
 	}
-	PyList_SetSlice(queued, 0, PyList_GET_SIZE(queued), NULL);
+}
+
+/* What is no socket of ours tells it itself. */
+static bool is_stale(PyObject *owner)
+{
+	PyObject *answer;
+	bool stale;
+
+	if (!owner || owner == Py_None)
+		return false;
+	if (PyObject_TypeCheck(owner, tu_known.armed))
+		return !tu_is_current(owner);
+	answer = PyObject_GetAttr(owner, tu_names.is_current);
+	stale = answer != Py_True;
+	Py_XDECREF(answer);
+	return stale;
+}
+
+static void check(PyObject *run, const tu_core *core)
+{
+	struct io_uring_sqe *sqe;
+
+	for (uint32_t number = 0; (sqe = tu_ring_pending(&core->ring, number)); number++) {
+		PyObject *owner = owner_of(run, core, sqe->user_data);
+
+		if (is_stale(owner))
+			sqe->fd = -1;
+		PyErr_Clear();
+		Py_XDECREF(owner);
+	}
+}
+
+static tu_core *core_of(PyObject *run)
+{
+	if (Py_TYPE(run) == tu_known.run)
+		return PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
+	PyErr_SetString(PyExc_TypeError, "it takes a run");
+	return NULL;
 }
 
 PyObject *tu_check_queued(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core;
+	tu_core *core = core_of(run);
 
-	if (Py_TYPE(run) != tu_known.run) {
-		PyErr_SetString(PyExc_TypeError, "check_queued() takes a run");
+	if (!core)
 		return NULL;
-	}
-	check(run);
-	core = PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
-	core->ring.unchecked = false;
+	check(run, core);
+	core->ring.unchecked = 0;
 	Py_RETURN_NONE;
 }
 
-/* Called by the core without the GIL. What was raised meanwhile is not ours to change. */
+/* Called by the core, without the GIL. What was raised before is not ours to change. */
 static void check_ring(void *run)
 {
 	PyGILState_STATE state = PyGILState_Ensure();
@@ -109,21 +149,18 @@ static void check_ring(void *run)
 	PyObject *traceback;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	check(run);
+	check(run, core_of(run));
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(state);
 }
 
-/* The run is borrowed: it outlives its ring, which is entered no more once it is closed. */
+/* The run is borrowed: it outlives its ring, which is not entered once it is closed. */
 PyObject *tu_watch_queue(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core;
+	tu_core *core = core_of(run);
 
-	if (Py_TYPE(run) != tu_known.run) {
-		PyErr_SetString(PyExc_TypeError, "watch_queue() takes a run");
+	if (!core)
 		return NULL;
-	}
-	core = PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
 	core->ring.check_argument = run;
 	core->ring.check = check_ring;
 	Py_RETURN_NONE;

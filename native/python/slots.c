@@ -12,6 +12,7 @@ static const char *const names[TU_SLOTS] = {
 	[TU_TASK_NEXT_SEND_FN] = "_next_send_fn",
 	[TU_TASK_RUNNER] = "_runner",
 	[TU_OPERATION_HELD] = "held",
+	[TU_OPERATION_OWNER] = "owner",
 	[TU_OPERATION_RESULT] = "result",
 	[TU_OPERATION_SLOT] = "slot",
 	[TU_OPERATION_TASK] = "task",
@@ -24,10 +25,11 @@ static const char *const names[TU_SLOTS] = {
 	[TU_CONNECTION_RUNNER] = "runner",
 	[TU_CONNECTION_SENDER] = "sender",
 	[TU_CONNECTION_TASK] = "task",
+	[TU_RUN_ACCEPTORS_BY_SLOT] = "acceptors_by_slot",
 	[TU_RUN_BUDGET] = "budget",
 	[TU_RUN_CORE_AT] = "core_at",
 	[TU_RUN_OPERATIONS] = "operations",
-	[TU_RUN_QUEUED] = "queued",
+	[TU_RUN_RECEIVERS] = "receivers",
 	[TU_RUN_WOKEN] = "woken",
 	[TU_RUN_WRITERS] = "writers",
 };
@@ -103,11 +105,10 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 	PyObject *context;
 	PyObject *send;
 	PyObject *cancel;
-	PyObject *disown;
 
-	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO!O!O!:learn", &classes[TASK], &classes[OPERATION], &classes[ARMED],
+	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO!O!:learn", &classes[TASK], &classes[OPERATION], &classes[ARMED],
 			      &classes[CONNECTION], &classes[RUN], &classes[SOCKET], &fileno, &context, &PyLong_Type, &send,
-			      &PyLong_Type, &cancel, &PyLong_Type, &disown))
+			      &PyLong_Type, &cancel))
 		return NULL;
 	if (tu_known.armed)
 		return PyBool_FromLong(tu_known.task != NULL);
@@ -117,7 +118,6 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 	}
 	tu_known.send = (tu_send_function *)PyLong_AsVoidPtr(send);
 	tu_known.cancel = (tu_cancel_function *)PyLong_AsVoidPtr(cancel);
-	tu_known.disown = (tu_disown_function *)PyLong_AsVoidPtr(disown);
 	tu_known.operation = kept_class(classes[OPERATION]);
 	tu_known.armed = kept_class(classes[ARMED]);
 	tu_known.connection = kept_class(classes[CONNECTION]);

@@ -20,6 +20,7 @@ enum tu_slot {
 	TU_TASK_NEXT_SEND_FN,
 	TU_TASK_RUNNER,
 	TU_OPERATION_HELD,
+	TU_OPERATION_OWNER,
 	TU_OPERATION_RESULT,
 	TU_OPERATION_SLOT,
 	TU_OPERATION_TASK,
@@ -32,10 +33,11 @@ enum tu_slot {
 	TU_CONNECTION_RUNNER,
 	TU_CONNECTION_SENDER,
 	TU_CONNECTION_TASK,
+	TU_RUN_ACCEPTORS_BY_SLOT,
 	TU_RUN_BUDGET,
 	TU_RUN_CORE_AT,
 	TU_RUN_OPERATIONS,
-	TU_RUN_QUEUED,
+	TU_RUN_RECEIVERS,
 	TU_RUN_WOKEN,
 	TU_RUN_WRITERS,
 	TU_SLOTS,
@@ -44,7 +46,6 @@ enum tu_slot {
 /* Functions of the core, which is in another library. */
 typedef int tu_send_function(tu_core *core, int fd, const char *data, size_t length, int whole);
 typedef int tu_cancel_function(tu_core *core, int slot);
-typedef void tu_disown_function(tu_core *core, int slot);
 
 /* What `tu_learn` was given; NULL before it was called. */
 struct tu_known {
@@ -59,7 +60,6 @@ struct tu_known {
 	PyObject *context;
 	tu_send_function *send;
 	tu_cancel_function *cancel;
-	tu_disown_function *disown;
 	Py_ssize_t offsets[TU_SLOTS];
 };
 

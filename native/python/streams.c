@@ -166,30 +166,6 @@ static bool hold(struct sending *sending, PyObject *stream)
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }
 
-/* Makes room in the queue's list: what comes after the submission must not fail for want of it. */
-static bool make_room(PyObject *queued)
-{
-	Py_ssize_t size = PyList_GET_SIZE(queued);
-
-	if (PyList_Append(queued, Py_None) == 0 && PyList_Append(queued, Py_None) == 0)
-		return true;
-	PyList_SetSlice(queued, size, PyList_GET_SIZE(queued), NULL);
-	return false;
-}
-
-/* Tells the queue's list who has submitted what; takes the room back if nothing was. */
-static void enter_in_list(PyObject *queued, PyObject *connection, PyObject *slot)
-{
-	Py_ssize_t size = PyList_GET_SIZE(queued);
-
-	if (slot) {
-		PyList_SetItem(queued, size - 2, Py_NewRef(connection));
-		PyList_SetItem(queued, size - 1, Py_NewRef(slot));
-	} else {
-		PyList_SetSlice(queued, size - 2, size, NULL);
-	}
-}
-
 /* The slot of a send of bytes, a new reference, whose sender the run's operations have; NULL if
  * nothing was submitted, or with an exception. */
 static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyObject *fd, PyObject *data)
@@ -211,16 +187,12 @@ static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyOb
 /* `Sender.submit` of bytes. */
 static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
 {
-	PyObject *queued = tu_get(sending->run, TU_RUN_QUEUED);
-	PyObject *slot;
+	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_ARMED_FD), data);
 
-	if (!make_room(queued))
-		return false;
-	slot = submit_bytes(core, sending, tu_get(call->connection, TU_ARMED_FD), data);
-	enter_in_list(queued, call->connection, slot);
 	if (!slot)
 		return false;
 	tu_set(sending->sender, TU_OPERATION_HELD, data);
+	tu_set(sending->sender, TU_OPERATION_OWNER, call->connection);
 	tu_set(sending->sender, TU_OPERATION_TASK, call->task);
 	tu_set(sending->sender, TU_OPERATION_SLOT, slot);
 	Py_DECREF(slot);
