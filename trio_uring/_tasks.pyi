@@ -31,6 +31,10 @@ def learn(
     everything to Python, as before this call.
     """
 
+def learn_methods(recv: Callable[..., Any], send: Callable[..., Any], /) -> None:
+    """Once, before `start_receive` and `start_send`: our methods of Trio's sockets. A stream whose
+    socket has others, since somebody has wrapped them, is for Python."""
+
 def wake(
     events: Buffer,
     count: int,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
-from . import features, internals, session
+from . import features, session
 from . import ring as ring_module
 from ._native import ffi, lib
 from .errors import UringUnavailableError
@@ -150,12 +150,9 @@ def capabilities() -> Capabilities:
 def _open(options: RingOptions) -> tuple[ring_module.Ring | None, UringUnavailableError | None]:
     """A run's ring, or why there is none."""
     try:
-        internals.check_trio()
-        return ring_module.open_ring(options), None
+        return session.open_ring(options), None
     except UringUnavailableError as error:
         return None, error
-    except RuntimeError as error:
-        return None, UringUnavailableError(str(error), "Use a Trio that trio-uring knows")
 
 
 def _setup_flag(flag: features.SetupFlag, used: Collection[str], off: Collection[str]) -> Capability:

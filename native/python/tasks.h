@@ -12,6 +12,7 @@
 /* Interned. */
 struct tu_names {
 	PyObject *held;
+	PyObject *recv;
 	PyObject *send;
 	PyObject *send_conflict_detector;
 	PyObject *shut_down;
@@ -27,6 +28,7 @@ extern struct tu_names tu_names;
 
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
