@@ -130,10 +130,12 @@ async def accept_stream(self: trio.SocketListener) -> trio.SocketStream:
 
 def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     """None: Trio's own method accepts."""
-    if type(trio_socket) is not SocketType or hasattr(trio_socket, "_uring_excluded"):
+    if type(trio_socket) is not SocketType:
         return None
     connections = connections_of_run()
-    acceptor = None if connections is None else connections.acceptors.acceptor_of(trio_socket)
+    if connections is None or (connections.acceptors.ahead and hasattr(trio_socket, "_uring_excluded")):
+        return None
+    acceptor = connections.acceptors.acceptor_of(trio_socket)
     return None if acceptor is None or (acceptor.busy and not acceptor.ahead) else acceptor
 
 

@@ -53,7 +53,6 @@ def wrapped_names() -> tuple[str, ...]:
 
 
 def _put_methods() -> None:
-    excluded = False
     for replaced, name, ours in _rows():
         found = vars(replaced.owner).get(name)
         if found is not ours and is_trios_own(found):
@@ -61,13 +60,8 @@ def _put_methods() -> None:
                 _dress(ours, found)
                 replaced.original[name] = found
             setattr(replaced.owner, name, ours)
-        elif found is not ours:
-            excluded |= replaced.vital
+    SocketType._uring_excluded = _EXCLUDED
     _mark_coroutine_functions()
-    if excluded:
-        SocketType._uring_excluded = True
-    elif "_uring_excluded" in vars(SocketType):
-        del SocketType._uring_excluded
 
 
 def _take_methods_back() -> None:
@@ -76,6 +70,19 @@ def _take_methods_back() -> None:
             setattr(replaced.owner, name, replaced.original[name])
     if "_uring_excluded" in vars(SocketType):
         del SocketType._uring_excluded
+
+
+class _Excluded:
+    """The attribute that a socket that works by readiness has: all, while a vital name is not ours."""
+
+    def __get__(self, instance: object, owner: object = None) -> bool:
+        if all(vars(owner).get(name) is ours for owner, name, ours in _VITAL):
+            raise AttributeError("_uring_excluded")
+        return True
+
+
+_EXCLUDED: Final = _Excluded()
+_VITAL: Final = tuple((replaced.owner, name, ours) for replaced, name, ours in _rows() if replaced.vital)
 
 
 def _dress(ours: Callable[..., Any], trios: Any) -> None:
