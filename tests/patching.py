@@ -45,13 +45,6 @@ NAMES = (
     "socket.fromfd",
     "trio.aclose_forcefully",
 )
-# What Trio's own methods call in turn, and we do not, unless it is somebody's.
-CALLED_IN_TURN = {
-    "SocketStream.receive_some": ("SocketType.recv",),
-    "SocketStream.send_all": ("SocketType.send", "SocketType.fileno"),
-    "SocketStream.wait_send_all_might_not_block": ("SocketType.fileno",),
-    "SocketListener.accept": ("SocketType.accept",),
-}
 
 
 def find(name: str) -> tuple[Any, str]:

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 from equivalence import EPOLL, URING, Backend, io_statistics, needs_completions, python
-from patching import CALLED_IN_TURN, NAMES, TRIOS, Wrapper, call_everything, held, put
+from patching import NAMES, TRIOS, Wrapper, call_everything, held, put
 from trio._core import _run as trio_run
 from trio._socket import _SocketType
 
@@ -250,7 +250,6 @@ def test_a_wrapper_may_hold_ours_for_ever(name: str) -> None:
 
 @each_name
 def test_what_is_no_function_is_left_alone(name: str) -> None:
-    owner, attribute = patching.find(name)
     seen, calls = expected(name)
     below = TRIOS[name]
     number = 0
@@ -610,12 +609,6 @@ def wrapping(calls: list[str], below: Any) -> Callable[..., Any]:
     return setup_runner
 
 
-STARTS: dict[str, Callable[[], str]] = {
-    "run": lambda: trio_uring.run(backend_of_run),
-    "guest": lambda: guest_run(),
-}
-
-
 def guest_run() -> str:
     import queue
 
@@ -635,6 +628,12 @@ def guest_run() -> str:
     while (call := todo.get()) is not None:
         call()
     return outcomes[0].unwrap()  # type: ignore[no-any-return]
+
+
+STARTS: dict[str, Callable[[], str]] = {
+    "run": lambda: trio_uring.run(backend_of_run),
+    "guest": guest_run,
+}
 
 
 @pytest.mark.parametrize("start", STARTS)

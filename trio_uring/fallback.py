@@ -20,11 +20,11 @@ def fall_back(options: RingOptions, error: UringUnavailableError) -> None:
         raise error
     warnings.warn(
         UringFallbackWarning(f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"),
-        stacklevel=_stack_level_of_user(),
+        stacklevel=stack_level_of_user(),
     )
 
 
-def _stack_level_of_user() -> int:
+def stack_level_of_user() -> int:
     """How many frames up the first one is that is neither ours nor Trio's."""
     level = 1
     frame = sys._getframe(1)

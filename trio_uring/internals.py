@@ -182,7 +182,7 @@ def is_trios_own(value: object) -> bool:
 def knows_reschedule() -> bool:
     """Whether Trio's `reschedule` uses the very names of the one that
     `wake` of native/python stands in for."""
-    function = trio_run.Runner.reschedule
+    function = getattr(getattr(trio_run, "Runner", None), "reschedule", None)
     if not isinstance(function, FunctionType) or function.__code__.co_freevars:
         return False
     return {*function.__code__.co_names, *_ASSERTED} == _RESCHEDULE_USES

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from . import internals, locked_memory
 from .errors import UringUnavailableError
 from .fallback import fall_back
 from .internals import context
-from .manager import UringManager
+from .manager import _LEARNT, UringManager
 from .replacement import TABLE, Replacement, Wrapped, wrapped_names
 from .ring import open_ring
 from .wakeup import UringWakeup
@@ -79,12 +80,17 @@ class IOManager(UringManager):
         super().serve(runner)
 
     def statistics(self) -> UringStatistics:
+        found = super().statistics()
+        flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
         return attrs.evolve(
-            super().statistics(), knows_reschedule=self._runner is not None, wrapped=wrapped_names()
+            found, flags=flags, knows_reschedule=self._runner is not None, wrapped=wrapped_names()
         )
 
     def close(self) -> None:
+        had_ring = not self.closed
         super().close()
+        if had_ring:
+            locked_memory.ring_was_closed()
         if self._thread is not None:
             names.release(self._thread)
             self._thread = None
@@ -121,7 +127,12 @@ def _setup_over(below: Callable[..., Any]) -> Callable[..., Any]:
     return setup_runner
 
 
+def knows_reschedule() -> bool:
+    """Whether a run that starts now wakes its tasks without a line of Python for each."""
+    return _LEARNT and internals.knows_reschedule()
+
+
 names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", _setup_over))
 
 
-__all__ = ["TABLE", "UringManager", "names", "open_ring", "wrapped_names"]
+__all__ = ["TABLE", "UringManager", "knows_reschedule", "names", "open_ring", "wrapped_names"]

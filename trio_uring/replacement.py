@@ -40,7 +40,12 @@ _NO_THREAD: Final = 0
 
 
 def _rows() -> Iterator[tuple[Replaced, str, Callable[..., Any]]]:
-    return ((replaced, name, ours) for replaced in TABLE for name, ours in replaced.functions.items())
+    return (
+        (replaced, name, ours)
+        for replaced in TABLE
+        for name, ours in replaced.functions.items()
+        if name in vars(replaced.owner or object)
+    )
 
 
 def wrapped_names() -> tuple[str, ...]:

@@ -164,6 +164,17 @@ def open_ring(options: RingOptions) -> Ring:
     return ring
 
 
+def knows_reschedule() -> bool:
+    """Whether a run that starts now wakes its tasks without a line of Python for each."""
+    return _why_not is None and bool(_loaded().knows_reschedule())
+
+
+def wrapped_names() -> tuple[str, ...]:
+    """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
+    names: tuple[str, ...] = () if _why_not is not None else _loaded().wrapped_names()
+    return names
+
+
 def current_manager() -> UringManager | None:
     """The manager of the run that calls; None if that is not on io_uring.
 
