@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 both = pytest.mark.parametrize("backend", [EPOLL, URING], ids=["epoll", "io_uring"])
 each_name = pytest.mark.parametrize("name", NAMES)
-MAKERS = (trio_run.TheIOManager, trio_run.setup_runner)
+RUN: Any = trio_run
+MAKERS = (RUN.TheIOManager, RUN.setup_runner)
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +39,10 @@ def _trio_is_as_it_was() -> Iterator[None]:
     yield
     trio_uring.run(trio.sleep, 0)
     left = {name: held(name) for name in NAMES}
-    makers = (trio_run.TheIOManager, trio_run.setup_runner)
+    makers = (RUN.TheIOManager, RUN.setup_runner)
     for name in NAMES:
         put(name, TRIOS[name])
-    trio_run.TheIOManager, trio_run.setup_runner = MAKERS
+    RUN.TheIOManager, RUN.setup_runner = MAKERS
     assert left == TRIOS
     assert makers == MAKERS
     assert not hasattr(_SocketType, "_uring_excluded")
@@ -353,7 +354,7 @@ def test_what_is_patched_on_a_listening_socket_is_called(backend: Backend, metho
 def test_a_subclass_with_methods_of_its_own_is_asked(backend: Backend) -> None:
     calls: list[str] = []
 
-    class Traced(_SocketType):  # type: ignore[misc]  # final for type checkers
+    class Traced(_SocketType):
         def send(self, *args: Any) -> Any:
             calls.append("send")
             return super().send(*args)
@@ -363,7 +364,8 @@ def test_a_subclass_with_methods_of_its_own_is_asked(backend: Backend) -> None:
             return super().recv(*args)
 
     async def main() -> None:
-        near, far = (trio.SocketStream(Traced(sock._sock)) for sock in trio.socket.socketpair())
+        pair: Any = trio.socket.socketpair()
+        near, far = (trio.SocketStream(Traced(sock._sock)) for sock in pair)
         for _ in range(3):
             await near.send_all(b"xy")
             assert await far.receive_some(1) == b"x"
@@ -551,7 +553,7 @@ def test_ours_are_of_the_kind_of_trios() -> None:
             with mock.patch.object(owner, attribute) as trios_mocked:
                 pass
             put(name, ours)
-            assert type(ours_mocked) is type(trios_mocked), name
+            assert type(ours_mocked).__name__ == type(trios_mocked).__name__, name
 
     URING.run(main)
 
@@ -640,12 +642,12 @@ STARTS: dict[str, Callable[[], str]] = {
 def test_a_setup_runner_that_was_there_is_called_and_stays(
     monkeypatch: pytest.MonkeyPatch, calls: list[str], start: str
 ) -> None:
-    wrapper = wrapping(calls, trio_run.setup_runner)
+    wrapper = wrapping(calls, RUN.setup_runner)
     monkeypatch.setattr(trio_run, "setup_runner", wrapper)
     for number in range(1, 4):
         assert STARTS[start]() == "io_uring"
         assert calls == number * ["set up"]
-        assert trio_run.setup_runner is wrapper
+        assert RUN.setup_runner is wrapper
     monkeypatch.undo()
     assert trio_uring.run(backend_of_run) == "io_uring"
     assert len(calls) == 3
@@ -656,14 +658,14 @@ def test_a_setup_runner_that_comes_after_install_is_called_and_the_run_is_on_io_
     monkeypatch: pytest.MonkeyPatch, calls: list[str], over: str
 ) -> None:
     with trio_uring.installed():
-        wrapper = wrapping(calls, trio_run.setup_runner if over == "ours" else MAKERS[1])
+        wrapper = wrapping(calls, RUN.setup_runner if over == "ours" else MAKERS[1])
         monkeypatch.setattr(trio_run, "setup_runner", wrapper)
         assert trio.run(call_everything) == expected(NAMES[0])[0]
         assert trio.run(backend_of_run) == "io_uring"
         assert trio_uring.run(backend_of_run) == "io_uring"
         assert guest_run() == "io_uring"
         assert calls == 4 * ["set up"]
-    assert trio_run.setup_runner is wrapper
+    assert RUN.setup_runner is wrapper
     assert trio.run(backend_of_run) == "epoll"
     monkeypatch.undo()  # puts what was there: ours
     assert trio.run(backend_of_run) == "epoll"
@@ -673,27 +675,27 @@ def test_a_setup_runner_that_stays_over_ours_does_not_call_itself(calls: list[st
     for number in range(3):
 
         async def main() -> None:
-            trio_run.setup_runner = wrapping(calls, trio_run.setup_runner)  # type: ignore[assignment]
+            RUN.setup_runner = wrapping(calls, RUN.setup_runner)
 
         calls.clear()
         trio_uring.run(main)
         assert trio.run(backend_of_run) == "epoll"
         assert trio_uring.run(backend_of_run) == "io_uring"
         assert len(calls) == 3 * number + 2
-    trio_run.setup_runner = MAKERS[1]
+    RUN.setup_runner = MAKERS[1]
 
 
 def test_an_io_manager_that_was_there_is_that_of_runs_on_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Traced(trio_run.TheIOManager):  # type: ignore[name-defined, misc]
+    class Traced(RUN.TheIOManager):  # type: ignore[misc]
         pass
 
     async def kind() -> type:
-        return type(trio_run.GLOBAL_RUN_CONTEXT.runner.io_manager)
+        return type(RUN.GLOBAL_RUN_CONTEXT.runner.io_manager)
 
     monkeypatch.setattr(trio_run, "TheIOManager", Traced)
     assert trio.run(kind) is Traced
     assert trio_uring.run(backend_of_run) == "io_uring"
-    assert trio_run.TheIOManager is Traced
+    assert RUN.TheIOManager is Traced
     with trio_uring.installed():
         assert trio.run(backend_of_run) == "io_uring"
     assert trio.run(kind) is Traced
@@ -701,27 +703,27 @@ def test_an_io_manager_that_was_there_is_that_of_runs_on_epoll(monkeypatch: pyte
 
 def test_an_io_manager_that_is_made_of_ours_in_a_run_goes_on_to_work() -> None:
     async def main() -> None:
-        class Ours(trio_run.TheIOManager):  # type: ignore[name-defined, misc]
+        class Ours(RUN.TheIOManager):  # type: ignore[misc]
             pass
 
-        trio_run.TheIOManager = Ours  # type: ignore[attr-defined]
+        RUN.TheIOManager = Ours
 
     trio_uring.run(main)
     for _ in range(2):
         assert trio.run(backend_of_run) == "epoll"
         assert trio_uring.run(backend_of_run) == "io_uring"
-    trio_run.TheIOManager = MAKERS[0]  # type: ignore[attr-defined]
+    RUN.TheIOManager = MAKERS[0]
 
 
 def test_a_function_in_the_place_of_the_io_manager_is_called_on_epoll_and_stays(calls: list[str]) -> None:
     async def main() -> None:
-        below = trio_run.TheIOManager  # type: ignore[attr-defined]
+        below = RUN.TheIOManager
 
         def make() -> Any:
             calls.append("made")
             return below()
 
-        trio_run.TheIOManager = make  # type: ignore[attr-defined]
+        RUN.TheIOManager = make
 
     for number in range(1, 4):
         trio_uring.run(main)
@@ -729,4 +731,4 @@ def test_a_function_in_the_place_of_the_io_manager_is_called_on_epoll_and_stays(
         assert trio.run(backend_of_run) == "epoll"
         assert calls == number * ["made"]
         assert trio_uring.run(backend_of_run) == "io_uring"
-    trio_run.TheIOManager = MAKERS[0]  # type: ignore[attr-defined]
+    RUN.TheIOManager = MAKERS[0]

@@ -1,4 +1,4 @@
-"""The core; or, where it cannot be loaded, what stands for it.
+"""The core, and what works beside it; or, where it cannot be loaded, what stands for them.
 
 Files, and Trio on epoll, do without the core. So whatever has to do with it can be imported,
 and only who calls it is told why it is not there. What cffi gives to anybody, pointers and
@@ -42,11 +42,24 @@ class _Missing:
         return call
 
 
+def _uncleared_bytes(length: int) -> bytes:
+    """That of _tasks."""
+    import ctypes
+
+    make = ctypes.pythonapi.PyBytes_FromStringAndSize
+    make.restype = ctypes.py_object
+    make.argtypes = ctypes.c_char_p, ctypes.c_ssize_t
+    made: bytes = make(None, length)
+    return made
+
+
 try:
     from ._core import ffi, lib
+    from ._tasks import uncleared_bytes
 except ImportError as _error:
     missing = _error
     lib = _Missing()  # type: ignore[assignment]
+    uncleared_bytes = _uncleared_bytes
     try:
         from _cffi_backend import FFI
 
@@ -55,4 +68,4 @@ except ImportError as _error:
         ffi = _Missing()  # type: ignore[assignment]
 
 
-__all__ = ["ffi", "lib", "missing", "unavailable"]
+__all__ = ["ffi", "lib", "missing", "unavailable", "uncleared_bytes"]

@@ -51,9 +51,6 @@ from .errors import UringUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .accepting import Acceptor
-    from .connection import Connection
-
 CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
 
 try:
@@ -98,10 +95,10 @@ class Replaced:
 class SocketMarks(Protocol):
     """The attributes that we put on Trio's sockets. Each is missing until it is needed."""
 
-    _uring: Connection
-    """The socket's connection, of this run or of an earlier one."""
-    _uring_acceptor: Acceptor
-    """As `_uring`, of a listening socket."""
+    _uring: object
+    """Its `Connection`, of this run or of an earlier one."""
+    _uring_acceptor: object
+    """Its `Acceptor`, of a listening socket, likewise."""
     _uring_exact: bool
     """Others may take from the descriptor: nothing is taken ahead."""
     _uring_excluded: bool

@@ -35,16 +35,11 @@ RetT = TypeVar("RetT")
 
 _DEFAULT = RingOptions()
 
-# A run may come when no file can be opened any more; so it is imported now.
-_why_not = missing
 _managers: tuple[type[UringManager], ...] = ()
-if _why_not is None:
-    try:
-        from . import io_manager
+if missing is None:
+    from . import io_manager
 
-        _managers = (io_manager.UringManager,)
-    except ImportError as error:
-        _why_not = error
+    _managers = (io_manager.UringManager,)
 
 
 class TrioRunArguments(TypedDict, total=False):
@@ -166,12 +161,12 @@ def open_ring(options: RingOptions) -> Ring:
 
 def knows_reschedule() -> bool:
     """Whether a run that starts now wakes its tasks without a line of Python for each."""
-    return _why_not is None and bool(_loaded().knows_reschedule())
+    return missing is None and bool(_loaded().knows_reschedule())
 
 
 def wrapped_names() -> tuple[str, ...]:
     """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
-    names: tuple[str, ...] = () if _why_not is not None else _loaded().wrapped_names()
+    names: tuple[str, ...] = () if missing is not None else _loaded().wrapped_names()
     return names
 
 
@@ -190,8 +185,8 @@ def current_manager() -> UringManager | None:
 
 def _loaded() -> Any:
     """io_manager.py; raises UringUnavailableError if the core cannot be loaded."""
-    if _why_not is not None:
-        raise unavailable(_why_not) from _why_not
+    if missing is not None:
+        raise unavailable(missing) from missing
     return io_manager
 
 
