@@ -235,6 +235,26 @@ int tu_accept(tu_core *core, int fd, int multishot)
 	return unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
+static bool is_told(const struct io_uring_cqe *completion)
+{
+	return completion->res != -ENOBUFS && completion->res != -ECANCELED && completion->res != -EAGAIN &&
+	       completion->res != -EINTR;
+}
+
+int tu_has_completed(tu_core *core, int slot)
+{
+	const struct io_uring_cqe *completion;
+	uint64_t identity;
+
+	if (!core->ring.open || (uint32_t)slot >= core->operations.capacity)
+		return 0;
+	identity = tu_operations_identity(&core->operations, (uint32_t)slot);
+	for (uint32_t number = 0; (completion = tu_ring_completion(&core->ring, number)); number++)
+		if (completion->user_data == identity && is_told(completion))
+			return 1;
+	return 0;
+}
+
 int tu_flush(tu_core *core)
 {
 	return core->ring.open ? tu_ring_flush(&core->ring) : 0;

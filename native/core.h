@@ -83,6 +83,7 @@ int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
+int tu_has_completed(tu_core *core, int slot);
 int tu_flush(tu_core *core);
 const uint32_t *tu_unchecked(tu_core *core);
 

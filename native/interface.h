@@ -121,6 +121,10 @@ int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
 
+/* 1 if the kernel has answered the operation of a slot, other than that it stopped for a while, and
+ * no tick has told of it yet. Changes nothing. */
+int tu_has_completed(tu_core *core, int slot);
+
 /* Accepts connections, whose descriptors are the results: non-blocking, and closed in a
  * program that is executed. Returns a slot, > 0. One event will come or, multishot, events
  * come until one says that no more will: after an error, or `tu_cancel`. */

@@ -99,6 +99,18 @@ static inline bool tu_ring_has_completions(const struct tu_ring *ring)
 	return ring->stash_head != ring->stash_tail || io_uring_cq_ready(&ring->uring);
 }
 
+/* One after the other, from 0 on, the completions that were not popped; NULL after the last. */
+static inline const struct io_uring_cqe *tu_ring_completion(const struct tu_ring *ring, uint32_t number)
+{
+	const struct io_uring_cq *cq = &ring->uring.cq;
+	uint32_t stashed = ring->stash_tail - ring->stash_head;
+
+	if (number < stashed)
+		return &ring->stash[ring->stash_head + number];
+	number -= stashed;
+	return number < io_uring_cq_ready(&ring->uring) ? &cq->cqes[(*cq->khead + number) & cq->ring_mask] : NULL;
+}
+
 /* The mapped flag word. IORING_SQ_TASKRUN: deferred work waits for us to enter.
  * IORING_SQ_CQ_OVERFLOW: completions wait in the kernel for room; there may be
  * no task work then, so that TASKRUN alone would starve them. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from child_process import SECCOMP, output_of, run_python
+from child_process import SECCOMP, output_of
 
 PREPARE = f"""
 import ctypes, errno, gc, os, signal, socket, sys, tempfile, threading, time, warnings

@@ -71,12 +71,12 @@ stranger = Stranger()
 ours = (Operation, Armed, Connection, Connections)
 fileno = _socket.socket.fileno
 try:
-    learn(Stranger, Stranger, Stranger, Stranger, Stranger, Stranger, fileno, stranger, 0, 0)
+    learn(Stranger, Stranger, Stranger, Stranger, Stranger, Stranger, fileno, stranger, None, 0, 0)
 except TypeError:
     pass
 else:
     raise AssertionError("learnt of strangers")
-assert not learn(Stranger, *ours, Stranger, fileno, stranger, 0, 0)
+assert not learn(Stranger, *ours, Stranger, fileno, stranger, None, 0, 0)
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 left = []

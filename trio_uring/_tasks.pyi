@@ -7,7 +7,7 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
-from .armed import Armed
+from .armed import Armed, State
 from .connection import Connection
 from .connections import Connections
 from .operation import Operation
@@ -24,12 +24,14 @@ def learn(
     socket: Any,
     fileno: Callable[[Any], int],
     context: object,
+    multishot: State,
     send: int,
     cancel: int,
     /,
 ) -> bool:
     """Tells the others, once and before any is called, what they work on: classes, the method
-    ``fileno`` of the standard library's sockets, Trio's run context, and where ``tu_send``
+    ``fileno`` of the standard library's sockets, Trio's run context, the state
+    of a connection whose receive is a multishot, and where ``tu_send``
     and ``tu_cancel`` of the core are.
 
     False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and

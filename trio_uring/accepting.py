@@ -1,16 +1,12 @@
 """What a run knows of a listening socket: who waits for a connection, and who has come.
 
-  state      with the kernel             next
-  IDLE       nothing                     ONCE or ARMED, by a task that accepts
-  ONCE       an accept                   IDLE, by its completion: the task's, whose
-                                         cancellation waits for it
-  ARMED      a multishot accept          IDLE, by its last completion
+armed.py has the states.
 
 - An accept is one of ONCE, which takes nobody that no task waits for, unless
   `RingOptions.accept_ahead` allows a multishot. Whom that brings while no task waits is
   *accepted ahead*, and given to the next ones in order. At ``accept_ahead`` connections
   the multishot is stopped, and later clients wait in the backlog.
-- A socket that others may accept from (`make_way`) has no multishot any more.
+- A socket that others may accept from (`take_nothing_ahead`) has no multishot any more.
 - An error ends either; a task that waits is told. Otherwise the next accept meets it again.
 - Connections that nobody has got are reset when the listening socket is closed, as the
   kernel does with its backlog; and closed when the run ends.
@@ -18,6 +14,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections import deque
@@ -26,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._native import lib
-from .armed import Armed
+from .armed import IDLE, Armed
 from .internals import context
 from .operation import STOPPED
 from .sleep import READY, is_cancelled, sleep, yield_shielded
+from .waiting import Stopping
 
 if TYPE_CHECKING:
     from .connections import Connections
@@ -67,7 +65,7 @@ class Acceptors:
             if fd < 0 or sock.family not in _FAMILIES:
                 return None
             exact = not self.ahead or hasattr(trio_socket, "_uring_exact")
-            acceptor = self.by_fd[fd] = Acceptor(self, sock, exact=exact)
+            acceptor = self.by_fd[fd] = Acceptor(self, sock, takes_nothing_ahead=exact)
         trio_socket._uring_acceptor = acceptor
         return acceptor
 
@@ -79,28 +77,28 @@ class Acceptors:
             _flush(self.run.core)
 
     def complete(self, slot: int, result: int, *, more: bool) -> None:
-        """Of process_events."""
+        """Takes in the completion of an accept: for process_events."""
         acceptor = self.by_slot[slot] if more else self.by_slot.pop(slot)
         acceptor.complete(result, more=more)
 
     def tasks_accepting(self) -> int:
-        return sum(acceptor.task is not None for acceptor in self.by_fd.values())
+        return sum(acceptor.waiter is not None for acceptor in self.by_fd.values())
 
     def end(self) -> None:
         """The run's last tick is over."""
         for acceptor in self.by_fd.values():
-            acceptor.task = acceptor._raise_cancel = None
+            acceptor.waiter = None
             acceptor.close()
         self.by_fd.clear()
 
 
 class Acceptor(Armed):
-    """Of one listening socket, in one run."""
+    """A listening socket, in one run."""
 
     __slots__ = ("_accepted", "_ahead", "_kind", "acceptors")
 
-    def __init__(self, acceptors: Acceptors, sock: socket.socket, *, exact: bool) -> None:
-        super().__init__(acceptors.run, sock, exact=exact)
+    def __init__(self, acceptors: Acceptors, sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
+        super().__init__(acceptors.run, sock, takes_nothing_ahead=takes_nothing_ahead)
         self.acceptors = acceptors
         self._accepted: socket.socket | int = 0
         """For the task that waits, when it is woken: the connection, or -errno."""
@@ -112,7 +110,7 @@ class Acceptor(Armed):
     @property
     def busy(self) -> bool:
         """Another task waits, for a connection or for readability."""
-        return self.task is not None or self.fd in self.run.readers
+        return self.waiter is not None or self.fd in self.run.readers
 
     @property
     def readable(self) -> bool:
@@ -137,9 +135,9 @@ class Acceptor(Armed):
             finally:
                 if not (self.run.budget and self.run.may_go_on()):
                     await yield_shielded()
-        if not self._slot:
+        if self.state is IDLE:
             self._arm()
-        self.task = context.task
+        self.waiter = context.task
         await sleep(self.message)
         accepted, self._accepted = self._accepted, 0
         return accepted
@@ -152,23 +150,21 @@ class Acceptor(Armed):
             self._turn_away(self._ahead.popleft())
         return super().close()
 
-    # Of process_events
+    # For process_events
 
     def complete(self, result: int, *, more: bool) -> None:
         if not more:
-            self._slot = 0
-            self.run.multishot_terminations += self._multishot
-        if result < 0 and result in STOPPED and self.task is not None:
-            if self._raise_cancel is not None:
-                self._tell_cancelled()
+            self._has_ended()
+        if result in STOPPED and self.waiter is not None:
+            if isinstance(self.waiter, Stopping):
+                self._wake(self.waiter.answer())
             else:
                 self.run.unsettled.append(self)
             return
-        accepted = result if result < 0 else socket.socket(*self._kind, fileno=result)
-        if self.task is not None:
+        accepted = result if result < 0 else self._socket_of(result)
+        if self.waiter is not None:
             self._accepted = accepted
-            self.run.manager.reschedule(self.task, READY)
-            self.task = self._raise_cancel = None
+            self._wake(READY)
         elif isinstance(accepted, int):
             return
         elif self.closed:
@@ -176,6 +172,13 @@ class Acceptor(Armed):
         else:
             self._ahead.append(accepted)
             self.run.unsettled.append(self)
+
+    def _socket_of(self, fd: int) -> socket.socket:
+        try:
+            return socket.socket(*self._kind, fileno=fd)
+        except MemoryError:
+            os.close(fd)
+            raise
 
     def _turn_away(self, accepted: socket.socket) -> None:
         if not self.run.manager.closed:  # as in a forked child: the connection is its parent's too
@@ -186,14 +189,13 @@ class Acceptor(Armed):
     def _is_full(self) -> bool:
         return len(self._ahead) >= self.acceptors.ahead
 
-    def _arm(self) -> None:
-        self._multishot = not self._exact
-        slot = _accept(self.run.core, self.fd, self._multishot)
-        if slot < 0:
-            self.run.manager.refuse(self.fd, slot)
-        self._slot = slot
-        self.acceptors.by_slot[slot] = self
+    @property
+    def _by_slot(self) -> dict[int, Acceptor]:
+        return self.acceptors.by_slot
 
-    def _forget(self) -> None:
-        self.acceptors.by_slot.pop(self._slot, None)
-        self._slot = 0
+    @property
+    def _may_be_multishot(self) -> bool:
+        return not self.takes_nothing_ahead
+
+    def _submit(self, *, multishot: bool) -> int:
+        return _accept(self.run.core, self.fd, multishot)

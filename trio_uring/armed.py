@@ -1,36 +1,77 @@
 """What connections and acceptors have in common: one socket of a run, and the one receive or
 accept of it that is with the kernel.
 
-The states are those that connection.py and accepting.py tell of. A slot is the core's again
-when it is reaped, and may be somebody else's by the time that Python sees the event. So while
-events are processed nothing is armed or stopped: that is left to `Armed.settle`, when all of
-them are.
+  state       with the kernel                       next
+  IDLE        nothing                               ONCE or ARMED, by a task that waits
+  ONCE        an operation for the task that waits  IDLE, by its completion, or if it is taken back
+                                                    before the kernel has seen it; CANCELLING, by
+                                                    the task's scope
+  CANCELLING  the same, asked to stop; the task     IDLE, by its completion
+              waits for what has become of it
+  ARMED       a multishot                           IDLE, by its last completion; STOPPING, if
+                                                    nothing more may be taken ahead
+  STOPPING    the same, asked to stop               IDLE, by its last completion
+  SHORT       nothing; a task waits until there     ONCE or ARMED, when there are; IDLE, by the
+              are buffers again                     task's scope
+  CLOSING     something, asked to stop; the socket  CLOSED, by its last completion
+              is closed
+  CLOSED      nothing
+
+Closing leads from any of them to CLOSING, or to CLOSED if nothing is with the kernel.
+
+A slot is the core's again when it is reaped, and may be somebody else's by the time that Python
+sees the event. So while events are processed nothing is armed or stopped: that is left to
+`Armed.settle`, when all of them are.
 """
 
 from __future__ import annotations
 
+import enum
 import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import outcome
-import trio
 from trio.lowlevel import Abort, reschedule
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
+from .waiting import Stopping, raise_closed, task_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
     from typing import NoReturn
 
-    from trio.lowlevel import Task
-
     from .connections import Connections
+    from .waiting import Waiter
 
 _cancel = lib.tu_cancel
 _flush = lib.tu_flush
+
+
+class State(enum.Enum):
+    IDLE = enum.auto()
+    ONCE = enum.auto()
+    CANCELLING = enum.auto()
+    ARMED = enum.auto()
+    STOPPING = enum.auto()
+    SHORT = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+IDLE: Final = State.IDLE
+ONCE: Final = State.ONCE
+CANCELLING: Final = State.CANCELLING
+ARMED: Final = State.ARMED
+STOPPING: Final = State.STOPPING
+SHORT: Final = State.SHORT
+CLOSING: Final = State.CLOSING
+CLOSED: Final = State.CLOSED
+
+_MULTISHOT: Final = (ARMED, STOPPING)
+_NOTHING_SUBMITTED: Final = (IDLE, SHORT, CLOSED)
 
 
 class SocketReference(weakref.ref["socket.socket"]):
@@ -41,41 +82,38 @@ class SocketReference(weakref.ref["socket.socket"]):
 
 
 class Armed(ABC):
-    """Of one socket, in one run."""
+    """One socket, in one run."""
 
     __slots__ = (
-        "_exact",
-        "_multishot",
-        "_raise_cancel",
         "_slot",
-        "closed",
         "fd",
         "forsaken",
         "message",
         "run",
         "sock",
-        "task",
+        "state",
+        "takes_nothing_ahead",
+        "waiter",
     )
 
-    def __init__(self, run: Connections, sock: socket.socket, *, exact: bool) -> None:
+    def __init__(self, run: Connections, sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
         self.run = run
         self.fd = sock.fileno()
         self.sock = SocketReference(sock, run.forsake)
         self.sock.fd = self.fd
         self.message: Any = WaitTaskRescheduled(self._abort)
         """What a task that waits for it sleeps with."""
-        self.closed = False
+        self.state = IDLE
+        self._slot = 0
+        """The operation's, in the states in which something is with the kernel."""
+        self.waiter: Waiter = None
         self.forsaken = False
         """The socket is gone, and nobody has closed it."""
-        self.task: Task | None = None
-        """Who waits."""
-        self._slot = 0
-        """0: IDLE."""
-        self._multishot = False
-        """What the slot is of."""
-        self._exact = exact
-        """Nothing may be taken that no task waits for."""
-        self._raise_cancel: Callable[[], NoReturn] | None = None
+        self.takes_nothing_ahead = takes_nothing_ahead
+
+    @property
+    def closed(self) -> bool:
+        return self.state is CLOSED or self.state is CLOSING
 
     @property
     @abstractmethod
@@ -92,12 +130,18 @@ class Armed(ABC):
     def _is_full(self) -> bool:
         """So much was taken ahead that the multishot has to stop."""
 
+    @property
     @abstractmethod
-    def _arm(self) -> None: ...
+    def _by_slot(self) -> dict[int, Any]:
+        """The table of those whose operation is with the kernel."""
+
+    @property
+    @abstractmethod
+    def _may_be_multishot(self) -> bool: ...
 
     @abstractmethod
-    def _forget(self) -> None:
-        """The kernel has never known of what the slot is of."""
+    def _submit(self, *, multishot: bool) -> int:
+        """The slot of a new operation, or -errno."""
 
     @abstractmethod
     def drop(self) -> None:
@@ -108,57 +152,108 @@ class Armed(ABC):
         known = self.sock()
         return known is sock or (known is not None and known.fileno() == self.fd)
 
-    def make_way(self) -> None:
-        """Others may take from the descriptor from now on: nothing is taken ahead any more."""
-        self._exact = True
+    def has_completed(self) -> bool:
+        """Whether the kernel has answered something that no tick has told of yet. For the run's
+        own thread."""
+        return self.state not in _NOTHING_SUBMITTED and bool(lib.tu_has_completed(self.run.core, self._slot))
+
+    def take_nothing_ahead(self) -> None:
+        """Others may take from the descriptor, from now on."""
+        self.takes_nothing_ahead = True
+        self.pause()
+
+    def pause(self) -> None:
+        """What was taken ahead by now is known, and nothing more is until the next call."""
         if getattr(context, "task", None) is None or context.runner.io_manager is not self.run.manager:
             # Another thread, an instrument, a guest run's host: none of them may reap.
+            self.takes_nothing_ahead = True
             self.run.unsettled.append(self)
             self.run.manager.force_wakeup()
             return
-        while self._slot and self._multishot:
-            if self._stop():
+        while self.state in _MULTISHOT:
+            if self._stop(STOPPING):
                 self.run.manager.checked(_flush(self.run.core))
                 self.run.manager.reap()
 
     def close(self) -> bool:
-        """Whoever waits gets trio.ClosedResourceError. True if the kernel has to be flushed."""
-        self.closed = True
-        if self._raise_cancel is not None:  # it was cancelled before, and is told that
-            self._tell_cancelled()
-        elif self.task is not None:
-            reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
-            self.task = None
+        """Whoever waits gets trio.ClosedResourceError, or what he was told before. True if the
+        kernel has to be flushed."""
+        waiter, self.waiter = self.waiter, None
         self.message = None  # it refers back to us
-        return self._slot != 0 and self._stop()
-
-    def settle(self) -> None:
-        """Of process_events."""
-        if self.forsaken:
-            self.drop()
-        elif self.task is not None and not self._slot:
-            self._arm()
-        elif self.readable and self.fd in self.run.readers:
-            self.run.manager.wake_reader(self.fd)
-        elif self._multishot and self._slot and (self._exact or self._is_full):
-            self._stop()
-
-    def _stop(self) -> bool:
-        """Whether the kernel knows of it, and will answer."""
-        if not _cancel(self.run.core, self._slot):
-            return True
-        self._forget()
+        if isinstance(waiter, Stopping):
+            reschedule(waiter.task, waiter.answer())
+        elif waiter is not None:
+            reschedule(waiter, outcome.capture(raise_closed))
+        if self.state in _NOTHING_SUBMITTED:
+            self.state = CLOSED
+        elif self.state is not CLOSING:
+            self.run.multishot_terminations += self.state in _MULTISHOT
+            if self._stop(CLOSING):
+                return True
+            self.state = CLOSED
         return False
 
-    def _tell_cancelled(self) -> None:
-        assert self.task is not None
-        assert self._raise_cancel is not None
-        reschedule(self.task, outcome.capture(self._raise_cancel))
-        self.task = self._raise_cancel = None
+    def settle(self) -> None:
+        """Does what was left until all events of a tick were processed."""
+        if self.forsaken:
+            self.drop()
+        elif self.waiter is not None and self.state in _NOTHING_SUBMITTED:
+            self.arm_for_waiter()
+        elif self.readable and self.fd in self.run.readers:
+            self.run.manager.wake_reader(self.fd)
+        elif self.state is ARMED and (self.takes_nothing_ahead or self._is_full):
+            self._stop(STOPPING)
+
+    def arm_for_waiter(self) -> None:
+        """Arms again for the task that waits, which gets what goes wrong."""
+        try:
+            self._arm()
+        except (OSError, MemoryError, RuntimeError) as error:
+            self._wake(outcome.Error(error))
+
+    def _arm(self) -> None:
+        """From IDLE, or SHORT, to ARMED or ONCE."""
+        multishot = self._may_be_multishot
+        slot = self._submit(multishot=multishot)
+        if slot < 0:
+            self.run.manager.refuse(self.fd, slot)
+        try:
+            self._by_slot[slot] = self
+        except MemoryError:
+            _cancel(self.run.core, slot)  # which the kernel has not seen
+            raise
+        self._slot = slot
+        self.state = ARMED if multishot else ONCE
+
+    def _stop(self, state: State) -> bool:
+        """Asks the kernel to stop what it has, in ``state`` from then on. False if it never knew of
+        it; then we are IDLE."""
+        if not _cancel(self.run.core, self._slot):
+            self.state = state
+            return True
+        self._by_slot.pop(self._slot, None)
+        self._slot = 0
+        self.state = IDLE
+        return False
+
+    def _has_ended(self) -> None:
+        """The last completion is in."""
+        self._slot = 0
+        self.run.multishot_terminations += self.state in _MULTISHOT
+        self.state = CLOSED if self.state is CLOSING else IDLE
+
+    def _wake(self, answer: Any) -> None:
+        """Wakes the task that waits."""
+        task, self.waiter = task_of(self.waiter), None
+        assert task is not None
+        self.run.manager.reschedule(task, answer)
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        if not self._multishot and self._stop():
-            self._raise_cancel = raise_cancel
+        task = task_of(self.waiter)
+        if task is not None and self.state is ONCE and self._stop(CANCELLING):
+            self.waiter = Stopping(task, raise_cancel)
             return Abort.FAILED
-        self.task = None
+        if self.state is SHORT:
+            self.state = IDLE
+        self.waiter = None
         return Abort.SUCCEEDED

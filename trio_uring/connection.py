@@ -2,17 +2,11 @@
 
 The kernel puts data into one of the run's provided buffers when it comes, so that a
 connection that waits has none; the tick that learns of it copies the data out, and
-the next tick gives the buffer back.
-
-  state      with the kernel             next
-  IDLE       nothing                     ONCE or ARMED, by a task that receives
-  ONCE       a receive                   IDLE, by its completion: the task's, whose
-                                         cancellation waits for it
-  ARMED      a multishot receive         IDLE, by its last completion
+the next tick gives the buffer back. armed.py has the states.
 
 - The first receive is one of ONCE, and so are all of a socket that others may read from
-  (`make_way`) and of Unix sockets, since descriptors may come with their data. They take
-  nothing that no task waits for. From the second one on receives are multishot.
+  (`take_nothing_ahead`) and of Unix sockets, since descriptors may come with their data. They
+  take nothing that no task waits for. From the second one on receives are multishot.
 - What a multishot brings while nobody waits is *read ahead*, and whoever receives next
   from the socket, by whatever call of Trio's, gets it first. At ``read_ahead`` bytes the
   multishot is stopped, and TCP's back-pressure reaches the sender. From then on receives take
@@ -28,16 +22,18 @@ import os
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, reschedule
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._native import lib
-from .armed import Armed
+from .armed import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, Armed
 from .internals import context
 from .sender import Sender
 from .sleep import READY, is_cancelled, sleep_for_data, yield_shielded
+from .waiting import Stopping
 
 if TYPE_CHECKING:
     from .connections import Connections
@@ -57,7 +53,7 @@ _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
 
 class Connection(Armed):
-    """Of one socket, in one run."""
+    """A stream socket, in one run."""
 
     __slots__ = (
         "_ahead",
@@ -67,20 +63,19 @@ class Connection(Armed):
         "ahead",
         "length",
         "part_sender",
-        "quiet",
         "runner",
         "sender",
     )
 
-    def __init__(self, run: Connections, runner: object, sock: socket.socket, *, exact: bool) -> None:
-        super().__init__(run, sock, exact=exact)
+    def __init__(
+        self, run: Connections, runner: object, sock: socket.socket, *, takes_nothing_ahead: bool
+    ) -> None:
+        super().__init__(run, sock, takes_nothing_ahead=takes_nothing_ahead)
         self.runner = runner
         self.sender: Sender | None = None
         """Of `trio.SocketStream.send_all`."""
         self.part_sender: Sender | None = None
         """Of a socket's ``send``."""
-        self.quiet = False
-        """ARMED, and nothing was read ahead: unless another waits, a task may set ``task`` and sleep."""
         self.ahead = 0
         """Bytes that were read ahead."""
         self._ahead: deque[bytes | memoryview] = _NOTHING
@@ -91,7 +86,7 @@ class Connection(Armed):
         self.length = 0
         """What the task that waits wants at most, in bytes."""
         self._warm = False
-        """Something was received: the next receive is multishot, unless ``_exact``."""
+        """Something was received: the next receive is multishot, unless nothing may be taken ahead."""
 
     # For the tasks of the run
 
@@ -114,16 +109,16 @@ class Connection(Armed):
             finally:
                 if not (self.run.budget and self.run.may_go_on()):
                     await yield_shielded()
-        if self.task is not None or self.fd in self.run.readers:
+        if self.waiter is not None or self.fd in self.run.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self.length = length
-        if not self._slot:
+        if self.state is IDLE:
             if self._bulk:
                 data = await self._receive_at_once(length)
                 if data is not None:
                     return data
             self._arm()
-        self.task = context.task
+        self.waiter = context.task
         data = await sleep_for_data(self.message)
         if data is None:
             return self.take_end()
@@ -155,7 +150,6 @@ class Connection(Armed):
         left = length - len(first)
         if left >= 0 and not ahead:
             self.ahead = 0
-            self.quiet = self._multishot and self._slot != 0 and self._end is None
             return bytes(first)
         parts = [first]
         while ahead and left >= len(ahead[0]):
@@ -166,8 +160,6 @@ class Connection(Armed):
         if left < 0:  # of the first piece; it is not copied again for each small receive
             self._keep(memoryview(data)[length:], first=True)
             return bytes(data[:length])
-        if not ahead:
-            self.quiet = self._multishot and self._slot != 0 and self._end is None
         return bytes(data)
 
     def take_end(self) -> bytes:
@@ -187,15 +179,20 @@ class Connection(Armed):
 
     def take_error(self) -> int:
         """The errno that a receive would be told; 0 if the kernel is to be asked."""
-        self.make_way()
+        self.pause()
         if not self._end:
             return 0
         end, self._end = self._end, None
         return -end
 
     def peek(self, length: int) -> bytes:
-        """What was read ahead; it stays so."""
-        return b"".join(self._ahead)[:length]
+        """What was read ahead, and what waits behind it in the socket; it all stays where it is."""
+        data = b"".join(self._ahead)
+        sock = self.sock()
+        if len(data) < length and self._end is None and sock is not None:
+            with suppress(OSError):  # nothing is there, or a receive will be told what is wrong
+                data += sock.recv(length - len(data), socket.MSG_PEEK)
+        return data[:length]
 
     def new_sender(self) -> Sender:
         self.sender = Sender(self.run.manager)
@@ -221,17 +218,12 @@ class Connection(Armed):
     def readable(self) -> bool:
         return bool(self._ahead) or self._end is not None
 
-    def make_way(self) -> None:
-        self.quiet = False
-        super().make_way()
-
     def drop(self) -> None:
         self.run.drop(self)
 
     def close(self) -> bool:
         """What was read ahead is dropped, as by the kernel; what other tasks have sent is not."""
         self.submit_sends()
-        self.quiet = False
         sock = self.sock()
         if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:
             # The kernel resets a connection that is closed with data unread, and so have we to;
@@ -256,27 +248,27 @@ class Connection(Armed):
 
     def end_run(self) -> None:
         """Nobody waits any more; what comes is for the next run that has this socket."""
-        self.task = self._raise_cancel = None
-        if self._slot:
-            self._stop()
+        self.waiter = None
+        if self.state is ARMED:
+            self._stop(STOPPING)
+        elif self.state is ONCE:
+            self._stop(CANCELLING)
 
     def inherit(self, earlier: Connection) -> None:
         """What the same socket's connection of an earlier run had read ahead."""
         self._ahead, self.ahead, self._end = earlier._ahead, earlier.ahead, earlier._end
 
-    # Of process_events
+    # For process_events
 
     def deliver(self, data: bytes) -> None:
-        """To the task that waits, as much as it wants; the rest is read ahead."""
-        task = self.task
-        if task is None:
+        """Gives the task that waits as much as it wants; the rest is read ahead."""
+        if self.waiter is None:
             self.keep(data)
             return
-        self.task = None
         if len(data) > self.length:
             self.keep(memoryview(data)[self.length :])
             data = data[: self.length]
-        self.run.manager.reschedule(task, data)
+        self._wake(data)
 
     def keep(self, data: bytes | memoryview) -> None:
         """Nobody waits for ``data``."""
@@ -292,27 +284,30 @@ class Connection(Armed):
             run.unsettled.append(self)
 
     def finish(self, result: int) -> None:
-        """The last completion of a receive; its data are the task's, or kept."""
-        self._slot = 0
-        self.quiet = False
-        self.run.multishot_terminations += self._multishot
-        self.run.buffer_shortages += result == -errno.ENOBUFS
+        """Takes in the last completion of a receive; its data are the task's, or kept."""
+        self._has_ended()
+        if self.closed:
+            return
         if result > 0:
             self._warm = True
-            self._raise_cancel = None
-            return
-        if result in _TRANSIENT:
-            if self._raise_cancel is not None:
-                self._tell_cancelled()
-            elif self.task is not None:
-                self.run.unsettled.append(self)
-        elif not self.closed:
+        elif result not in _TRANSIENT:
             self._end = result
-            if self.task is not None:
-                reschedule(self.task, READY)
-                self.task = self._raise_cancel = None
+            if self.waiter is not None:
+                self._wake(READY)
             else:
                 self.run.unsettled.append(self)
+        elif isinstance(self.waiter, Stopping):
+            self._wake(self.waiter.answer())
+        elif self.waiter is not None:
+            self._repeat(result)
+
+    def _repeat(self, result: int) -> None:
+        if result == -errno.ENOBUFS:
+            self.state = SHORT
+            self.run.short.append(self)
+            self.run.buffer_shortages += 1
+        else:
+            self.run.unsettled.append(self)
 
     def _keep(self, data: bytes | memoryview, *, first: bool = False) -> None:
         if self._ahead is _NOTHING:
@@ -322,7 +317,6 @@ class Connection(Armed):
         else:
             self._ahead.append(data)
         self.ahead += len(data)
-        self.quiet = False
 
     @property
     def _senders(self) -> list[Sender]:
@@ -332,16 +326,13 @@ class Connection(Armed):
     def _is_full(self) -> bool:
         return self.ahead + _PIECE * len(self._ahead) >= self.run.read_ahead
 
-    def _arm(self) -> None:
-        self._multishot = self._warm and not self._exact
-        slot = _receive(self.run.core, self.fd, 0 if self._multishot else self.length)
-        if slot < 0:
-            self.run.manager.refuse(self.fd, slot)
-        self._slot = slot
-        self.quiet = self._multishot
-        self.run.receivers[slot] = self
+    @property
+    def _by_slot(self) -> dict[int, Connection]:
+        return self.run.receivers
 
-    def _forget(self) -> None:
-        self.run.receivers.pop(self._slot, None)
-        self._slot = 0
-        self.quiet = False
+    @property
+    def _may_be_multishot(self) -> bool:
+        return self._warm and not self.takes_nothing_ahead
+
+    def _submit(self, *, multishot: bool) -> int:
+        return _receive(self.run.core, self.fd, 0 if multishot else self.length)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import _socket
 import errno
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from . import internals, locked_memory
 from ._native import ffi, lib
 from ._tasks import is_current
 from .accepting import Acceptors
+from .armed import CLOSED, SHORT
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Connections:
         "readers",
         "receivers",
         "refused",
+        "short",
         "unsettled",
         "usable",
         "woken",
@@ -83,6 +86,8 @@ class Connections:
         """By the slots of their receives."""
         self.unsettled: list[Armed | Flight] = []
         """To be looked at when all events of a tick are processed."""
+        self.short: deque[Connection] = deque()
+        """Those that found no buffer left, in their order."""
         self.buffer_size = options.buffer_size
         self.memory: Any = b""
         """All buffers; empty before the first connection. A part of cffi's buffer is bytes."""
@@ -115,8 +120,12 @@ class Connections:
             if not self.memory and not self._provide():
                 return None
             runner = internals.context.runner
-            exact = family_of(sock) == socket.AF_UNIX or hasattr(trio_socket, "_uring_exact")
-            connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
+            exact = (
+                hasattr(trio_socket, "_uring_exact")
+                or family_of(sock) == socket.AF_UNIX
+                or sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE) != 0
+            )
+            connection = self.by_fd[fd] = Connection(self, runner, sock, takes_nothing_ahead=exact)
             earlier: Connection | None = getattr(trio_socket, "_uring", None)
             if earlier is not None and earlier.sock() is sock:
                 connection.inherit(earlier)
@@ -172,7 +181,7 @@ class Connections:
 
     def tasks_receiving(self) -> int:
         """Accepting ones too."""
-        receiving = sum(connection.task is not None for connection in self.by_fd.values())
+        receiving = sum(connection.waiter is not None for connection in self.by_fd.values())
         return receiving + self.acceptors.tasks_accepting()
 
     def tasks_sending(self) -> int:
@@ -182,6 +191,18 @@ class Connections:
         """When all events are processed."""
         for _ in range(len(self.unsettled)):
             self.unsettled.pop(0).settle()
+        if self.short:
+            self._arm_the_short()
+
+    def _arm_the_short(self) -> None:
+        """As many as there will be buffers for: the next tick gives all back. Whoever is left has a
+        turn then, for which the loop is not to sleep."""
+        for _ in range(min(self._count, len(self.short))):
+            connection = self.short.popleft()
+            if connection.state is SHORT:
+                connection.arm_for_waiter()
+        if self.short:
+            self.manager.force_wakeup()
 
     # Yielding
 
@@ -226,8 +247,9 @@ class Connections:
         """The run ends, and with it the memory of the buffers."""
         self.memory = b""
         for connection in self.by_fd.values():
-            connection.closed = True
+            connection.state = CLOSED
             connection.let_go()
         self.by_fd.clear()
         self.receivers.clear()
+        self.short.clear()
         self._spender = None

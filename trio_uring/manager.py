@@ -60,7 +60,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 
 from ._native import ffi, lib
 from ._tasks import check_queued, learn, wake, watch_queue
-from .armed import Armed
+from .armed import ARMED, Armed
 from .connection import Connection
 from .connections import Connections
 from .internals import SocketType, context, knows_reschedule
@@ -68,6 +68,7 @@ from .operation import Operation
 from .readiness import RaiseCancel, Readiness
 from .sleep import READY
 from .statistics import UringStatistics
+from .waiting import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,6 +110,7 @@ _LEARNT: Final = learn(
     SocketType,
     _socket.socket.fileno,
     context,
+    ARMED,
     *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel")),
 )
 
@@ -172,7 +174,7 @@ class UringManager(Readiness):
         if count:
             self._unprocessed = count
             self._wake(self._appender())
-        if connections.unsettled:
+        if connections.unsettled or connections.short:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
             self.reschedule(self._entry_task, READY)
@@ -208,7 +210,7 @@ class UringManager(Readiness):
             if not isinstance(operation, Operation):
                 connections.unsettled.append(operation)
                 return
-            task = operation.task
+            task = task_of(operation.task)
         elif kind == _RECEIVE:
             connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
             if result > 0:

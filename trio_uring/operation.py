@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
+from .waiting import Stopping, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._native import Pointer
     from .manager import UringManager
+    from .waiting import Waiter
 
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
@@ -33,7 +35,7 @@ ASYNC: Final = 1 << 4 << 8
 """With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
 # A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
 # what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
-STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
+STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 # The numbers of <linux/io_uring.h>.
 READ: Final = 22
 WRITE: Final = 23
@@ -49,29 +51,29 @@ HERE: Final = (1 << 64) - 1
 class Operation:
     """What a manager keeps of an operation until its completion is in."""
 
-    __slots__ = ("held", "manager", "owner", "raise_cancel", "result", "slot", "task")
+    __slots__ = ("held", "manager", "owner", "result", "slot", "task")
 
     def __init__(self, manager: UringManager, task: Task, slot: int, held: object) -> None:
         self.manager = manager
-        self.task = task
+        self.task: Waiter = task
         self.slot = slot
         self.held = held
         self.owner: object = None
         """Whose descriptor it is for; None: only a number."""
         self.result = -errno.ECANCELED
-        self.raise_cancel: Callable[[], NoReturn] | None = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         if lib.tu_cancel(self.manager.core, self.slot):
             self.manager.operations.pop(self.slot, None)
             return Abort.SUCCEEDED
-        self.raise_cancel = raise_cancel
+        if task := task_of(self.task):
+            self.task = Stopping(task, raise_cancel)
         return Abort.FAILED
 
     def outcome(self) -> int:
         """The result; raises Cancelled if that is what the kernel says became of it."""
-        if self.raise_cancel is not None and self.result in STOPPED:
-            self.raise_cancel()
+        if isinstance(self.task, Stopping) and self.result in STOPPED:
+            self.task.raise_reason()
         return self.result
 
 

@@ -74,9 +74,9 @@ class Readiness:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         connections = self.connections
         for known in connections.known(fd):
-            if known.task is not None:
+            if known.waiter is not None:
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
-            known.make_way()
+            known.take_nothing_ahead()
             if known.readable:
                 return checkpoint()
         task = current_task()

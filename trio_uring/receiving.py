@@ -153,7 +153,9 @@ async def _read_ahead(trio_socket: Any, length: int, flags: int) -> bytes | None
     connection = connection_of_known(trio_socket)
     if connection is None:
         return None
-    connection.make_way()
+    if flags & socket.MSG_OOB:  # what is read ahead goes past the urgent mark, and loses the byte
+        connection.take_nothing_ahead()
+    connection.pause()
     if not connection.readable or flags & _NOT_IN_THE_STREAM:
         return None
     await checkpoint_if_cancelled()

@@ -18,6 +18,7 @@ from trio.lowlevel import Abort, reschedule
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
 from .operation import STOPPED, Operation
+from .waiting import Stopping, raise_closed, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +34,11 @@ _cancel = lib.tu_cancel
 
 
 class Sender(Operation):
-    __slots__ = ("_stopped", "message")
-    task: Any
-    """None between sends; never while the manager's operations have it."""
+    __slots__ = ("message",)
 
     def __init__(self, manager: UringManager) -> None:
         nobody: Any = None
         super().__init__(manager, nobody, 0, None)
-        self._stopped = False
         self.message: Any = WaitTaskRescheduled(self.abort)
 
     @property
@@ -54,46 +52,54 @@ class Sender(Operation):
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        slot = self.slot = _send(self.manager.core, connection.fd, address, length, whole)
+        slot = _send(self.manager.core, connection.fd, address, length, whole)
         if slot < 0:
             self.manager.refuse(connection.fd, slot)
-        self.owner = connection
+        try:
+            self.manager.operations[slot] = self
+        except MemoryError:
+            _cancel(self.manager.core, slot)  # which the kernel has not seen
+            raise
+        self.slot = slot
         self.held = held
+        self.owner = connection
         self.task = context.task
-        self.manager.operations[slot] = self
 
     def progress(self, connection: Connection, result: int) -> int:
         """The bytes that a send has moved, 0 if it is to be tried again.
 
         Raises OSError, and what became of the task or the socket meanwhile.
         """
-        raise_cancel = self.raise_cancel
+        waiter = self.task
         self.finish()
         if result < 0 and result not in _TRY_AGAIN:
             raise connection.reason(OSError(-result, os.strerror(-result)))
-        if raise_cancel is not None:
-            raise_cancel()
+        if isinstance(waiter, Stopping):
+            waiter.raise_reason()
         if connection.closed:
-            raise trio.ClosedResourceError("another task closed this fd")
+            raise_closed()
         return max(0, result)
 
     def finish(self) -> None:
         """The task has seen the result: another may send."""
-        self.held = self.owner = self.task = self.raise_cancel = None
+        self.held = self.owner = self.task = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if isinstance(self.task, Stopping):  # the socket was closed before, and that is told
+            return Abort.FAILED
         aborted = super().abort(raise_cancel)
         if aborted is Abort.SUCCEEDED:
             self.finish()
-        if self._stopped:  # it is told of the close, which came first
-            self.raise_cancel = None
         return aborted
 
     def stop(self) -> bool:
-        """The socket is closed. The kernel is done with the memory when its answer is in."""
-        self._stopped = True
+        """The socket is closed. True: the kernel is done with the memory when its answer is in."""
+        task = task_of(self.task)
+        assert task is not None
         if not _cancel(self.manager.core, self.slot):
+            if not isinstance(self.task, Stopping):
+                self.task = Stopping(task, raise_closed)
             return True
         del self.manager.operations[self.slot]
-        reschedule(self.task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
+        reschedule(task, outcome.capture(raise_closed))
         return False

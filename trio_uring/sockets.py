@@ -10,6 +10,8 @@ In a run that is on epoll, or without completions, each calls Trio's own.
 | shutdown | Trio's own, when what other tasks send has been submitted |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
+| setsockopt of SO_OOBINLINE | the same: urgent data are where they are on epoll |
+| is_readable | asks the socket, and what was received and nobody has got |
 | getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
 | connect, accept | connecting.py |
 """
@@ -158,25 +160,19 @@ def send_as_it_is(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
 
 def fileno(self: Any) -> int:
     """Whoever asks for the descriptor may read from it."""
-    self._uring_exact = True
-    connection, acceptor = connection_of_known(self), acceptor_of_known(self)
-    if connection is not None:
-        connection.make_way()
-    if acceptor is not None:
-        acceptor.make_way()
+    _take_nothing_ahead(self)
     return self._sock.fileno()  # type: ignore[no-any-return]
 
 
 def is_readable(self: Any) -> bool:
-    connection = connection_of_known(self)
-    if connection is not None:
-        connection.make_way()
-        if connection.readable:
-            return True
-    acceptor = acceptor_of_known(self)
-    if acceptor is not None and acceptor.readable:
+    if ORIGINAL["is_readable"](self):
         return True
-    return ORIGINAL["is_readable"](self)  # type: ignore[no-any-return]
+    # Afterwards: what a multishot takes is in the socket before, and then with us.
+    return any(
+        known.readable or (known.run is connections_of_run() and known.has_completed())
+        for known in (connection_of_known(self), acceptor_of_known(self))
+        if known is not None
+    )
 
 
 def shutdown(self: Any, flag: int) -> None:
@@ -198,7 +194,7 @@ def dup(self: Any) -> Any:
     for trio_socket in (self, duplicate):  # neither may take what the other asks for
         connection = connection_of(trio_socket)
         if connection is not None:
-            connection.make_way()
+            connection.take_nothing_ahead()
         trio_socket._uring_exact = True
     return duplicate
 
@@ -217,10 +213,23 @@ def getsockopt(self: Any, /, level: int, optname: int, buflen: int | None = None
     return ORIGINAL["getsockopt"](self, level, optname, buflen)  # type: ignore[no-any-return]
 
 
+def setsockopt(self: Any, level: int, optname: int, *args: Any, **kwargs: Any) -> None:
+    if level == socket.SOL_SOCKET and optname == socket.SO_OOBINLINE:
+        _take_nothing_ahead(self)  # which would go past the urgent mark
+    ORIGINAL["setsockopt"](self, level, optname, *args, **kwargs)
+
+
+def _take_nothing_ahead(trio_socket: Any) -> None:
+    trio_socket._uring_exact = True
+    for known in (connection_of_known(trio_socket), acceptor_of_known(trio_socket)):
+        if known is not None:
+            known.take_nothing_ahead()
+
+
 def _give_away(trio_socket: Any, what: str) -> None:
     acceptor = acceptor_of_known(trio_socket)
     if acceptor is not None:
-        acceptor.make_way()
+        acceptor.take_nothing_ahead()
         if acceptor.ahead:
             raise RuntimeError(
                 f"{what}: {acceptor.ahead} connections were accepted ahead from this socket, which its new "
@@ -231,7 +240,7 @@ def _give_away(trio_socket: Any, what: str) -> None:
     if connection is None:
         return
     if not connection.closed:
-        connection.make_way()
+        connection.take_nothing_ahead()
     if connection.ahead:
         raise RuntimeError(
             f"{what}: {connection.ahead} bytes were read ahead from this socket, which its new owner "
@@ -296,6 +305,7 @@ REPLACEMENTS: Final = (
             "detach": detach,
             "dup": dup,
             "getsockopt": getsockopt,
+            "setsockopt": setsockopt,
             "__exit__": leave,
         },
         ORIGINAL,

@@ -18,13 +18,13 @@ static const char *const names[TU_SLOTS] = {
 	[TU_OPERATION_TASK] = "task",
 	[TU_ARMED_FD] = "fd",
 	[TU_ARMED_SOCK] = "sock",
-	[TU_CONNECTION_CLOSED] = "closed",
+	[TU_ARMED_STATE] = "state",
+	[TU_ARMED_WAITER] = "waiter",
+	[TU_CONNECTION_AHEAD] = "ahead",
 	[TU_CONNECTION_LENGTH] = "length",
-	[TU_CONNECTION_QUIET] = "quiet",
 	[TU_CONNECTION_RUN] = "run",
 	[TU_CONNECTION_RUNNER] = "runner",
 	[TU_CONNECTION_SENDER] = "sender",
-	[TU_CONNECTION_TASK] = "task",
 	[TU_RUN_ACCEPTORS_BY_SLOT] = "acceptors_by_slot",
 	[TU_RUN_BUDGET] = "budget",
 	[TU_RUN_CORE_AT] = "core_at",
@@ -42,9 +42,9 @@ static PyObject *class_of(enum tu_slot slot, PyObject *const *classes)
 		return classes[TASK];
 	if (slot <= TU_OPERATION_TASK)
 		return classes[OPERATION];
-	if (slot <= TU_ARMED_SOCK)
+	if (slot <= TU_ARMED_WAITER)
 		return classes[ARMED];
-	if (slot <= TU_CONNECTION_TASK)
+	if (slot <= TU_CONNECTION_SENDER)
 		return classes[CONNECTION];
 	return classes[RUN];
 }
@@ -103,11 +103,12 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 	PyObject *classes[CLASSES];
 	PyObject *fileno;
 	PyObject *context;
+	PyObject *multishot;
 	PyObject *send;
 	PyObject *cancel;
 
-	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO!O!:learn", &classes[TASK], &classes[OPERATION], &classes[ARMED],
-			      &classes[CONNECTION], &classes[RUN], &classes[SOCKET], &fileno, &context, &PyLong_Type, &send,
+	if (!PyArg_ParseTuple(arguments, "OOOOOOOOOO!O!:learn", &classes[TASK], &classes[OPERATION], &classes[ARMED],
+			      &classes[CONNECTION], &classes[RUN], &classes[SOCKET], &fileno, &context, &multishot, &PyLong_Type, &send,
 			      &PyLong_Type, &cancel))
 		return NULL;
 	if (tu_known.armed)
@@ -123,6 +124,7 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 	tu_known.connection = kept_class(classes[CONNECTION]);
 	tu_known.run = kept_class(classes[RUN]);
 	tu_known.context = Py_NewRef(context);
+	tu_known.multishot = Py_NewRef(multishot);
 	if (!PyType_Check(classes[SOCKET]) || !find_all(classes, 0, TU_TASK_RUNNER))
 		Py_RETURN_FALSE;
 	tu_known.socket = kept_class(classes[SOCKET]);

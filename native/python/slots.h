@@ -26,13 +26,13 @@ enum tu_slot {
 	TU_OPERATION_TASK,
 	TU_ARMED_FD,
 	TU_ARMED_SOCK,
-	TU_CONNECTION_CLOSED,
+	TU_ARMED_STATE,
+	TU_ARMED_WAITER,
+	TU_CONNECTION_AHEAD,
 	TU_CONNECTION_LENGTH,
-	TU_CONNECTION_QUIET,
 	TU_CONNECTION_RUN,
 	TU_CONNECTION_RUNNER,
 	TU_CONNECTION_SENDER,
-	TU_CONNECTION_TASK,
 	TU_RUN_ACCEPTORS_BY_SLOT,
 	TU_RUN_BUDGET,
 	TU_RUN_CORE_AT,
@@ -58,6 +58,7 @@ struct tu_known {
 	PyTypeObject *base_socket; /* of the standard library */
 	PyCFunction fileno;        /* a method of its */
 	PyObject *context;
+	PyObject *multishot; /* the state of a connection whose receive is one */
 	tu_send_function *send;
 	tu_cancel_function *cancel;
 	Py_ssize_t offsets[TU_SLOTS];

@@ -94,14 +94,23 @@ static bool is_length(PyObject *value)
 	return 0 < length && length <= TU_MOST_BYTES;
 }
 
+/* Whether a multishot is pending, and nothing was read ahead. */
+static bool is_quiet(PyObject *connection)
+{
+	PyObject *ahead = tu_get(connection, TU_CONNECTION_AHEAD);
+
+	return tu_get(connection, TU_ARMED_STATE) == tu_known.multishot && ahead && PyLong_CheckExact(ahead) &&
+	       PyLong_AsLong(ahead) == 0;
+}
+
 /* Whether the socket is still what the connection is for is asked here, since nothing is queued for
  * a receive that is pending; of a send it is asked before the kernel gets it. */
 static bool start_receive(const struct call *call, PyObject *length)
 {
-	if (!is_length(length) || !tu_is_current(call->connection) || tu_get(call->connection, TU_CONNECTION_QUIET) != Py_True ||
-	    tu_get(call->connection, TU_CONNECTION_TASK) != Py_None)
+	if (!is_length(length) || !tu_is_current(call->connection) || !is_quiet(call->connection) ||
+	    tu_get(call->connection, TU_ARMED_WAITER) != Py_None)
 		return false;
-	tu_set(call->connection, TU_CONNECTION_TASK, call->task);
+	tu_set(call->connection, TU_ARMED_WAITER, call->task);
 	tu_set(call->connection, TU_CONNECTION_LENGTH, length);
 	return true;
 }
@@ -237,7 +246,9 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 	    !hold(sending, stream))
 		return false;
 	core = core_with_room(sending->run);
-	if (core && tu_get(call->connection, TU_CONNECTION_CLOSED) == Py_False && submit(call, sending, core, data))
+	/* To hold the detector may have closed the connection, which then has no sender. */
+	if (core && tu_get(call->connection, TU_CONNECTION_SENDER) == sending->sender &&
+	    submit(call, sending, core, data))
 		return true;
 	if (!PyErr_Occurred())
 		PyObject_SetAttr(sending->detector, tu_names.held, Py_False);

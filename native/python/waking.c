@@ -135,12 +135,12 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != tu_known.connection ||
 	    !wants(connection, event->result) || start < 0 || start + event->result > tick->memory.len)
 		return LEFT;
-	task = task_of(connection, TU_CONNECTION_TASK);
+	task = task_of(connection, TU_ARMED_WAITER);
 	if (!task)
 		return LEFT;
 	data = PyBytes_FromStringAndSize((const char *)tick->memory.buf + start, event->result);
 	if (data && queue(tick, task, &send) == 0) {
-		tu_set(connection, TU_CONNECTION_TASK, Py_None);
+		tu_set(connection, TU_ARMED_WAITER, Py_None);
 		outcome = wake_queued(task, send, data);
 	}
 	Py_XDECREF(data);
