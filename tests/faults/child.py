@@ -58,13 +58,13 @@ async def mix(work: Work, parts: Sequence[Part]) -> None:
     async with trio.open_nursery() as nursery:
         for part in work.choices.sample(parts, len(parts)):
             nursery.start_soon(part, work, name=part.__name__)
+    await work_on_streams.slowly(work)
 
 
 class Child:
     def __init__(self, injector: Injector, arguments: argparse.Namespace) -> None:
         self.injector = injector
         self.rule = RULES[arguments.rule]
-        self.seconds: float = arguments.seconds
         self.lossy: bool = arguments.lossy
         self.parts = [part for part in PARTS if part.__name__ in arguments.parts]
         self.seen = self.checked = 0
@@ -85,8 +85,7 @@ class Child:
             limit = {"most": 1} if single else {}
             self.injector.begin(*self.rule.names, seed=seed, rate=self.rule.rate, **limit)
             try:
-                with Watchdog(self.seconds):
-                    trio_uring.run(mix, work, self.parts, ring=ring)
+                trio_uring.run(mix, work, self.parts, ring=ring)
             except (trio.TrioInternalError, OSError) as error:
                 if not (self.rule.ends_run and is_due_to(error, errno.EBADR)):
                     raise
@@ -212,8 +211,10 @@ def main(arguments: argparse.Namespace) -> None:
     child = Child(Injector(arguments.library), arguments)
     choices = random.Random(arguments.seed)
     for number, ring in zip(range(arguments.runs), itertools.cycle(rings()), strict=False):
+        single = child.rule.single and number % 2 == 1
         try:
-            child.run(choices.randrange(1 << 32), ring, single=child.rule.single and number % 2 == 1)
+            with Watchdog(arguments.seconds):  # a run that has crashed ends when it is collected
+                child.run(choices.randrange(1 << 32), ring, single=single)
         except BaseException:
             traceback.print_exc()
             print(f"run {number} of seed {arguments.seed}, {ring}", file=sys.stderr)

@@ -8,8 +8,9 @@
  *   a multishot that  by a request for one
  *   ends early
  *
- * Completions are never changed: that would hide bytes which did move. Besides, it refuses enters,
- * or has them take fewer submissions than they were given.
+ * Completions are never changed: that would hide bytes which did move. (One that is lost is never
+ * made, and the kernel tells that one was.) Besides, it refuses enters, or has them take fewer
+ * submissions than they were given.
  *
  * A rule changes only what a kernel could answer so: a regular file has EIO, a non-blocking
  * socket EAGAIN, and a cancel finds nothing only where its target may be between two attempts.
@@ -45,6 +46,7 @@ struct ring {
 	unsigned seen;          /* where in the queue the next submission is that was not looked at */
 	int refusal;            /* what the next `refusals` enters answer */
 	unsigned refusals;
+	bool lost; /* a completion, of which the next wait tells */
 	/* What was submitted as: which cancels of it may fail depends on that. */
 	struct {
 		uint64_t user_data;
@@ -56,7 +58,7 @@ struct rule {
 	const char *name;
 	/* Of a submission: whether the kernel may answer it so, and the change that has it do so. */
 	bool (*may)(const struct ring *ring, const struct io_uring_sqe *sqe);
-	void (*change)(struct io_uring_sqe *sqe, int result);
+	void (*change)(struct ring *ring, struct io_uring_sqe *sqe, int result);
 	/* Of an enter that submits and waits so: whether the kernel may refuse it. */
 	bool (*may_refuse)(unsigned submitted, unsigned minimum);
 	uint64_t count;
@@ -272,13 +274,23 @@ static bool may_lack_descriptors(const struct ring *ring, const struct io_uring_
 	return sqe->opcode == IORING_OP_ACCEPT || sqe->opcode == IORING_OP_OPENAT;
 }
 
+/* Where there is no memory to keep a completion that does not fit into the queue. (A descriptor
+ * that it would have told of is lost for good: none of those.) */
+static bool may_be_lost(const struct ring *ring, const struct io_uring_sqe *sqe)
+{
+	return !ring->lost && !may_end_early(ring, sqe) &&
+	       (sqe->opcode == IORING_OP_RECV || sqe->opcode == IORING_OP_SEND || sqe->opcode == IORING_OP_POLL_ADD ||
+		is_read(sqe) || is_write(sqe));
+}
+
 /* How */
 
-static void answer(struct io_uring_sqe *sqe, int result)
+static void answer(struct ring *ring, struct io_uring_sqe *sqe, int result)
 {
 	uint8_t flags = sqe->flags & (IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN);
 	uint64_t user_data = sqe->user_data;
 
+	(void)ring;
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->opcode = IORING_OP_NOP;
 	sqe->flags = flags;
@@ -287,25 +299,34 @@ static void answer(struct io_uring_sqe *sqe, int result)
 	sqe->rw_flags = IORING_NOP_INJECT_RESULT;
 }
 
-static void wake(struct io_uring_sqe *sqe, int result)
+static void wake(struct ring *ring, struct io_uring_sqe *sqe, int result)
 {
 	(void)result;
-	answer(sqe, (int)(sqe->poll32_events & 0xffff));
+	answer(ring, sqe, (int)(sqe->poll32_events & 0xffff));
 }
 
-static void shorten(struct io_uring_sqe *sqe, int result)
+static void shorten(struct ring *ring, struct io_uring_sqe *sqe, int result)
 {
+	(void)ring;
 	(void)result;
 	sqe->len = 1 + (uint32_t)random_below(sqe->len - 1);
 }
 
-static void end_early(struct io_uring_sqe *sqe, int result)
+static void end_early(struct ring *ring, struct io_uring_sqe *sqe, int result)
 {
+	(void)ring;
 	(void)result;
 	if (sqe->opcode == IORING_OP_POLL_ADD)
 		sqe->len &= ~IORING_POLL_ADD_MULTI;
 	else
 		sqe->ioprio &= (uint16_t)~(IORING_RECV_MULTISHOT | IORING_ACCEPT_MULTISHOT);
+}
+
+static void lose(struct ring *ring, struct io_uring_sqe *sqe, int result)
+{
+	(void)result;
+	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	ring->lost = true;
 }
 
 /* Which enters */
@@ -346,6 +367,7 @@ static struct rule rules[] = {
 	{ "EIO", ANSWER(EIO, may_fail) },
 	{ "ENOSPC", ANSWER(ENOSPC, may_find_it_full) },
 	{ "EMFILE", ANSWER(EMFILE, may_lack_descriptors) },
+	{ "completions lost", CHANGE(lose, may_be_lost) },
 	{ "enter EAGAIN", REFUSE(EAGAIN, submits) },
 	{ "enter EBUSY", REFUSE(EBUSY, submits) },
 	{ "enter ENOMEM", REFUSE(ENOMEM, submits) },
@@ -379,7 +401,7 @@ static void look_at(struct ring *ring, struct io_uring_sqe *sqe)
 
 		if (rule->on && rule->change && rule->may(ring, sqe) && happens(rule)) {
 			last_operation = sqe->opcode;
-			rule->change(sqe, rule->result);
+			rule->change(ring, sqe, rule->result);
 			return;
 		}
 	}
@@ -397,6 +419,10 @@ static void look_at_all(struct ring *ring)
 /* -errno, or how many submissions the kernel is to take. */
 static int admit(struct ring *ring, unsigned submitted, unsigned minimum)
 {
+	if (ring->lost && only_waits(submitted, minimum)) {
+		ring->lost = false;
+		return -EBADR;
+	}
 	for (unsigned number = 0; number < RULES; number++) {
 		struct rule *rule = &rules[number];
 
@@ -564,7 +590,7 @@ int faults_possible(void)
 		return 0;
 	sqe = io_uring_get_sqe(&uring);
 	if (sqe)
-		answer(sqe, -EIO);
+		answer(NULL, sqe, -EIO);
 	if (sqe && io_uring_submit_and_wait(&uring, 1) == 1 && !io_uring_peek_cqe(&uring, &cqe))
 		possible = cqe->res == -EIO;
 	io_uring_queue_exit(&uring);

@@ -21,6 +21,7 @@ class Rule:
     single: bool = False
     """Every other run has one fault only, which has to be seen: nobody may swallow it."""
     needs_completions: bool = False
+    """Without them too little of what it changes is submitted."""
     parts: tuple[str, ...] = ()
     """The rules that it consists of. Default: itself."""
 
@@ -36,18 +37,19 @@ SINGLE_RULES = (
     Rule(name="EINTR", rate=100),
     Rule(name="EAGAIN", rate=100, needs_completions=True),
     Rule(name="short counts", rate=300),
-    Rule(name="multishots end", rate=300),
+    Rule(name="multishots end", rate=300, needs_completions=True),
     Rule(name="polls wake", rate=100),
-    Rule(name="cancels ENOENT", rate=300),
-    Rule(name="cancels EALREADY", rate=300),
+    Rule(name="cancels ENOENT", rate=300, needs_completions=True),
+    Rule(name="cancels EALREADY", rate=300, needs_completions=True),
     Rule(name="EIO", rate=20, visible=frozenset({errno.EIO}), single=True),
     Rule(name="ENOSPC", rate=50, visible=frozenset({errno.ENOSPC}), single=True),
     Rule(name="EMFILE", rate=100, visible=frozenset({errno.EMFILE})),
+    Rule(name="completions lost", rate=2, ends_run=True),
     Rule(name="enter EAGAIN", rate=50),
     Rule(name="enter EBUSY", rate=50),
     Rule(name="enter ENOMEM", rate=50),
-    Rule(name="enter EINTR", rate=100),
-    Rule(name="enter EBADR", rate=10, ends_run=True),
+    Rule(name="enter EINTR", rate=200),
+    Rule(name="enter EBADR", rate=100, ends_run=True),
     Rule(name="enter short", rate=200),
 )
 _TRANSIENT = tuple(rule.name for rule in SINGLE_RULES if not rule.visible and not rule.ends_run)

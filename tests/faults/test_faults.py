@@ -18,7 +18,7 @@ from rules import RULES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RUNS = 9
+RUNS = 6
 
 
 @pytest.fixture(scope="module")

@@ -190,6 +190,19 @@ async def pipe_exchanges(work: Work) -> None:
         assert await source.receive_some(1) == b""
 
 
+async def slowly(work: Work) -> None:
+    """Little comes, and seldom: the run only waits, with a receive and an accept in the kernel."""
+    left, right = await tcp_pair()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with left, right, listener, trio.open_nursery() as nursery:
+        nursery.start_soon(accept_all, work, listener, nursery)
+        nursery.start_soon(receive, work, right, 20)
+        for place in range(20):
+            await trio.sleep(0.002)
+            await left.send_all(work.expected(place, 1))
+        await listener.aclose()
+
+
 # What is given up
 
 
