@@ -9,7 +9,10 @@ setup(
     ext_modules=[
         Extension(
             "trio_uring._tasks",
-            [f"native/python/{name}.c" for name in ("memory", "module", "slots", "streams", "waking")],
+            [
+                f"native/python/{name}.c"
+                for name in ("checking", "memory", "module", "slots", "streams", "waking")
+            ],
             include_dirs=["native"],
             depends=[*glob("native/*.h"), *glob("native/python/*.h")],
             extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"],

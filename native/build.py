@@ -17,7 +17,7 @@ from pathlib import Path
 import cffi
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = ["buffers.c", "core.c", "files.c", "interrupt.c", "operations.c", "probe.c", "ring.c", "tick.c"]
+SOURCES = ["buffers.c", "core.c", "files.c", "identity.c", "interrupt.c", "operations.c", "probe.c", "ring.c", "tick.c"]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
 INSTALL = {

@@ -6,8 +6,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define SECOND_NS 1000000000
-
 /* Set-up and end */
 
 int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
@@ -71,25 +69,6 @@ static void cancel_watches(tu_core *core)
 	}
 }
 
-/* The kernel may write to the memory of a caller's operation until that completes,
- * and it cannot cancel what a worker of its has begun. */
-static void wait_for_pinned(tu_core *core)
-{
-	struct io_uring_cqe completion;
-
-	while (core->operations.pinned) {
-		int64_t timeout_ns;
-
-		while (tu_ring_pop(&core->ring, &completion))
-			tu_operations_discard(&core->operations, &completion);
-		timeout_ns = tu_operations_patience(&core->operations, SECOND_NS);
-		if (core->operations.pinned && tu_ring_enter(&core->ring, 1, timeout_ns) == -EBADF)
-			return;
-		if (core->operations.doomed)
-			tu_operations_retry_doomed(&core->operations, &core->ring);
-	}
-}
-
 /* A forked child that lives on keeps the ring, and every file that it pins,
  * alive beyond our release of it. So nothing may be left in it. */
 void tu_cancel_all(tu_core *core)
@@ -100,7 +79,22 @@ void tu_cancel_all(tu_core *core)
 	if (core->interrupt_watched || core->signals_watched)
 		cancel_watches(core);
 	tu_ring_flush(&core->ring);
-	wait_for_pinned(core);
+}
+
+uint32_t tu_pinned(tu_core *core)
+{
+	return core->ring.open ? core->operations.pinned : 0;
+}
+
+void tu_check(tu_core *core)
+{
+	tu_ring_check(&core->ring);
+}
+
+void tu_lose(tu_core *core)
+{
+	tu_ring_close(&core->ring);
+	tu_interrupt_lose(&core->interrupt);
 }
 
 /* Where the owner has not waited for what is pending, the kernel goes on with it for a
@@ -161,6 +155,13 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 
 /* Callers' operations */
 
+/* A slot, or -errno, of a submission that has to be looked at before the kernel gets it. */
+static int unchecked(tu_core *core, int slot)
+{
+	core->ring.unchecked |= slot > 0;
+	return slot;
+}
+
 int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length, uint64_t offset, uint32_t flags,
 	      int other_fd)
 {
@@ -175,9 +176,12 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 		.other_fd = other_fd,
 	};
 
+	int slot;
+
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_submit(&core->operations, &core->ring, &submission);
+	slot = tu_operations_submit(&core->operations, &core->ring, &submission);
+	return opcode & TU_CHECKED ? unchecked(core, slot) : slot;
 }
 
 int tu_cancel(tu_core *core, int slot)
@@ -197,7 +201,12 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_submit(&core->operations, &core->ring, &submission);
+	return unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
+}
+
+const uint32_t *tu_unchecked(tu_core *core)
+{
+	return &core->ring.unchecked;
 }
 
 /* Receiving */
@@ -216,14 +225,14 @@ int tu_receive(tu_core *core, int fd, uint32_t length)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_receive(&core->operations, &core->ring, fd, length);
+	return unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
 }
 
 int tu_accept(tu_core *core, int fd, int multishot)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return tu_operations_accept(&core->operations, &core->ring, fd, multishot);
+	return unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
 int tu_flush(tu_core *core)

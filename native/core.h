@@ -19,6 +19,7 @@
 #define TU_INTERRUPTED (1 << 27)
 #define TU_REAP (1 << 28)
 
+#define TU_CHECKED 0x10000
 #define TU_NOT_STARTED (-ENOTCONN)
 #define TU_MOST_BYTES 0x7ffff000 /* that one send or receive moves (MAX_RW_COUNT) */
 
@@ -51,8 +52,11 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
+void tu_check(tu_core *core);
 void tu_cancel_all(tu_core *core);
+uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
+void tu_lose(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);
@@ -80,6 +84,7 @@ void *tu_buffer_memory(tu_core *core);
 int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_flush(tu_core *core);
+const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length);
 

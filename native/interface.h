@@ -12,7 +12,8 @@
 #define TU_INTERRUPTED ... /* a system call was interrupted before its time */
 #define TU_REAP ...        /* a guest run: tu_reap says what */
 
-/* What a readiness operation waits for, and the kind of its event. */
+/* The kind of an event that is over; what a readiness operation waits for, and the kind of its event. */
+#define TU_NOTHING ...
 #define TU_READ ...
 #define TU_WRITE ...
 /* The kinds of the events of a caller's operation, of a receive and of an accept. */
@@ -23,7 +24,7 @@
 typedef struct {
 	int32_t kind;
 	int32_t key;    /* the descriptor; of the kinds from TU_OPERATION on, the slot */
-	int32_t result; /* poll(2) events, or the operation's result; or -errno */
+	int32_t result; /* the operation's result, or -errno; of readiness, 0 or -errno */
 	int32_t detail; /* a receive's or an accept's: 1 if more will come; and a receive's:
 	                   2 * (1 + the number of its buffer) */
 } tu_event;
@@ -51,12 +52,18 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
-/* The end. `tu_cancel_all` asks the kernel to let go of everything and waits
- * until it has. `tu_release` gives the ring back without entering it, which is
- * all that another thread or a forked child may do; it may be called again. A child
- * closes the interrupt too, and its ticks then make one of the child's own. */
+/* The end. `tu_check` looks whether the ring's descriptor is still the ring's: if somebody has
+ * closed it, the ring is entered no more. `tu_cancel_all` asks the kernel to let go of everything;
+ * while `tu_pinned` says that some of it is still to be answered, ticks bring the answers.
+ * `tu_release` gives the ring and all memory back without entering it, which is
+ * all that another thread may do; it may be called again. `tu_lose` is for a forked child: it
+ * gives the ring and the interrupt back, and leaves the memory to `tu_release`, since the child may have been forked
+ * while a tick's events were looked at. The child's ticks then make an interrupt of its own. */
+void tu_check(tu_core *core);
 void tu_cancel_all(tu_core *core);
+uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
+void tu_lose(tu_core *core);
 
 /* The interrupt. Any thread, a signal handler or a finaliser may signal. The
  * word holds what was signalled and not yet consumed; it lasts as long as the core. */
@@ -81,7 +88,7 @@ int tu_reap(tu_core *core);
 tu_event *tu_events(tu_core *core);
 uint32_t tu_events_capacity(tu_core *core);
 
-/* Readiness. `tu_poll_add` returns a slot, > 0; `tu_poll_cancel` takes up to
+/* Readiness, of which an event is true: poll(2) was asked again. `tu_poll_add` returns a slot, > 0; `tu_poll_cancel` takes up to
  * two (0: none), and when it returns the ring holds no reference to their
  * files. */
 int tu_poll_add(tu_core *core, int fd, int kind);
@@ -118,6 +125,12 @@ int tu_receive(tu_core *core, int fd, uint32_t length);
  * program that is executed. Returns a slot, > 0. One event will come or, multishot, events
  * come until one says that no more will: after an error, or `tu_cancel`. */
 int tu_accept(tu_core *core, int fd, int multishot);
+
+/* A word that is not 0 if something is queued that has to be looked at before the kernel gets it
+ * (native/python/checking.c): by tu_send, tu_receive, tu_accept, or by tu_submit with TU_CHECKED
+ * in `opcode`. */
+#define TU_CHECKED 0x10000
+const uint32_t *tu_unchecked(tu_core *core);
 
 /* Has the kernel act on everything that is queued, cancels among them. */
 int tu_flush(tu_core *core);

@@ -1,6 +1,7 @@
 #include "interrupt.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -8,31 +9,60 @@ int tu_interrupt_open(struct tu_interrupt *interrupt)
 {
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
+	if (fd < 0)
+		return -errno;
+	interrupt->identity = tu_identify_eventfd(fd);
 	atomic_store(&interrupt->fd, fd);
-	return fd < 0 ? -errno : 0;
+	return 0;
 }
 
 void tu_interrupt_close(struct tu_interrupt *interrupt)
 {
 	int fd = atomic_exchange(&interrupt->fd, -1);
 
-	if (fd >= 0)
+	while (atomic_load(&interrupt->users))
+		sched_yield();
+	if (fd >= 0 && tu_identity_is(&interrupt->identity, tu_identify_eventfd(fd)))
 		close(fd);
+}
+
+void tu_interrupt_lose(struct tu_interrupt *interrupt)
+{
+	atomic_store(&interrupt->users, 0);
+	tu_interrupt_close(interrupt);
+}
+
+static void use(struct tu_interrupt *interrupt, ssize_t (*call)(int fd))
+{
+	int fd;
+
+	atomic_fetch_add(&interrupt->users, 1);
+	fd = atomic_load(&interrupt->fd);
+	if (fd >= 0)
+		call(fd);
+	atomic_fetch_sub(&interrupt->users, 1);
+}
+
+/* EAGAIN: 2^64-2 writes are unread, so the owner has long been woken. */
+static ssize_t write_one(int fd)
+{
+	static const uint64_t one = 1;
+
+	return write(fd, &one, sizeof(one));
+}
+
+/* EAGAIN: drained already. */
+static ssize_t drain(int fd)
+{
+	uint64_t count;
+
+	return read(fd, &count, sizeof(count));
 }
 
 void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason)
 {
-	static const uint64_t one = 1;
-	int fd;
-
-	if (atomic_fetch_or(&interrupt->signalled, reason))
-		return;
-	if (!atomic_load(&interrupt->sleeping))
-		return;
-	fd = atomic_load(&interrupt->fd);
-	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: 2^64-2 writes are unread, so the owner has long been woken. */
-	}
+	if (!atomic_fetch_or(&interrupt->signalled, reason) && atomic_load(&interrupt->sleeping))
+		use(interrupt, write_one);
 }
 
 uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt)
@@ -53,11 +83,7 @@ int tu_interrupt_sleep(struct tu_interrupt *interrupt)
 
 void tu_interrupt_drain(struct tu_interrupt *interrupt)
 {
-	uint64_t count;
-
-	if (read(atomic_load(&interrupt->fd), &count, sizeof(count)) < 0) {
-		/* EAGAIN: drained already. */
-	}
+	use(interrupt, drain);
 }
 
 void tu_interrupt_wake(struct tu_interrupt *interrupt)

@@ -12,7 +12,15 @@
  * All four accesses are sequentially consistent, so at least one side sees the
  * other: either the writer sees the sleeper and writes, or the sleeper sees the
  * reason and does not sleep. A burst of signals costs one write, and none while
- * the owner is awake. The words are the truth, whatever the eventfd says: the ring
+ * the owner is awake.
+ *
+ * The eventfd may be closed while others signal. Who uses it counts himself in `users` before he
+ * looks at `fd`, until he is done; who closes it first takes `fd` away, and then waits until
+ * nobody is counted. So whoever has seen the number was counted before it was taken away, and it
+ * is closed after his write: that never meets a descriptor which something else has got. Nothing
+ * that is counted waits for anything.
+ *
+ * The words are the truth, whatever the eventfd says: the ring
  * watches it with an edge-triggered poll, which every write wakes, and never drains
  * it; a guest run's worker, for which the kernel writes to it too, does. */
 #ifndef TU_INTERRUPT_H
@@ -21,19 +29,25 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "identity.h"
+
 struct tu_interrupt {
 	_Atomic uint32_t signalled;
 	_Atomic uint32_t sleeping;
-	_Atomic int fd;  /* -1 once closed */
+	_Atomic uint32_t users;
+	_Atomic int fd; /* -1 once closed */
+	struct tu_identity identity;
 	char apart[64];  /* other threads write to this cache line: nothing else is in it */
 };
 
 /* Owner. 0 or -errno. What has been signalled stays so, if it was closed before. */
 int tu_interrupt_open(struct tu_interrupt *interrupt);
 
-/* Owner, with signallers locked out: a late write must not meet a descriptor
- * number that something else has got in the meantime. */
+/* Owner. A descriptor that was closed below us is somebody else's by now, and left to him. */
 void tu_interrupt_close(struct tu_interrupt *interrupt);
+
+/* A forked child: whoever used it at that moment is not there. */
+void tu_interrupt_lose(struct tu_interrupt *interrupt);
 
 /* Any thread, a signal handler or a finaliser. Nothing happens once closed. */
 void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason);

@@ -13,11 +13,6 @@
 /* In the user data of a cancel, with the identity of what it is to cancel. */
 #define CANCEL (1ULL << 63)
 
-static uint64_t identity(const struct tu_operations *operations, uint32_t slot)
-{
-	return (uint64_t)operations->slots[slot].generation << 32 | slot;
-}
-
 static int grow(struct tu_operations *operations)
 {
 	uint32_t old = operations->capacity;
@@ -65,9 +60,14 @@ static void release(struct tu_operations *operations, uint32_t slot)
 	operations->in_flight--;
 }
 
+static short mask_of(int32_t kind)
+{
+	return kind == TU_READ ? POLLIN : POLLOUT;
+}
+
 static void prepare_poll(struct io_uring_sqe *sqe, const struct tu_operation *operation, uint64_t user_data)
 {
-	unsigned mask = operation->kind == TU_READ ? POLLIN : POLLOUT;
+	unsigned mask = mask_of(operation->kind);
 
 	if (operation->state == TU_EDGE)
 		io_uring_prep_poll_multishot(sqe, operation->fd, mask);
@@ -87,7 +87,7 @@ static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum 
 		return -ENOMEM;
 	*sqe = tu_ring_sqe(ring);
 	if (!*sqe)
-		return -ENOMEM;
+		return ring->broken ? ring->broken : -ENOMEM;
 	slot = operations->first_free;
 	operation = &operations->slots[slot];
 	operations->first_free = operation->next_free;
@@ -105,7 +105,7 @@ int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, i
 	int slot = acquire(operations, ring, kind, fd, &sqe);
 
 	if (slot > 0)
-		prepare_poll(sqe, &operations->slots[slot], identity(operations, (uint32_t)slot));
+		prepare_poll(sqe, &operations->slots[slot], tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -126,7 +126,7 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	sqe->off = submission->offset;
 	sqe->rw_flags = (int)submission->flags;
 	sqe->splice_fd_in = submission->other_fd;
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -143,7 +143,7 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = TU_BUFFER_GROUP;
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -158,7 +158,7 @@ int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring,
 		io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	else
 		io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	io_uring_sqe_set_data64(sqe, identity(operations, (uint32_t)slot));
+	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -170,23 +170,18 @@ static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
 	sqe->flags = tu_ring_skip_success(ring);
 }
 
-/* A submission that the kernel has not consumed is ours to change. */
 static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 {
-	struct io_uring_sq *sq = &ring->uring.sq;
+	bool last;
+	struct io_uring_sqe *sqe = tu_ring_find(ring, user_data, &last);
 
-	for (unsigned index = *sq->khead; index != sq->sqe_tail; index++) {
-		struct io_uring_sqe *sqe = &sq->sqes[index & sq->ring_mask];
-
-		if (sqe->user_data != user_data)
-			continue;
-		if (index == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail)
-			sq->sqe_tail--; /* the last one, and not published yet: as if it had never been */
-		else
-			prepare_nothing(ring, sqe);
-		return true;
-	}
-	return false;
+	if (!sqe)
+		return false;
+	if (last)
+		ring->uring.sq.sqe_tail--; /* as if it had never been */
+	else
+		prepare_nothing(ring, sqe);
+	return true;
 }
 
 /* Without CQE_SKIP_SUCCESS, and when it fails, the answer comes all the same. */
@@ -208,11 +203,11 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 
 	if (operation->state == TU_FREE)
 		return 0;
-	if (withdraw(ring, identity(operations, slot))) {
+	if (withdraw(ring, tu_operations_identity(operations, slot))) {
 		release(operations, slot);
 		return 0;
 	}
-	if (submit_cancel(ring, identity(operations, slot))) {
+	if (submit_cancel(ring, tu_operations_identity(operations, slot))) {
 		if (!is_answered(operation->kind))
 			release(operations, slot);
 		return 1;
@@ -242,7 +237,7 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 	for (uint32_t slot = 1; slot < operations->capacity && operations->doomed; slot++) {
 		if (operations->slots[slot].state != TU_DOOMED)
 			continue;
-		if (!submit_cancel(ring, identity(operations, slot)))
+		if (!submit_cancel(ring, tu_operations_identity(operations, slot)))
 			return;
 		operations->doomed--;
 		operations->slots[slot].state = TU_ARMED;
@@ -256,18 +251,6 @@ int64_t tu_operations_patience(const struct tu_operations *operations, int64_t t
 	return operations->doomed && timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns;
 }
 
-static bool says_writable(int32_t result)
-{
-	return result & (POLLOUT | POLLERR | POLLHUP | POLLNVAL);
-}
-
-static bool is_current(const struct tu_operations *operations, uint64_t user_data)
-{
-	uint32_t slot = (uint32_t)user_data;
-
-	return slot < operations->capacity && identity(operations, slot) == user_data;
-}
-
 /* A cancel fails (ENOENT, EALREADY) also where its target is between two attempts: as task
  * work, or with a worker of the kernel's that is not waiting at this moment. What is then
  * tried again, and polled, would wait for ever. So while it has not completed it is told again. */
@@ -276,75 +259,100 @@ static void take_answer(struct tu_operations *operations, const struct io_uring_
 	uint64_t target = completion->user_data & ~CANCEL;
 	struct tu_operation *operation;
 
-	if (completion->res >= 0 || !is_current(operations, target))
+	if (completion->res >= 0 || !tu_operations_is_current(operations, target))
 		return;
 	operation = &operations->slots[(uint32_t)target];
 	operations->doomed += operation->state != TU_DOOMED;
 	operation->state = TU_DOOMED;
 }
 
-bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
-			    const struct io_uring_cqe *completion, tu_event *event, bool *flush)
+/* Of a multishot poll there may be several in one tick, the last of which says whether it goes on. */
+static bool take_wakeup(struct tu_operations *operations, uint32_t slot, const struct io_uring_cqe *completion,
+			tu_event *event)
+{
+	struct tu_operation *operation = &operations->slots[slot];
+	bool asked = operation->state == TU_ASKED;
+	bool more = completion->flags & IORING_CQE_F_MORE;
+
+	if (operation->state == TU_DOOMED) {
+		if (!more)
+			release(operations, slot);
+		return false;
+	}
+	operation->state = TU_ASKED;
+	operation->goes_on = more;
+	*event = (tu_event){ operation->kind, operation->fd, completion->res, (int32_t)slot };
+	return !asked;
+}
+
+bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers *buffers,
+			    const struct io_uring_cqe *completion, tu_event *event)
 {
 	uint32_t slot = (uint32_t)completion->user_data;
 	bool more = completion->flags & IORING_CQE_F_MORE;
 	struct tu_operation *operation;
-	struct io_uring_sqe *sqe;
+	int32_t buffer;
 
 	if (completion->user_data & CANCEL)
 		take_answer(operations, completion);
-	if (!is_current(operations, completion->user_data))
+	if (!tu_operations_is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
-	if (is_answered(operation->kind)) {
-		int32_t buffer = tu_buffers_lend(buffers, completion);
-
-		*event = (tu_event){ operation->kind, (int32_t)slot, completion->res, (buffer + 1) << 1 | more };
-		if (!more)
-			release(operations, slot);
-		return true;
-	}
-	if (operation->state == TU_DOOMED) {
+	if (!is_answered(operation->kind))
+		return take_wakeup(operations, slot, completion, event);
+	buffer = tu_buffers_lend(buffers, completion);
+	*event = (tu_event){ operation->kind, (int32_t)slot, completion->res, (buffer + 1) << 1 | more };
+	if (!more)
 		release(operations, slot);
+	return true;
+}
+
+struct pollfd tu_operations_question(const tu_event *event)
+{
+	return (struct pollfd){ .fd = event->key, .events = mask_of(event->kind) };
+}
+
+/* Whether it is waited for again. */
+static bool arm_again(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
+{
+	struct tu_operation *operation = &operations->slots[slot];
+	struct io_uring_sqe *sqe;
+
+	operation->state = TU_EDGE;
+	if (operation->goes_on)
+		return true;
+	sqe = tu_ring_sqe(ring);
+	if (!sqe)
 		return false;
-	}
-	if (operation->kind == TU_WRITE && completion->res >= 0 && !says_writable(completion->res)) {
-		if (more)
+	prepare_poll(sqe, operation, tu_operations_identity(operations, slot));
+	return true;
+}
+
+/* What a kernel says of a poll that it gave up, and does not say of a descriptor. */
+static bool is_passing(int32_t result)
+{
+	return result == -ECANCELED || result == -EINTR || result == -EAGAIN;
+}
+
+bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
+			  bool *flush)
+{
+	uint32_t slot = (uint32_t)event->detail;
+	bool failed = event->result < 0 && !is_passing(event->result);
+
+	if (!ready && !failed) {
+		if (arm_again(operations, ring, slot))
 			return false;
-		operation->state = TU_EDGE;
-		sqe = tu_ring_sqe(ring);
-		if (sqe) {
-			prepare_poll(sqe, operation, completion->user_data);
-			return false;
-		}
-		/* No room to wait any longer: wake the task, which will try again. */
+		event->result = -ENOMEM;
+		failed = true;
 	}
-	*event = (tu_event){ operation->kind, operation->fd, completion->res, 0 };
-	if (more) {
+	if (operations->slots[slot].goes_on) {
 		*flush = true;
 		tu_operations_cancel(operations, ring, slot);
 	} else {
 		release(operations, slot);
 	}
+	event->result = failed ? event->result : 0;
+	event->detail = 0;
 	return true;
-}
-
-static bool opens(const struct tu_operation *operation)
-{
-	return operation->kind == TU_ACCEPT ||
-	       (operation->kind == TU_OPERATION && operation->opcode == IORING_OP_OPENAT);
-}
-
-void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion)
-{
-	uint32_t slot = (uint32_t)completion->user_data;
-
-	if (completion->user_data & CANCEL)
-		take_answer(operations, completion);
-	if (!is_current(operations, completion->user_data) || !is_answered(operations->slots[slot].kind))
-		return;
-	if (opens(&operations->slots[slot]) && completion->res >= 0)
-		close(completion->res);
-	if (!(completion->flags & IORING_CQE_F_MORE))
-		release(operations, slot);
 }

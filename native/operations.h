@@ -6,21 +6,24 @@
  *
  *   state     what is with the kernel             next
  *   FREE      nothing                             ARMED, by tu_poll_add
- *   ARMED     a one-shot poll                     FREE, by its completion or a cancel
- *                                                 EDGE, by a completion that says nothing
- *                                                 of writing (see below)
- *   EDGE      a multishot poll                    FREE, by a completion that does, or a cancel
- *   DOOMED    a poll, and the queue was full      FREE, by its completion or at the next tick,
- *             when it was to be cancelled         which tries again to cancel it
+ *   ARMED     a one-shot poll                     ASKED, by its completion; FREE, by a cancel
+ *   EDGE      a multishot poll                    ASKED, by a completion; FREE, by a cancel
+ *   ASKED     nothing, or the multishot poll      FREE, if poll(2) says that the descriptor is
+ *                                                 ready; else EDGE. Within one tick
+ *   DOOMED    a poll, and no memory to cancel     FREE, by its completion or at the next tick,
+ *             it with                             which tries again to cancel it
  *
- * A caller's operation, a receive and an accept are ARMED as well: the kernel may write to
- * memory for them, or open descriptors. Their last completion alone makes them FREE, and each is an event. A cancel
- * only asks: it leaves them as they are, or DOOMED until the next tick has asked.
+ * A poll of the ring is a wake-up, not a truth: it completes by what the wake-up says, without
+ * asking the file again, which may have been ready for a moment only, or only said so. So poll(2)
+ * is asked before a task is woken, once for all that have completed in a tick.
  *
- * EDGE exists because a poll always reports POLLRDHUP: once the peer has shut
- * down its sending side, a one-shot POLLOUT poll on a full socket completes at
- * once, over and over. A multishot poll is edge-triggered and completes on
- * changes only.
+ * Who is not ready is armed again as EDGE. A one-shot poll could complete at once, over and over:
+ * once the peer has shut down its sending side, POLLRDHUP is reported whatever was asked for. A
+ * multishot poll is edge-triggered and completes on changes only.
+ *
+ * A caller's operation, a receive and an accept are ARMED as well: the kernel may write to memory
+ * for them, or open descriptors. Their last completion alone makes them FREE, and each is an event.
+ * A cancel only asks: it leaves them as they are, or DOOMED until the next tick has asked.
  *
  * A pending poll holds its file open. So a cancel is submitted and acted on
  * before the call returns: the caller may go on to close the descriptor, and
@@ -28,16 +31,17 @@
 #ifndef TU_OPERATIONS_H
 #define TU_OPERATIONS_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "buffers.h"
 #include "ring.h"
 
-/* From TU_OPERATION on: answered, whatever happens, and waited for at the end. */
-enum tu_kind { TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4, TU_ACCEPT = 5 };
+/* TU_NOTHING: of an event that is over. From TU_OPERATION on: answered, whatever happens, and waited for at the end. */
+enum tu_kind { TU_NOTHING = 0, TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4, TU_ACCEPT = 5 };
 
-enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_DOOMED };
+enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_ASKED, TU_DOOMED };
 
 /* user_data with generation 0: not an operation. */
 enum tu_internal { TU_NOBODY, TU_INTERRUPT_POLL, TU_SIGNAL_POLL };
@@ -47,6 +51,7 @@ struct tu_operation {
 	uint8_t kind;        /* enum tu_kind */
 	uint8_t state;       /* enum tu_state */
 	uint8_t opcode;      /* of a caller's operation */
+	bool goes_on;        /* ASKED: a multishot poll is with the kernel */
 	int32_t fd;
 	uint32_t next_free; /* 0: none */
 };
@@ -79,6 +84,20 @@ typedef struct {
 	int32_t detail;
 } tu_event;
 
+/* The user data of a slot's operation. */
+static inline uint64_t tu_operations_identity(const struct tu_operations *operations, uint32_t slot)
+{
+	return (uint64_t)operations->slots[slot].generation << 32 | slot;
+}
+
+/* Whether it is the user data of an operation that has its slot still. */
+static inline bool tu_operations_is_current(const struct tu_operations *operations, uint64_t user_data)
+{
+	uint32_t slot = (uint32_t)user_data;
+
+	return slot < operations->capacity && tu_operations_identity(operations, slot) == user_data;
+}
+
 int tu_operations_open(struct tu_operations *operations);
 void tu_operations_close(struct tu_operations *operations);
 
@@ -109,13 +128,22 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 /* Nanoseconds to wait at most: what could not be cancelled is tried again soon. */
 int64_t tu_operations_patience(const struct tu_operations *operations, int64_t timeout_ns);
 
-/* Takes one completion in: true if it is an event for Python. `*flush` is set
- * if a cancel was left pending that has to be acted on before Python goes on. */
-bool tu_operations_complete(struct tu_operations *operations, struct tu_ring *ring, struct tu_buffers *buffers,
-			    const struct io_uring_cqe *completion, tu_event *event, bool *flush);
+/* Takes one completion in: true if it is an event. Until `tu_operations_settle` the `detail` of
+ * an event of readiness is its slot. */
+bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers *buffers,
+			    const struct io_uring_cqe *completion, tu_event *event);
 
-/* Takes in the completion of what is answered when nobody will hear of it: what it has
- * opened is closed. */
-void tu_operations_discard(struct tu_operations *operations, const struct io_uring_cqe *completion);
+/* For poll(2), what an event of readiness asks about. */
+struct pollfd tu_operations_question(const tu_event *event);
+
+/* Takes poll(2)'s answer in: false if the descriptor is not ready, and is waited for again.
+ * `*flush` is set if a cancel was left pending that has to be acted on before Python goes on. */
+bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
+			  bool *flush);
+
+static inline bool tu_operations_is_readiness(const tu_event *event)
+{
+	return event->kind < TU_OPERATION;
+}
 
 #endif

@@ -1,10 +1,21 @@
 #include "ring.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define SECOND_NS 1000000000
+#define PATIENCE_NS (2LL * SECOND_NS) /* with a kernel that refuses */
+
+int64_t tu_now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * SECOND_NS + time.tv_nsec;
+}
 
 /* Set-up is done by hand around liburing's mapping: liburing before 2.5 fills
  * the array of a NO_SQARRAY ring, which is not there, and so overwrites the
@@ -26,20 +37,52 @@ int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, ui
 		for (unsigned index = 0; index < params.sq_entries; index++)
 			ring->uring.sq.array[index] = index;
 	ring->uring.features = params.features;
+	ring->identity = tu_identify(fd);
 	ring->open = true;
 	ring->enabled = !(setup_flags & IORING_SETUP_R_DISABLED);
 	return 0;
+}
+
+static bool is_ours(const struct tu_ring *ring)
+{
+	return tu_identity_is(&ring->identity, tu_identify(ring->uring.ring_fd));
 }
 
 void tu_ring_close(struct tu_ring *ring)
 {
 	if (!ring->open)
 		return;
+	if (!is_ours(ring))
+		ring->uring.ring_fd = -1;
 	ring->open = false;
 	io_uring_queue_exit(&ring->uring);
 	free(ring->stash);
 	ring->stash = NULL;
 	ring->stash_head = ring->stash_tail = ring->stash_capacity = 0;
+	free(ring->aside);
+	ring->aside = NULL;
+	ring->aside_head = ring->aside_tail = ring->aside_capacity = 0;
+}
+
+void tu_ring_check(struct tu_ring *ring)
+{
+	if (ring->open && !is_ours(ring))
+		ring->broken = -EBADF;
+}
+
+static void queue_what_is_aside(struct tu_ring *ring)
+{
+	struct io_uring_sqe *sqe;
+
+	while (tu_ring_has_aside(ring) && (sqe = io_uring_get_sqe(&ring->uring)))
+		memcpy(sqe, &ring->aside[ring->aside_head++], sizeof(*sqe));
+	if (!tu_ring_has_aside(ring))
+		ring->aside_head = ring->aside_tail = 0;
+}
+
+static bool is_left_from_before(const struct tu_ring *ring)
+{
+	return tu_ring_has_aside(ring) || *ring->uring.sq.khead != ring->uring.sq.sqe_head;
 }
 
 /* Publishes the entries prepared so far; returns how many the kernel has not
@@ -48,6 +91,10 @@ static unsigned publish(struct tu_ring *ring)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
 
+	if (ring->check && (ring->unchecked || is_left_from_before(ring)))
+		ring->check(ring->check_argument);
+	ring->unchecked = 0;
+	queue_what_is_aside(ring);
 	if (sq->sqe_head != sq->sqe_tail) {
 		sq->sqe_head = sq->sqe_tail;
 		io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
@@ -68,22 +115,23 @@ int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsi
 	return result;
 }
 
-int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
+static int enable(struct tu_ring *ring)
+{
+	int result = ring->enabled ? 0 : tu_ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+
+	ring->enabled = result >= 0;
+	return result;
+}
+
+static int enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 {
 	struct __kernel_timespec timeout = {
-		.tv_sec = timeout_ns / 1000000000,
-		.tv_nsec = timeout_ns % 1000000000,
+		.tv_sec = timeout_ns / SECOND_NS,
+		.tv_nsec = timeout_ns % SECOND_NS,
 	};
 	struct io_uring_getevents_arg argument = { .ts = (uint64_t)(uintptr_t)&timeout };
 	unsigned flags = IORING_ENTER_GETEVENTS;
-	int result;
 
-	if (!ring->enabled) {
-		result = tu_ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-		if (result < 0)
-			return result;
-		ring->enabled = true;
-	}
 	ring->entered++;
 	if (timeout_ns < 0)
 		return io_uring_enter2(ring->uring.ring_fd, publish(ring), 0, flags, NULL, 0);
@@ -91,6 +139,42 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 	if (ring->no_iowait)
 		flags |= IORING_ENTER_NO_IOWAIT;
 	return io_uring_enter2(ring->uring.ring_fd, publish(ring), minimum, flags, (void *)&argument, sizeof(argument));
+}
+
+static bool is_cut_short(int result)
+{
+	return result == -EINTR || result == -ETIME;
+}
+
+/* Breaks the ring, if that is what the result means. */
+static void judge(struct tu_ring *ring, int result)
+{
+	if (result >= 0 || is_cut_short(result)) {
+		ring->refused_since = 0;
+	} else if (tu_ring_is_refused(ring, result)) {
+		if (!ring->refused_since)
+			ring->refused_since = tu_now();
+		else if (tu_now() - ring->refused_since > PATIENCE_NS)
+			ring->broken = result;
+	} else if (result != -EEXIST) {
+		ring->broken = result;
+	}
+}
+
+int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
+{
+	int result;
+
+	if (ring->broken)
+		return ring->broken;
+	result = enable(ring);
+	if (result >= 0)
+		result = enter(ring, minimum, timeout_ns);
+	/* A kernel submits before it waits. This is a filter's answer, which it may give for ever. */
+	if ((!result || is_cut_short(result)) && io_uring_sq_ready(&ring->uring))
+		result = -EAGAIN;
+	judge(ring, result);
+	return result;
 }
 
 /* Moves all completions into the stash. */
@@ -133,7 +217,7 @@ int tu_ring_flush(struct tu_ring *ring)
 
 	do {
 		result = tu_ring_enter(ring, 0, -1);
-		if (tu_ring_is_short(result)) {
+		if (tu_ring_is_refused(ring, result)) {
 			if (!io_uring_cq_ready(&ring->uring))
 				return result;
 			result = stash_completions(ring);
@@ -144,14 +228,46 @@ int tu_ring_flush(struct tu_ring *ring)
 	return 0;
 }
 
+static struct io_uring_sqe *put_aside(struct tu_ring *ring)
+{
+	uint32_t capacity = ring->aside_capacity ? 2 * ring->aside_capacity : 64;
+	struct io_uring_sqe *aside = ring->aside;
+
+	if (ring->aside_tail == ring->aside_capacity) {
+		aside = realloc(aside, capacity * sizeof(*aside));
+		if (!aside)
+			return NULL;
+		ring->aside = aside;
+		ring->aside_capacity = capacity;
+	}
+	return memset(&aside[ring->aside_tail++], 0, sizeof(*aside));
+}
+
 struct io_uring_sqe *tu_ring_sqe(struct tu_ring *ring)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+	struct io_uring_sqe *sqe = tu_ring_has_aside(ring) ? NULL : io_uring_get_sqe(&ring->uring);
 
 	if (sqe)
 		return sqe;
 	tu_ring_flush(ring);
-	return io_uring_get_sqe(&ring->uring);
+	if (ring->broken)
+		return NULL;
+	sqe = tu_ring_has_aside(ring) ? NULL : io_uring_get_sqe(&ring->uring);
+	return sqe ? sqe : put_aside(ring);
+}
+
+struct io_uring_sqe *tu_ring_find(struct tu_ring *ring, uint64_t user_data, bool *last)
+{
+	const struct io_uring_sq *sq = &ring->uring.sq;
+	struct io_uring_sqe *sqe;
+
+	for (uint32_t number = 0; (sqe = tu_ring_pending(ring, number)); number++) {
+		*last = *sq->khead + number == sq->sqe_tail - 1 && sq->sqe_head != sq->sqe_tail;
+		if (sqe->user_data == user_data)
+			return sqe;
+	}
+	*last = false;
+	return NULL;
 }
 
 bool tu_ring_pop(struct tu_ring *ring, struct io_uring_cqe *completion)

@@ -14,14 +14,8 @@
 #include <time.h>
 
 #define NANOSECONDS 1000000000
-
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
-}
+#define NAP_NS 1000000 /* before a kernel that refuses is asked again */
+#define AT_ONCE 64     /* descriptors: more than a process may open, poll(2) takes for an error */
 
 static void watch(tu_core *core, bool *watched, int fd, uint64_t user_data)
 {
@@ -44,28 +38,86 @@ static void watch_all(tu_core *core)
 	watch(core, &core->signals_watched, core->signal_fd, TU_SIGNAL_POLL);
 }
 
+/* A watch whose descriptor was closed below us would fail again at once. */
+static bool goes_on(tu_core *core, const struct io_uring_cqe *completion)
+{
+	if (completion->res == -EBADF)
+		core->ring.broken = completion->res;
+	return completion->flags & IORING_CQE_F_MORE;
+}
+
+/* Whether poll(2) cannot be asked, and what the ring said has to do. */
+static bool ask(struct pollfd *questions, nfds_t count)
+{
+	int result;
+
+	do
+		result = poll(questions, count, 0);
+	while (result < 0 && errno == EINTR);
+	return result < 0;
+}
+
+/* Asks again whether the descriptors of these events are ready; the others become no event. */
+static void confirm(tu_core *core, tu_event *const *events, uint32_t count, bool *flush)
+{
+	struct pollfd questions[AT_ONCE];
+	bool mute;
+
+	for (uint32_t index = 0; index < count; index++)
+		questions[index] = tu_operations_question(events[index]);
+	mute = ask(questions, count);
+	for (uint32_t index = 0; index < count; index++) {
+		bool ready = (mute && ask(&questions[index], 1)) || questions[index].revents;
+
+		if (!tu_operations_settle(&core->operations, &core->ring, events[index], ready, flush))
+			events[index]->kind = TU_NOTHING;
+	}
+}
+
+/* Of the events of a tick, how many are left when all of readiness have been confirmed. */
+static uint32_t confirm_all(tu_core *core, uint32_t count, bool *flush)
+{
+	tu_event *asked[AT_ONCE];
+	uint32_t number = 0;
+	uint32_t kept = 0;
+
+	for (uint32_t index = 0; index < count; index++) {
+		if (tu_operations_is_readiness(&core->events[index]))
+			asked[number++] = &core->events[index];
+		if (number == AT_ONCE || (number && index == count - 1)) {
+			confirm(core, asked, number, flush);
+			number = 0;
+		}
+	}
+	for (uint32_t index = 0; index < count; index++)
+		if (core->events[index].kind != TU_NOTHING)
+			core->events[kept++] = core->events[index];
+	return kept;
+}
+
 int tu_reap(tu_core *core)
 {
 	struct io_uring_cqe completion;
 	bool flush = false;
+	bool asks = false;
 	uint32_t count = 0;
 	int outcome = 0;
 
 	if (!core->ring.open)
 		return -EBADF;
 	while (count < core->events_capacity && tu_ring_pop(&core->ring, &completion)) {
-		bool more = completion.flags & IORING_CQE_F_MORE;
-
 		if (completion.user_data == TU_INTERRUPT_POLL) {
-			core->interrupt_watched = more;
+			core->interrupt_watched = goes_on(core, &completion);
 		} else if (completion.user_data == TU_SIGNAL_POLL) {
-			core->signals_watched = more;
+			core->signals_watched = goes_on(core, &completion);
 			outcome |= TU_SIGNALS;
-		} else if (tu_operations_complete(&core->operations, &core->ring, &core->buffers, &completion,
-						  &core->events[count], &flush)) {
-			count++;
+		} else if (tu_operations_complete(&core->operations, &core->buffers, &completion,
+						  &core->events[count])) {
+			asks |= tu_operations_is_readiness(&core->events[count++]);
 		}
 	}
+	if (asks)
+		count = confirm_all(core, count, &flush);
 	if (flush)
 		tu_ring_flush(&core->ring);
 	return outcome | (int)tu_interrupt_consume(&core->interrupt) | (int)count;
@@ -78,9 +130,9 @@ static bool must_enter(const tu_core *core)
 }
 
 /* The next tick tries again, with whatever completions there are out of the way. */
-static bool passes(int result)
+static bool passes(const tu_core *core, int result)
 {
-	return result == -ETIME || result == -EINTR || tu_ring_is_short(result);
+	return result == -ETIME || result == -EINTR || tu_ring_is_refused(&core->ring, result);
 }
 
 static bool something_came(const tu_core *core)
@@ -123,7 +175,7 @@ int tu_poll(tu_core *core)
 		tu_operations_retry_doomed(&core->operations, &core->ring);
 	if (must_enter(core)) {
 		result = tu_ring_enter(&core->ring, 0, -1);
-		if (result < 0 && !passes(result))
+		if (result < 0 && !passes(core, result))
 			return result;
 	} else {
 		core->skipped++;
@@ -133,10 +185,35 @@ int tu_poll(tu_core *core)
 	return tu_reap(core);
 }
 
+/* Whether there was time to wait: a signal ends that. */
+static bool nap(int64_t time_ns)
+{
+	struct timespec time = { .tv_nsec = time_ns < NAP_NS ? time_ns : NAP_NS };
+
+	return nanosleep(&time, NULL) == 0;
+}
+
+/* Waits for completions; where the kernel refuses submissions, for it to take them. */
+static int wait_once(tu_core *core, int64_t left)
+{
+	unsigned least;
+	int result = tu_ring_has_aside(&core->ring) ? tu_ring_flush(&core->ring) : 0;
+
+	if (result >= 0) {
+		/* To watch, and to flush, may have stashed completions, which the kernel no longer counts. */
+		least = tu_ring_has_completions(&core->ring) ? 0 : 1;
+		result = tu_ring_enter(&core->ring, least, tu_operations_patience(&core->operations, left));
+	}
+	if (tu_ring_is_refused(&core->ring, result) && !tu_ring_has_completions(&core->ring))
+		return nap(left) ? 0 : -EINTR;
+	return result;
+}
+
 int tu_wait(tu_core *core, int64_t timeout_ns)
 {
-	int64_t deadline = now() + timeout_ns;
+	int64_t deadline = tu_now() + timeout_ns;
 	int64_t left = timeout_ns;
+	bool interrupted;
 	int outcome;
 	int result;
 
@@ -151,24 +228,18 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	}
 	tu_buffers_take_back(&core->buffers);
 	do {
-		int64_t timeout;
-		unsigned least;
-		bool completed;
-
 		watch_all(core);
 		if (tu_interrupt_sleep(&core->interrupt))
 			return tu_poll(core);
-		/* To watch may have stashed completions, which the kernel no longer counts. */
-		least = tu_ring_has_completions(&core->ring) ? 0 : 1;
-		timeout = tu_operations_patience(&core->operations, left);
-		result = tu_ring_enter(&core->ring, least, timeout);
+		result = wait_once(core, left);
 		tu_interrupt_wake(&core->interrupt);
-		if (result < 0 && !passes(result))
+		if (result < 0 && !passes(core, result))
 			return result;
-		completed = tu_ring_has_completions(&core->ring);
+		interrupted = !core->ring.refused_since && !tu_ring_has_completions(&core->ring);
+		interrupted |= result == -EINTR;
 		outcome = tu_reap(core);
-		left = deadline - now();
-		if (!outcome && !completed && left > 0)
+		left = deadline - tu_now();
+		if (!outcome && interrupted && left > 0)
 			return TU_INTERRUPTED;
 	} while (!outcome && left > 0);
 	return outcome;
@@ -183,10 +254,13 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
+	bool refused = core->operations.doomed || tu_ring_has_submissions(&core->ring);
 	int result = 1;
 
 	if (!core->ring.open)
 		return -EBADF;
+	if (refused && timeout_ns > NAP_NS)
+		timeout = (struct timespec){ .tv_nsec = NAP_NS };
 	tu_ring_set_notifications(&core->ring, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
 		if (!tu_ring_flags(&core->ring) && !tu_ring_has_completions(&core->ring))
@@ -196,5 +270,5 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 	tu_ring_set_notifications(&core->ring, false);
 	if (watched[0].revents)
 		tu_interrupt_drain(&core->interrupt);
-	return (result ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
+	return (result || refused ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }

@@ -56,19 +56,32 @@ def test_all_that_it_works_on_was_learnt() -> None:
 def test_without_the_slots_all_is_left_to_python() -> None:
     """In a process of its own, since what was learnt stays."""
     program = """
+import _socket
 import struct
 from trio_uring._tasks import learn, start_receive, start_send, wake
+from trio_uring.armed import Armed
+from trio_uring.connection import Connection
+from trio_uring.connections import Connections
+from trio_uring.operation import Operation
 
 class Stranger:
     pass
 
 stranger = Stranger()
-assert not learn(Stranger, Stranger, Stranger, Stranger, Stranger, stranger, 0)
+ours = (Operation, Armed, Connection, Connections)
+fileno = _socket.socket.fileno
+try:
+    learn(Stranger, Stranger, Stranger, Stranger, Stranger, Stranger, fileno, stranger, 0, 0)
+except TypeError:
+    pass
+else:
+    raise AssertionError("learnt of strangers")
+assert not learn(Stranger, *ours, Stranger, fileno, stranger, 0, 0)
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 left = []
 tables = {5: stranger}, {}, {}, {}
-wake(struct.pack("=iiii", 1, 5, 1, 0), 1, b"", 0, tables, None, None, lambda *event: left.append(event))
+wake(bytearray(struct.pack("=iiii", 1, 5, 1, 0)), 1, b"", 0, tables, None, None, lambda *event: left.append(event))
 assert left == [(1, 5, 1, 0)]
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,6 +7,7 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
+from .armed import Armed
 from .connection import Connection
 from .connections import Connections
 from .operation import Operation
@@ -17,19 +18,36 @@ FEW_WOKEN: int
 def learn(
     task: type[Task],
     operation: type[Operation],
+    armed: type[Any],
     connection: type[Connection],
     run: type[Connections],
     socket: Any,
+    fileno: Callable[[Any], int],
     context: object,
     send: int,
+    cancel: int,
     /,
 ) -> bool:
-    """Once, before the others: the classes that they work on, Trio's run context, and where the
-    core's ``tu_send`` is.
+    """Tells the others, once and before any is called, what they work on: classes, the method
+    ``fileno`` of the standard library's sockets, Trio's run context, and where ``tu_send``
+    and ``tu_cancel`` of the core are.
 
-    False if an attribute that they use is none of the slots of these classes. Then they leave
-    everything to Python, as before this call.
+    False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and
+    `start_send` leave everything to Python.
+
+    Raises TypeError if one of our own classes has not the slots that are used.
     """
+
+def watch_queue(run: Connections, /) -> None:
+    """Has the core do what `check_queued` does wherever it enters the kernel with something that
+    was not looked at. The run has to outlive its ring."""
+
+def check_queued(run: Connections, /) -> None:
+    """Looks at all that is queued: what was submitted for a socket that has another descriptor by
+    now, or none, will be answered EBADF."""
+
+def is_current(armed: Armed, /) -> bool:
+    """Whether the socket still has the descriptor that a connection or an acceptor is for."""
 
 def wake(
     events: Buffer,
@@ -38,7 +56,7 @@ def wake(
     buffer_size: int,
     waiting: tuple[dict[int, Any], dict[int, Any], dict[int, Any], dict[int, Any]],
     ready: object,
-    append: Callable[[Task], object],
+    append: Callable[[Task], object] | None,
     other: Callable[[int, int, int, int], object],
     /,
 ) -> None:
@@ -47,6 +65,10 @@ def wake(
 
     ``waiting`` has what waits for an event, by its kind and then by its key; ``memory`` the
     provided buffers, of ``buffer_size`` bytes each; ``ready`` is the answer to all but data.
+    Without ``append`` all are for ``other``.
+
+    An event that was processed, or given to ``other``, becomes one of TU_NOTHING: after an
+    exception the call may be repeated, for the rest.
 
     Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.
     """

@@ -56,6 +56,9 @@ class Acceptors:
         accepts by readiness: other families, and closed sockets."""
         sock: socket.socket = trio_socket._sock
         fd = sock.fileno()
+        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
+        if earlier is not None and earlier.acceptors is self and not earlier.closed and fd != earlier.fd:
+            self.drop(earlier)
         acceptor = self.by_fd.get(fd)
         if acceptor is not None and not acceptor.is_of(sock):
             self.drop(acceptor)
@@ -86,7 +89,7 @@ class Acceptors:
     def end(self) -> None:
         """The run's last tick is over."""
         for acceptor in self.by_fd.values():
-            acceptor.task = None
+            acceptor.task = acceptor._raise_cancel = None
             acceptor.close()
         self.by_fd.clear()
 

@@ -83,6 +83,11 @@ class Armed(ABC):
         """Something was taken ahead."""
 
     @property
+    def is_sending(self) -> bool:
+        """Whether a task is in `trio.SocketStream.send_all`."""
+        return False
+
+    @property
     @abstractmethod
     def _is_full(self) -> bool:
         """So much was taken ahead that the multishot has to stop."""
@@ -113,7 +118,7 @@ class Armed(ABC):
             return
         while self._slot and self._multishot:
             if self._stop():
-                _flush(self.run.core)
+                self.run.manager.checked(_flush(self.run.core))
                 self.run.manager.reap()
 
     def close(self) -> bool:

@@ -256,7 +256,7 @@ class Connection(Armed):
 
     def end_run(self) -> None:
         """Nobody waits any more; what comes is for the next run that has this socket."""
-        self.task = None
+        self.task = self._raise_cancel = None
         if self._slot:
             self._stop()
 
@@ -342,6 +342,6 @@ class Connection(Armed):
         self.run.receivers[slot] = self
 
     def _forget(self) -> None:
-        del self.run.receivers[self._slot]
+        self.run.receivers.pop(self._slot, None)
         self._slot = 0
         self.quiet = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import internals
 from ._native import ffi, lib
+from ._tasks import is_current
 from .accepting import Acceptors
 from .connection import Connection
 
@@ -41,6 +42,7 @@ class Connections:
         "_spender",
         "_spent_at",
         "acceptors",
+        "acceptors_by_slot",
         "budget",
         "buffer_shortages",
         "buffer_size",
@@ -75,6 +77,7 @@ class Connections:
         """Whether sockets are to work by completions at all."""
         self.by_fd: dict[int, Connection] = {}
         self.acceptors = Acceptors(self, options.accept_ahead)
+        self.acceptors_by_slot = self.acceptors.by_slot
         self.receivers: dict[int, Connection] = {}
         """By the slots of their receives."""
         self.unsettled: list[Armed | Flight] = []
@@ -116,6 +119,15 @@ class Connections:
                 connection.inherit(earlier)
         trio_socket._uring = connection
         return connection
+
+    def known(self, fd: int) -> list[Armed]:
+        """The connection and the acceptor of the socket that has this descriptor now. Those of one
+        that had it before, and was closed without our being told, are dropped."""
+        known = [one for one in (self.by_fd.get(fd), self.acceptors.by_fd.get(fd)) if one is not None]
+        for one in known:
+            if not is_current(one):
+                one.drop()
+        return [one for one in known if not one.closed]
 
     def excludes(self, trio_socket: Any) -> bool:
         """Whether it is of a kind that has no connection, which the socket remembers."""
@@ -165,9 +177,8 @@ class Connections:
 
     def settle(self) -> None:
         """When all events are processed."""
-        unsettled, self.unsettled = self.unsettled, []
-        for one in unsettled:
-            one.settle()
+        for _ in range(len(self.unsettled)):
+            self.unsettled.pop(0).settle()
 
     # Yielding
 
@@ -189,13 +200,10 @@ class Connections:
         self.memory = ffi.buffer(lib.tu_buffer_memory(self.core), size)
 
     def end(self) -> None:
-        """The run's last tick is over: what was received meanwhile is kept for another run."""
+        """The run's last tick is over: what is received meanwhile is kept for another run."""
         self.acceptors.end()
         for connection in list(self.receivers.values()):
             connection.end_run()
-        while self.receivers:
-            lib.tu_flush(self.core)
-            self.manager.reap()
 
     def close(self) -> None:
         """The run ends, and with it the memory of the buffers."""

@@ -9,6 +9,7 @@ _core._run.Runner.entry_queue.wakeup,       the wake-up behind `run_sync_soon`
 .lock
 _core._run.Runner.io_manager                to know which runs are ours
 _core._run.Runner.is_guest                  whether ticks wait on a worker thread
+_core._run.Runner.main_task_outcome         to tell what went wrong while a run was closed
 _core._run.Runner.reschedule;               `trio.lowlevel.reschedule`, less a call; or
 .runq, .instruments,                        what it does, as long as it does nothing else
 _core._run.Task._next_send_fn, ._next_send,
@@ -180,7 +181,7 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
         missing.append("ConflictDetector._held is missing")
     for owner, names in (
-        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest", "ki_pending")),
+        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest", "ki_pending", "main_task_outcome")),
         (trio_run.EntryQueue, ("wakeup", "lock")),
         (trio_run.Task, ("_schedule_points", "_cancel_points", "_cancel_status", "_runner")),
         (trio_run.CancelStatus, ("effectively_cancelled",)),

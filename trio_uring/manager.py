@@ -36,23 +36,32 @@ What does this mean for Trio?
 - After a fork the child owns nothing. It gives its copy of the ring back and
   never enters it: whatever it submitted would run on the parent's ring. The run
   that it was forked in can unwind there, but not wait for I/O.
+
+- A run ends, whatever fails. What a tick has brought is processed before anybody
+  waits for more, and each event once, also if an exception comes between (from a signal
+  handler, or for want of memory). Closing asks the kernel to let go of everything and
+  waits until it has; a ring that is broken, and Ctrl-C, end that. What the kernel may
+  still write to is then kept for good, since it would write to freed memory.
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import threading
 import weakref
-from struct import Struct
+from math import inf
 from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from ._tasks import learn, wake
+from ._tasks import check_queued, learn, wake, watch_queue
+from .armed import Armed
 from .connection import Connection
 from .connections import Connections
 from .internals import SocketType, context, knows_reschedule
@@ -77,9 +86,8 @@ _READ: Final = lib.TU_READ
 _OPERATION: Final = lib.TU_OPERATION
 _RECEIVE: Final = lib.TU_RECEIVE
 _ACCEPT: Final = lib.TU_ACCEPT
-_EVENT: Final = Struct("=iiii")
-_EVENT_SIZE: Final = _EVENT.size
-_iter_unpack = _EVENT.iter_unpack
+_EVENT_SIZE: Final = ffi.sizeof("tu_event")
+_SECOND: Final = 1_000_000_000
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -87,6 +95,7 @@ _guest_wait = lib.tu_guest_wait
 _reap = lib.tu_reap
 _start = lib.tu_start
 _release = lib.tu_release
+_lose = lib.tu_lose
 _events = lib.tu_events
 _events_capacity = lib.tu_events_capacity
 _signal_woken = lib.tu_signal_woken
@@ -95,11 +104,13 @@ _close_interrupt = lib.tu_close_interrupt
 _LEARNT: Final = learn(
     Task,
     Operation,
+    Armed,
     Connection,
     Connections,
     SocketType,
+    _socket.socket.fileno,
     context,
-    int(ffi.cast("uintptr_t", ffi.addressof(lib, "tu_send"))),
+    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel")),
 )
 
 
@@ -115,6 +126,10 @@ class UringManager(Readiness):
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
+        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
+        watch_queue(self.connections)
+        self._unprocessed = 0
+        """Of so many events of the last tick, some may not be processed."""
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
         """What waits for an event: by its kind, and then by its key."""
         self._entry_task: Task | None = None
@@ -123,7 +138,8 @@ class UringManager(Readiness):
         self.reschedule: Callable[[Task, Any], None] = reschedule
         """The runner's own, which spares a call for each task that is woken."""
         self._runner: Any = None
-        """If its `reschedule` is the one that `wake` knows."""
+        self._knows_reschedule = False
+        """Whether the runner's `reschedule` is the one that `wake` knows."""
         self._owner: int | None = None
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
@@ -134,6 +150,8 @@ class UringManager(Readiness):
 
     def get_events(self, timeout: float) -> int:
         """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
+        if self._unchecked[0]:
+            check_queued(self.connections)
         if timeout <= 0:
             events = _poll(self.core)
         elif get_ident() == self._owner:
@@ -153,21 +171,8 @@ class UringManager(Readiness):
         connections = self.connections
         count = connections.woken = events & _COUNT
         if count:
-            append = self._appender()
-            if append is None:
-                for event in _iter_unpack(self._events[: count * _EVENT_SIZE]):
-                    self._process_event(*event)
-            else:
-                wake(
-                    self._events,
-                    count,
-                    connections.memory,
-                    connections.buffer_size,
-                    self._waiting,
-                    READY,
-                    append,
-                    self._process_event,
-                )
+            self._unprocessed = count
+            self._wake(self._appender())
         if connections.unsettled:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
@@ -176,24 +181,40 @@ class UringManager(Readiness):
         if events & _SIGNALS:
             self._drain_signals()
 
+    def _wake(self, append: Callable[[Task], None] | None) -> None:
+        """Processes the events that are not, or raises: then it can be called again."""
+        connections = self.connections
+        wake(
+            self._events,
+            self._unprocessed,
+            connections.memory,
+            connections.buffer_size,
+            self._waiting,
+            READY,
+            append,
+            self._process_event,
+        )
+        self._unprocessed = 0
+
     def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
         """Any event; `wake` takes those of which there are many."""
         connections = self.connections
         answer: Any = READY
         task: Task | None
         if kind == _OPERATION:
-            operation = self.operations.pop(key)
+            operation = self.operations.pop(key, None)
+            if operation is None:  # its submission was broken off
+                return
             operation.result = result
             if not isinstance(operation, Operation):
                 connections.unsettled.append(operation)
                 return
             task = operation.task
         elif kind == _RECEIVE:
-            connection = connections.receivers[key]
+            connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
             if result > 0:
                 connection.deliver(connections.received(result, detail))
             if not detail & 1:
-                del connections.receivers[key]
                 connection.finish(result)
             return
         elif kind == _ACCEPT:
@@ -202,7 +223,7 @@ class UringManager(Readiness):
         else:
             task = (self.readers if kind == _READ else self.writers).pop(key, None)
             # None: cancelled by an instrument, since the tick.
-            if result < 0 and result != -errno.ECANCELED:
+            if result < 0:
                 answer = outcome.Error(OSError(-result, os.strerror(-result)))
         if task is not None:
             self.reschedule(task, answer)
@@ -210,13 +231,23 @@ class UringManager(Readiness):
     def _appender(self) -> Callable[[Task], None] | None:
         """Of the runner's queue; None if somebody is to hear of each task that is woken."""
         runner = self._runner
-        if runner is None or "task_scheduled" in runner.instruments:
+        if not self._knows_reschedule or "task_scheduled" in runner.instruments:
             return None
         return runner.runq.append  # type: ignore[no-any-return]
 
     def reap(self) -> None:
         """Processes what has completed by now, in the middle of a tick."""
-        self.process_events(self.checked(_reap(self.core)))
+        self._process_all(self.checked(_reap(self.core)))
+
+    def _process_all(self, events: int = 0) -> None:
+        """Processes ``events``, and all that an exception has left of others. Then the first
+        exception of this time is raised."""
+        steps = _Steps()
+        steps.make(self.process_events, events)
+        while self._unprocessed:
+            steps.make(self._wake, None)
+        steps.make(self.connections.settle)
+        steps.end()
 
     def _get_first_events(self, timeout: float, error: int) -> int:
         """The first tick: from now on its thread owns the ring."""
@@ -241,6 +272,7 @@ class UringManager(Readiness):
                 self._guest_waiting = False
                 if self.closed:
                     _release(self.core)
+                    _close_interrupt(self.core)
 
     # The interrupt
 
@@ -275,8 +307,10 @@ class UringManager(Readiness):
         return signal
 
     def close_interrupt(self) -> None:
-        """Signals are ignored from now on. The caller keeps signallers out meanwhile."""
-        _close_interrupt(self.core)
+        """Signals are ignored from now on. A guest run's thread that still waits does it later."""
+        with self._guest_lock:
+            if not self._guest_waiting:
+                _close_interrupt(self.core)
 
     def watch_signals(self, fd: int, drain: Callable[[], None]) -> None:
         """Ends a blocking `get_events` when ``fd`` is readable, and then calls ``drain``."""
@@ -289,7 +323,8 @@ class UringManager(Readiness):
         """Before the first tick: whose manager this is."""
         self._is_guest = lambda: bool(runner.is_guest)
         self.reschedule = runner.reschedule
-        self._runner = runner if _LEARNT and knows_reschedule() else None
+        self._runner = runner
+        self._knows_reschedule = _LEARNT and knows_reschedule()
 
     def statistics(self) -> UringStatistics:
         statistics = ffi.new("tu_statistics *")
@@ -310,48 +345,113 @@ class UringManager(Readiness):
 
     def close(self) -> None:
         """Gives the ring back. The owner first has the kernel let go of everything; a
-        finaliser on another thread may not enter the ring and leaves that to the kernel."""
+        finaliser on another thread may not enter the ring and leaves that to the kernel.
+
+        What goes wrong meanwhile becomes the run's outcome, if that was a success.
+        """
         with self._guest_lock:
             if self.closed:
                 return
             self.closed = True
-            waiting = self._guest_waiting
         # They refer back to us: without them, nothing waits for the garbage collector.
         del self._abort_read, self._abort_write
         self._is_guest = _not_a_guest
         self.reschedule = _nobody
-        self._runner = None
-        if self._owner == get_ident():
-            self._entry_task = None
-            self.connections.end()
-            self._finish_writes()
-            lib.tu_cancel_all(self.core)
-            self.operations.clear()
-            self.connections.close()
-        elif self.operations:
-            _abandoned.append(self.operations)
-        if waiting:
-            _signal_forced(self.core)
-        else:
-            _release(self.core)
+        self._knows_reschedule = False
+        try:
+            if self._owner == get_ident():
+                self._end()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._leave()
 
-    def _finish_writes(self) -> None:
-        """Those that no task waits for, and what their files have added to them meanwhile."""
-        while any(operation.task is None for operation in self.operations.values()):
-            self.process_events(self.checked(_wait(self.core, 1_000_000_000)))
+    def _end(self) -> None:
+        """The kernel lets go of everything, and answers."""
+        self._entry_task = None
+        lib.tu_check(self.core)
+        steps = _Steps()
+        steps.make(self.reap)
+        steps.make(self.connections.end)
+        steps.make(self._stop_operations)
+        steps.make(self._wait_while, self._is_writing)
+        steps.make(lib.tu_cancel_all, self.core)
+        steps.make(self._wait_while, _always)
+        steps.end()
+
+    def _stop_operations(self) -> None:
+        """Those of tasks: what is written behind is finished."""
+        for slot, operation in list(self.operations.items()):
+            if operation.task is not None and lib.tu_cancel(self.core, slot):
+                del self.operations[slot]
+
+    def _is_writing(self) -> bool:
+        return any(operation.task is None for operation in self.operations.values())
+
+    def _wait_while(self, condition: Callable[[], bool]) -> None:
+        """Until the kernel has answered all. An error of the ring's and Ctrl-C end it, the first
+        one; if there was one before, it has a second."""
+        steps = _Steps()
+        runner = self._runner
+        interrupted = runner.ki_pending
+        deadline = monotonic() + 1 if interrupted else inf
+        while lib.tu_pinned(self.core) and condition() and monotonic() < deadline:
+            events = self.checked(_wait(self.core, _SECOND))
+            steps.make(self._process_all, events)
+            if runner.ki_pending and not interrupted:
+                break
+        steps.end()
+
+    def _fail(self, error: BaseException) -> None:
+        """An error that came before this one is the one to be told."""
+        if isinstance(self._runner.main_task_outcome, outcome.Value):
+            self._runner.main_task_outcome = outcome.Error(error)
+
+    def _leave(self) -> None:
+        try:
+            if lib.tu_pinned(self.core):
+                _kept.append(self.operations)
+            self.connections.close()
+        finally:
+            with self._guest_lock:
+                if self._guest_waiting:
+                    _signal_forced(self.core)
+                else:
+                    _release(self.core)
 
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
         self.close()
+        _release(self.core)
         _close_interrupt(self.core)
 
     def _lose_to_parent(self) -> None:
         """In a forked child: the ring is the parent's."""
         self._forked = self.closed = True
         self._guest_lock = threading.Lock()
-        _release(self.core)
-        _close_interrupt(self.core)
+        self._guest_waiting = False
+        _lose(self.core)
+
+
+class _Steps:
+    """Each is made, whatever another one raises; in the end the first exception is raised."""
+
+    def __init__(self) -> None:
+        self._first: BaseException | None = None
+
+    def make(self, step: Callable[..., object], *args: object) -> None:
+        try:
+            step(*args)
+        except BaseException as error:
+            self._first = self._first or error
+
+    def end(self) -> None:
+        if self._first is not None:
+            try:
+                raise self._first
+            finally:  # or its traceback would refer back to us
+                self._first = None
 
 
 def _nobody(_task: Task, _outcome: object) -> None:
@@ -366,9 +466,13 @@ def _not_a_guest() -> bool:
     return False
 
 
-_abandoned: list[dict[int, Operation | Flight]] = []
-"""Of runs that another thread than their owner had to finalise: the kernel may still
-write to the memory of these, and nobody is left to hear when it is done."""
+def _always() -> bool:
+    return True
+
+
+_kept: list[dict[int, Operation | Flight]] = []
+"""Of runs that another thread than their owner had to finalise, or whose ring was broken: the
+kernel may still write to the memory of these, and nobody will hear when it is done."""
 
 _managers: weakref.WeakSet[UringManager] = weakref.WeakSet()
 

@@ -49,13 +49,15 @@ HERE: Final = (1 << 64) - 1
 class Operation:
     """What a manager keeps of an operation until its completion is in."""
 
-    __slots__ = ("held", "manager", "raise_cancel", "result", "slot", "task")
+    __slots__ = ("held", "manager", "owner", "raise_cancel", "result", "slot", "task")
 
     def __init__(self, manager: UringManager, task: Task, slot: int, held: object) -> None:
         self.manager = manager
         self.task = task
         self.slot = slot
         self.held = held
+        self.owner: object = None
+        """Whose descriptor it is for; None: only a number."""
         self.result = -errno.ECANCELED
         self.raise_cancel: Callable[[], NoReturn] | None = None
 

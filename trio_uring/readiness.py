@@ -73,9 +73,7 @@ class Readiness:
         if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         connections = self.connections
-        for known in (connections.by_fd.get(fd), connections.acceptors.by_fd.get(fd)):
-            if known is None:
-                continue
+        for known in connections.known(fd):
             if known.task is not None:
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
             known.make_way()
@@ -92,8 +90,7 @@ class Readiness:
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        connection = self.connections.by_fd.get(fd)
-        if fd in self.writers or (connection is not None and connection.is_sending):
+        if fd in self.writers or any(known.is_sending for known in self.connections.known(fd)):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         slot = _poll_add(self.core, fd, _WRITE)

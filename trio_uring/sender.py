@@ -48,13 +48,16 @@ class Sender(Operation):
         """Its send is queued, or with the kernel."""
         return self.manager.operations.get(self.slot) is self
 
-    def submit(self, fd: int, address: Pointer | bytes, length: int, held: object, *, whole: bool) -> None:
+    def submit(
+        self, connection: Connection, address: Pointer | bytes, length: int, held: object, *, whole: bool
+    ) -> None:
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        slot = self.slot = _send(self.manager.core, fd, address, length, whole)
+        slot = self.slot = _send(self.manager.core, connection.fd, address, length, whole)
         if slot < 0:
-            self.manager.refuse(fd, slot)
+            self.manager.refuse(connection.fd, slot)
+        self.owner = connection
         self.held = held
         self.task = context.task
         self.manager.operations[slot] = self
@@ -64,8 +67,8 @@ class Sender(Operation):
 
         Raises OSError, and what became of the task or the socket meanwhile.
         """
-        raise_cancel, self.raise_cancel = self.raise_cancel, None
-        self.held = self.task = None
+        raise_cancel = self.raise_cancel
+        self.finish()
         if result < 0 and result not in _TRY_AGAIN:
             raise connection.reason(OSError(-result, os.strerror(-result)))
         if raise_cancel is not None:
@@ -74,10 +77,14 @@ class Sender(Operation):
             raise trio.ClosedResourceError("another task closed this fd")
         return max(0, result)
 
+    def finish(self) -> None:
+        """The task has seen the result: another may send."""
+        self.held = self.owner = self.task = self.raise_cancel = None
+
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         aborted = super().abort(raise_cancel)
         if aborted is Abort.SUCCEEDED:
-            self.held = self.task = None
+            self.finish()
         if self._stopped:  # it is told of the close, which came first
             self.raise_cancel = None
         return aborted

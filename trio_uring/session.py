@@ -222,10 +222,12 @@ class IOManager(UringManager):
         self._thread = _replacement.acquire()
 
     def close(self) -> None:
-        super().close()
-        if self._thread is not None:
-            _replacement.release(self._thread)
-            self._thread = None
+        try:
+            super().close()
+        finally:
+            if self._thread is not None:
+                thread, self._thread = self._thread, None
+                _replacement.release(thread)
 
 
 def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
 
-from ._tasks import FEW_WOKEN
+from ._tasks import FEW_WOKEN, is_current
 from .attempts import attempt, is_resolved
 from .internals import SocketType, context
 from .sleep import is_cancelled, sleep, yield_shielded
@@ -48,7 +48,9 @@ def connection_of(trio_socket: Any) -> Connection | None:
     connection: Connection | None = getattr(trio_socket, "_uring", None)
     runner = getattr(context, "runner", None)
     if connection is not None and connection.runner is runner and not connection.closed:
-        return connection
+        if is_current(connection):
+            return connection
+        connection.drop()
     connections = connections_of_run()
     return None if connections is None else connections.connection_of(trio_socket)
 
@@ -104,11 +106,11 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
 
 
 async def _send_with_others(self: Any, connection: Connection, sender: Sender, data: bytes) -> int:
-    sender.submit(connection.fd, data, len(data), data, whole=False)
+    sender.submit(connection, data, len(data), data, whole=False)
     await sleep(sender.message)
     result = sender.result
     if result >= 0:
-        sender.held = sender.task = sender.raise_cancel = None
+        sender.finish()
         return result
     sender.progress(connection, result)
     await wait_writable(self._sock)
@@ -252,7 +254,7 @@ def connection_of_known(trio_socket: Any) -> Connection | None:
         connection = connections.by_fd.get(trio_socket._sock.fileno())
         if connection is None or not connection.is_of(trio_socket._sock):
             return None
-    return None if connection.closed else connection
+    return None if connection.closed or not is_current(connection) else connection
 
 
 def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
@@ -265,7 +267,7 @@ def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
         acceptor = connections.acceptors.by_fd.get(trio_socket._sock.fileno())
         if acceptor is None or not acceptor.is_of(trio_socket._sock):
             return None
-    return None if acceptor.closed else acceptor
+    return None if acceptor.closed or not is_current(acceptor) else acceptor
 
 
 REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {

@@ -101,7 +101,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
     try:
         await sleep(sender.message)
         if sender.result == len(data):
-            sender.held = sender.task = sender.raise_cancel = None
+            sender.finish()
         else:
             assert type(data) is bytes
             await _send_rest(trio_socket._sock, connection, data, sender.result)
@@ -197,11 +197,11 @@ async def _send_rest(
             raise _broken(error) from error
         if result == -errno.EAGAIN:
             await wait_writable(sock)
-        sender.submit(connection.fd, address + sent, length - sent, data, whole=True)
+        sender.submit(connection, address + sent, length - sent, data, whole=True)
         await sleep(sender.message)
         result = sender.result
         if sent + result == length:  # even if it was cancelled or closed meanwhile
-            sender.held = sender.task = sender.raise_cancel = None
+            sender.finish()
             return
 
 

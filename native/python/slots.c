@@ -12,33 +12,41 @@ static const char *const names[TU_SLOTS] = {
 	[TU_TASK_NEXT_SEND_FN] = "_next_send_fn",
 	[TU_TASK_RUNNER] = "_runner",
 	[TU_OPERATION_HELD] = "held",
+	[TU_OPERATION_OWNER] = "owner",
 	[TU_OPERATION_RESULT] = "result",
 	[TU_OPERATION_SLOT] = "slot",
 	[TU_OPERATION_TASK] = "task",
+	[TU_ARMED_FD] = "fd",
+	[TU_ARMED_SOCK] = "sock",
 	[TU_CONNECTION_CLOSED] = "closed",
-	[TU_CONNECTION_FD] = "fd",
 	[TU_CONNECTION_LENGTH] = "length",
 	[TU_CONNECTION_QUIET] = "quiet",
 	[TU_CONNECTION_RUN] = "run",
 	[TU_CONNECTION_RUNNER] = "runner",
 	[TU_CONNECTION_SENDER] = "sender",
 	[TU_CONNECTION_TASK] = "task",
+	[TU_RUN_ACCEPTORS_BY_SLOT] = "acceptors_by_slot",
 	[TU_RUN_BUDGET] = "budget",
 	[TU_RUN_CORE_AT] = "core_at",
 	[TU_RUN_OPERATIONS] = "operations",
+	[TU_RUN_RECEIVERS] = "receivers",
 	[TU_RUN_WOKEN] = "woken",
 	[TU_RUN_WRITERS] = "writers",
 };
 
+enum { TASK, OPERATION, ARMED, CONNECTION, RUN, SOCKET, CLASSES };
+
 static PyObject *class_of(enum tu_slot slot, PyObject *const *classes)
 {
 	if (slot <= TU_TASK_RUNNER)
-		return classes[0];
+		return classes[TASK];
 	if (slot <= TU_OPERATION_TASK)
-		return classes[1];
+		return classes[OPERATION];
+	if (slot <= TU_ARMED_SOCK)
+		return classes[ARMED];
 	if (slot <= TU_CONNECTION_TASK)
-		return classes[2];
-	return classes[3];
+		return classes[CONNECTION];
+	return classes[RUN];
 }
 
 /* The offset of an attribute; -1 if it is no slot. */
@@ -63,13 +71,13 @@ static Py_ssize_t find(PyObject *class, const char *name)
 
 static PyTypeObject *kept_class(PyObject *class)
 {
-	Py_INCREF(class);
-	return (PyTypeObject *)class;
+	return (PyTypeObject *)Py_NewRef(class);
 }
 
-static bool find_all(PyObject *const *classes)
+/* Those from `first` to `last`; false if one of them is no slot. */
+static bool find_all(PyObject *const *classes, enum tu_slot first, enum tu_slot last)
 {
-	for (enum tu_slot slot = 0; slot < TU_SLOTS; slot++) {
+	for (enum tu_slot slot = first; slot <= last; slot++) {
 		tu_known.offsets[slot] = find(class_of(slot, classes), names[slot]);
 		if (tu_known.offsets[slot] < 0)
 			return false;
@@ -77,27 +85,47 @@ static bool find_all(PyObject *const *classes)
 	return true;
 }
 
+/* The function of a method without arguments that a class in C has, and the class. */
+static bool find_fileno(PyObject *descriptor)
+{
+	const PyMethodDescrObject *method = (PyMethodDescrObject *)descriptor;
+
+	if (!Py_IS_TYPE(descriptor, &PyMethodDescr_Type) || method->d_method->ml_flags != METH_NOARGS)
+		return false;
+	tu_known.fileno = method->d_method->ml_meth;
+	tu_known.base_socket = kept_class((PyObject *)PyDescr_TYPE(descriptor));
+	return true;
+}
+
 /* Once in a process; what was learnt stays. */
 PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-	PyObject *classes[5];
+	PyObject *classes[CLASSES];
+	PyObject *fileno;
 	PyObject *context;
-	PyObject *address;
+	PyObject *send;
+	PyObject *cancel;
 
-	if (!PyArg_ParseTuple(arguments, "OOOOOOO!:learn", &classes[0], &classes[1], &classes[2], &classes[3],
-			      &classes[4], &context, &PyLong_Type, &address))
+	if (!PyArg_ParseTuple(arguments, "OOOOOOOOO!O!:learn", &classes[TASK], &classes[OPERATION], &classes[ARMED],
+			      &classes[CONNECTION], &classes[RUN], &classes[SOCKET], &fileno, &context, &PyLong_Type, &send,
+			      &PyLong_Type, &cancel))
 		return NULL;
-	if (tu_known.task)
-		Py_RETURN_TRUE;
-	if (!find_all(classes) || !PyType_Check(classes[4]))
+	if (tu_known.armed)
+		return PyBool_FromLong(tu_known.task != NULL);
+	if (!find_all(classes, TU_OPERATION_HELD, TU_SLOTS - 1) || !find_fileno(fileno)) {
+		PyErr_SetString(PyExc_TypeError, "learn() was given a class without the slots that it has to have");
+		return NULL;
+	}
+	tu_known.send = (tu_send_function *)PyLong_AsVoidPtr(send);
+	tu_known.cancel = (tu_cancel_function *)PyLong_AsVoidPtr(cancel);
+	tu_known.operation = kept_class(classes[OPERATION]);
+	tu_known.armed = kept_class(classes[ARMED]);
+	tu_known.connection = kept_class(classes[CONNECTION]);
+	tu_known.run = kept_class(classes[RUN]);
+	tu_known.context = Py_NewRef(context);
+	if (!PyType_Check(classes[SOCKET]) || !find_all(classes, 0, TU_TASK_RUNNER))
 		Py_RETURN_FALSE;
-	tu_known.send = (tu_send_function *)PyLong_AsVoidPtr(address);
-	tu_known.task = kept_class(classes[0]);
-	tu_known.operation = kept_class(classes[1]);
-	tu_known.connection = kept_class(classes[2]);
-	tu_known.run = kept_class(classes[3]);
-	tu_known.socket = kept_class(classes[4]);
-	Py_INCREF(context);
-	tu_known.context = context;
+	tu_known.socket = kept_class(classes[SOCKET]);
+	tu_known.task = kept_class(classes[TASK]);
 	Py_RETURN_TRUE;
 }

@@ -20,37 +20,46 @@ enum tu_slot {
 	TU_TASK_NEXT_SEND_FN,
 	TU_TASK_RUNNER,
 	TU_OPERATION_HELD,
+	TU_OPERATION_OWNER,
 	TU_OPERATION_RESULT,
 	TU_OPERATION_SLOT,
 	TU_OPERATION_TASK,
+	TU_ARMED_FD,
+	TU_ARMED_SOCK,
 	TU_CONNECTION_CLOSED,
-	TU_CONNECTION_FD,
 	TU_CONNECTION_LENGTH,
 	TU_CONNECTION_QUIET,
 	TU_CONNECTION_RUN,
 	TU_CONNECTION_RUNNER,
 	TU_CONNECTION_SENDER,
 	TU_CONNECTION_TASK,
+	TU_RUN_ACCEPTORS_BY_SLOT,
 	TU_RUN_BUDGET,
 	TU_RUN_CORE_AT,
 	TU_RUN_OPERATIONS,
+	TU_RUN_RECEIVERS,
 	TU_RUN_WOKEN,
 	TU_RUN_WRITERS,
 	TU_SLOTS,
 };
 
-/* `tu_send` of the core, which is in another library. */
+/* Functions of the core, which is in another library. */
 typedef int tu_send_function(tu_core *core, int fd, const char *data, size_t length, int whole);
+typedef int tu_cancel_function(tu_core *core, int slot);
 
 /* What `tu_learn` was given; NULL before it was called. */
 struct tu_known {
-	PyTypeObject *task;
+	PyTypeObject *task; /* NULL, too, if Trio's has other attributes than we know */
 	PyTypeObject *operation;
+	PyTypeObject *armed;
 	PyTypeObject *connection;
 	PyTypeObject *run;
 	PyTypeObject *socket;
+	PyTypeObject *base_socket; /* of the standard library */
+	PyCFunction fileno;        /* a method of its */
 	PyObject *context;
 	tu_send_function *send;
+	tu_cancel_function *cancel;
 	Py_ssize_t offsets[TU_SLOTS];
 };
 

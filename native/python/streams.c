@@ -67,9 +67,11 @@ static bool is_length(PyObject *value)
 	return 0 < length && length <= TU_MOST_BYTES;
 }
 
+/* Whether the socket is still what the connection is for is asked here, since nothing is queued for
+ * a receive that is pending; of a send it is asked before the kernel gets it. */
 static bool start_receive(const struct call *call, PyObject *length)
 {
-	if (!is_length(length) || tu_get(call->connection, TU_CONNECTION_QUIET) != Py_True ||
+	if (!is_length(length) || !tu_is_current(call->connection) || tu_get(call->connection, TU_CONNECTION_QUIET) != Py_True ||
 	    tu_get(call->connection, TU_CONNECTION_TASK) != Py_None)
 		return false;
 	tu_set(call->connection, TU_CONNECTION_TASK, call->task);
@@ -164,28 +166,37 @@ static bool hold(struct sending *sending, PyObject *stream)
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }
 
-/* `Sender.submit` of bytes. They are held before anything can fail. */
+/* The slot of a send of bytes, a new reference, whose sender the run's operations have; NULL if
+ * nothing was submitted, or with an exception. */
+static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyObject *fd, PyObject *data)
+{
+	int slot = tu_known.send(core, (int)PyLong_AsLong(fd), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+				 true);
+	PyObject *number;
+
+	if (slot < 0)
+		return NULL;
+	number = PyLong_FromLong(slot);
+	if (number && PyDict_SetItem(tu_get(sending->run, TU_RUN_OPERATIONS), number, sending->sender) == 0)
+		return number;
+	Py_XDECREF(number);
+	tu_known.cancel(core, slot); /* the kernel has not seen it, so it is gone */
+	return NULL;
+}
+
+/* `Sender.submit` of bytes. */
 static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
 {
-	int fd = (int)PyLong_AsLong(tu_get(call->connection, TU_CONNECTION_FD));
-	PyObject *operations = tu_get(sending->run, TU_RUN_OPERATIONS);
-	PyObject *number;
-	int slot;
-	int failed;
+	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_ARMED_FD), data);
 
-	slot = tu_known.send(core, fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), true);
-	if (slot < 0)
+	if (!slot)
 		return false;
 	tu_set(sending->sender, TU_OPERATION_HELD, data);
+	tu_set(sending->sender, TU_OPERATION_OWNER, call->connection);
 	tu_set(sending->sender, TU_OPERATION_TASK, call->task);
-	number = PyLong_FromLong(slot);
-	failed = number ? PyDict_SetItem(operations, number, sending->sender) : -1;
-	if (failed)
-		Py_INCREF(data); /* no memory: nobody will hear when the kernel is done with them */
-	else
-		tu_set(sending->sender, TU_OPERATION_SLOT, number);
-	Py_XDECREF(number);
-	return !failed;
+	tu_set(sending->sender, TU_OPERATION_SLOT, slot);
+	Py_DECREF(slot);
+	return true;
 }
 
 static bool start_send(const struct call *call, struct sending *sending, PyObject *stream, PyObject *data)
@@ -194,7 +205,7 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 
 	if (!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || !find_both(call, sending) ||
 	    !is_dictionary(tu_get(sending->run, TU_RUN_OPERATIONS)) || sends_at_once(sending->run) ||
-	    is_watched(sending->run, tu_get(call->connection, TU_CONNECTION_FD)) || is_shut_down(call->socket) ||
+	    is_watched(sending->run, tu_get(call->connection, TU_ARMED_FD)) || is_shut_down(call->socket) ||
 	    !hold(sending, stream))
 		return false;
 	core = core_with_room(sending->run);

@@ -12,6 +12,7 @@
 /* Interned. */
 struct tu_names {
 	PyObject *held;
+	PyObject *is_current;
 	PyObject *send;
 	PyObject *send_conflict_detector;
 	PyObject *shut_down;
@@ -25,10 +26,16 @@ extern struct tu_names tu_names;
 /* By a tick: with more, one system call for all their sends costs less than one for each. */
 #define TU_FEW_WOKEN 4
 
+/* Whether a socket still has the descriptor that a connection or an acceptor is for. */
+bool tu_is_current(PyObject *armed);
+
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_tell_current(PyObject *module, PyObject *armed);
+PyObject *tu_check_queued(PyObject *module, PyObject *run);
+PyObject *tu_watch_queue(PyObject *module, PyObject *run);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
 
 #endif

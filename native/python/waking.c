@@ -4,7 +4,11 @@
  * Python would take it, in a quarter of the time. All others are left to Python, one call each,
  * in their order.
  *
- * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared. */
+ * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared.
+ *
+ * Whatever fails, no event is lost. One that is taken, or handed to Python, becomes TU_NOTHING; the
+ * caller may come again with the others. To take one, all memory that it needs is got first: what
+ * follows cannot fail. So where there was none, it is taken once more. */
 #include "operations.h"
 #include "tasks.h"
 
@@ -25,27 +29,33 @@ struct tick {
 	PyObject *other;
 };
 
-static int wake_task(const struct tick *tick, PyObject *task, PyObject *answer)
+/* Puts a task into the runner's queue, and gets what it is woken with; 0 or -1. */
+static int queue(const struct tick *tick, PyObject *task, PyObject **send)
 {
-	PyObject *coro = tu_get(task, TU_TASK_CORO);
-	PyObject *send;
 	PyObject *appended;
 
 	if (tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None) {
 		PyErr_Format(PyExc_AssertionError, "%R is woken twice", task);
-		return FAILED;
+		return -1;
 	}
-	send = PyObject_GetAttr(coro, tu_names.send);
-	if (!send)
-		return FAILED;
+	*send = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.send);
+	if (!*send)
+		return -1;
+	appended = PyObject_CallOneArg(tick->append, task);
+	if (!appended)
+		Py_CLEAR(*send);
+	Py_XDECREF(appended);
+	return appended ? 0 : -1;
+}
+
+static int wake_queued(PyObject *task, PyObject *send, PyObject *answer)
+{
 	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
 	tu_set(task, TU_TASK_NEXT_SEND, answer);
 	tu_set(task, TU_TASK_ABORT_FUNC, Py_None);
 	tu_set(task, TU_TASK_CUSTOM_SLEEP_DATA, Py_None);
 	Py_DECREF(send);
-	appended = PyObject_CallOneArg(tick->append, task);
-	Py_XDECREF(appended);
-	return appended ? TAKEN : FAILED;
+	return TAKEN;
 }
 
 /* The value of a key, a new reference; NULL if there is none, or with an exception. */
@@ -64,9 +74,13 @@ static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
+	PyObject *send;
+
 	if (event->result < 0 || Py_TYPE(task) != tu_known.task)
 		return LEFT;
-	return forget(tick, event, key) < 0 ? FAILED : wake_task(tick, task, tick->ready);
+	if (queue(tick, task, &send) < 0 || forget(tick, event, key) < 0)
+		return FAILED;
+	return wake_queued(task, send, tick->ready);
 }
 
 /* The task that an operation or a connection has, a new reference; NULL if it has none. */
@@ -84,6 +98,7 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 {
 	PyObject *task;
 	PyObject *result;
+	PyObject *send;
 	int outcome = FAILED;
 
 	if (!PyObject_TypeCheck(operation, tu_known.operation))
@@ -92,9 +107,9 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	if (!task)
 		return LEFT;
 	result = PyLong_FromLong(event->result);
-	if (result && forget(tick, event, key) == 0) {
+	if (result && queue(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
 		tu_set(operation, TU_OPERATION_RESULT, result);
-		outcome = wake_task(tick, task, tick->ready);
+		outcome = wake_queued(task, send, tick->ready);
 	}
 	Py_XDECREF(result);
 	Py_DECREF(task);
@@ -114,6 +129,7 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	Py_ssize_t start = ((event->detail >> 1) - 1) * tick->buffer_size;
 	PyObject *task;
 	PyObject *data;
+	PyObject *send;
 	int outcome = FAILED;
 
 	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != tu_known.connection ||
@@ -123,11 +139,11 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	if (!task)
 		return LEFT;
 	data = PyBytes_FromStringAndSize((const char *)tick->memory.buf + start, event->result);
-	if (data) {
+	if (data && queue(tick, task, &send) == 0) {
 		tu_set(connection, TU_CONNECTION_TASK, Py_None);
-		outcome = wake_task(tick, task, data);
-		Py_DECREF(data);
+		outcome = wake_queued(task, send, data);
 	}
+	Py_XDECREF(data);
 	Py_DECREF(task);
 	return outcome;
 }
@@ -138,7 +154,7 @@ static int take(const struct tick *tick, const tu_event *event)
 	PyObject *found;
 	int outcome;
 
-	if (!tu_known.task || event->kind < TU_READ || event->kind > TU_RECEIVE)
+	if (tick->append == Py_None || event->kind < TU_READ || event->kind > TU_RECEIVE)
 		return LEFT;
 	key = PyLong_FromLong(event->key);
 	if (!key)
@@ -157,24 +173,50 @@ static int take(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
-static int leave(const struct tick *tick, const tu_event *event)
+static int take_again(const struct tick *tick, const tu_event *event)
 {
-	PyObject *done =
-		PyObject_CallFunction(tick->other, "iiii", event->kind, event->key, event->result, event->detail);
+	int outcome = take(tick, event);
 
+	if (outcome == FAILED && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+		PyErr_Clear();
+		outcome = take(tick, event);
+	}
+	return outcome;
+}
+
+static PyObject *arguments_of(const tu_event *event)
+{
+	return Py_BuildValue("iiii", event->kind, event->key, event->result, event->detail);
+}
+
+static int leave(const struct tick *tick, tu_event *event)
+{
+	PyObject *arguments = arguments_of(event);
+	PyObject *done;
+
+	if (!arguments) {
+		PyErr_Clear();
+		arguments = arguments_of(event);
+	}
+	if (!arguments)
+		return -1;
+	event->kind = TU_NOTHING;
+	done = PyObject_CallObject(tick->other, arguments);
+	Py_DECREF(arguments);
 	Py_XDECREF(done);
 	return done ? 0 : -1;
 }
 
 static int process(const struct tick *tick, Py_ssize_t count)
 {
-	const tu_event *event = tick->events.buf;
+	tu_event *event = tick->events.buf;
 
 	for (; count > 0; count--, event++) {
-		int outcome = take(tick, event);
+		int outcome = event->kind == TU_NOTHING ? TAKEN : take_again(tick, event);
 
 		if (outcome == FAILED || (outcome == LEFT && leave(tick, event) < 0))
 			return -1;
+		event->kind = TU_NOTHING;
 	}
 	return 0;
 }
@@ -189,9 +231,9 @@ static int prepare(struct tick *tick, Py_ssize_t *count, PyObject *const *argume
 	tick->buffer_size = PyLong_AsSsize_t(arguments[3]);
 	tick->waiting = arguments[4];
 	tick->ready = arguments[5];
-	tick->append = arguments[6];
+	tick->append = tu_known.task ? arguments[6] : Py_None;
 	tick->other = arguments[7];
-	if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &tick->events, PyBUF_SIMPLE) < 0)
+	if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &tick->events, PyBUF_WRITABLE) < 0)
 		return -1;
 	if (*count > tick->events.len / (Py_ssize_t)sizeof(tu_event))
 		PyErr_Format(PyExc_IndexError, "there are no %zd events", *count);
