@@ -54,11 +54,12 @@ def rings() -> list[RingOptions]:
     return [RingOptions(), SMALLEST, RingOptions(checkpoint_budget=16, accept_ahead=ahead)]
 
 
-async def mix(work: Work, parts: Sequence[Part]) -> None:
+async def mix(work: Work, parts: Sequence[Part], kept: work_on_streams.Kept) -> None:
     async with trio.open_nursery() as nursery:
         for part in work.choices.sample(parts, len(parts)):
             nursery.start_soon(part, work, name=part.__name__)
     await work_on_streams.slowly(work)
+    await kept.go_on(work)
 
 
 class Child:
@@ -67,6 +68,7 @@ class Child:
         self.rule = RULES[arguments.rule]
         self.lossy: bool = arguments.lossy
         self.parts = [part for part in PARTS if part.__name__ in arguments.parts]
+        self.kept = work_on_streams.Kept()
         self.seen = self.checked = 0
         self.unraisable: list[str] = []
         sys.unraisablehook = lambda met: self.unraisable.append(f"{met.object!r}: {met.exc_value!r}")
@@ -78,6 +80,8 @@ class Child:
 
     def run(self, seed: int, ring: RingOptions, *, single: bool) -> None:
         """One run, and what it has to have left."""
+        if self.rule.ends_run:
+            self.kept = work_on_streams.Kept()
         before = state()
         injected = self.injected()
         with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +89,7 @@ class Child:
             limit = {"most": 1} if single else {}
             self.injector.begin(*self.rule.names, seed=seed, rate=self.rule.rate, **limit)
             try:
-                trio_uring.run(mix, work, self.parts, ring=ring)
+                trio_uring.run(mix, work, self.parts, self.kept, ring=ring)
             except (trio.TrioInternalError, OSError) as error:
                 if not (self.rule.ends_run and is_due_to(error, errno.EBADR)):
                     raise

@@ -39,7 +39,7 @@
 
 #define MOST_RINGS 64
 #define REMEMBERED 4096 /* a power of two */
-#define LONGEST_REFUSAL 40
+#define LONGEST_REFUSAL 20
 
 struct ring {
 	struct io_uring *uring; /* NULL: none */

@@ -45,9 +45,9 @@ SINGLE_RULES = (
     Rule(name="ENOSPC", rate=50, visible=frozenset({errno.ENOSPC}), single=True),
     Rule(name="EMFILE", rate=100, visible=frozenset({errno.EMFILE})),
     Rule(name="completions lost", rate=2, ends_run=True),
-    Rule(name="enter EAGAIN", rate=50),
-    Rule(name="enter EBUSY", rate=50),
-    Rule(name="enter ENOMEM", rate=50),
+    Rule(name="enter EAGAIN", rate=10),
+    Rule(name="enter EBUSY", rate=10),
+    Rule(name="enter ENOMEM", rate=10),
     Rule(name="enter EINTR", rate=200),
     Rule(name="enter EBADR", rate=100, ends_run=True),
     Rule(name="enter short", rate=200),
@@ -58,6 +58,6 @@ RULES = {
     rule.name: rule
     for rule in (
         *SINGLE_RULES,
-        Rule(name="all that pass", rate=30, parts=_TRANSIENT),
+        Rule(name="all that pass", rate=10, parts=_TRANSIENT),
     )
 }

@@ -150,6 +150,37 @@ async def be_client(work: Work, connect: Any) -> None:
         assert await stream.receive_some(1) == b""
 
 
+class Kept:
+    """A connection that several runs use, one after the other: what one has left there, read ahead
+    or still in the socket, the next one gets. Each ends with a receive in the kernel."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            left = socket.create_connection(listener.getsockname())
+            right, _ = listener.accept()
+        self.left, self.right = (
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (left, right)
+        )
+        self.sent = self.received = 0
+
+    async def go_on(self, work: Work) -> None:
+        for _ in range(5):
+            await self.left.send_all(expected_of_kept(self.sent, 3000))
+            self.sent += 3000
+            while self.sent - self.received > 2000:
+                data = None
+                with work.patience():
+                    data = await self.right.receive_some(work.choices.randint(1, 1000))
+                if data is not None:
+                    assert data == expected_of_kept(self.received, len(data)), f"at {self.received}"
+                    self.received += len(data)
+                    work.checked += len(data)
+
+
+def expected_of_kept(start: int, size: int) -> bytes:
+    return bytes((place * place) % 251 for place in range(start, start + size))
+
+
 async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener:
