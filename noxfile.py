@@ -51,6 +51,7 @@ NEWER_THAN_5_10 = (
     "completions,submit_all,taskrun_flag,coop_taskrun,single_issuer,defer_taskrun,no_sqarray,no_iowait"
 )
 OLD_KERNEL_TESTS = [
+    "tests/faults",
     "tests/sockets",
     "tests/operations",
     "tests/test_files.py",
