@@ -1,4 +1,4 @@
-"""Builds `trio_uring._native`: the C core behind one cffi interface.
+"""Builds `trio_uring._core`: the C core behind one cffi interface.
 
 Run by setup.py, which builds the other extension (python/) itself. The C files, and
 interface.h, which cffi reads, are the source; nothing is generated into the tree.
@@ -83,7 +83,7 @@ _check_toolchain()
 ffibuilder = cffi.FFI()
 ffibuilder.cdef((ROOT / "interface.h").read_text())
 ffibuilder.set_source(
-    "trio_uring._native",
+    "trio_uring._core",
     '#include "core.h"',
     sources=[os.path.relpath(ROOT / source) for source in SOURCES],
     depends=[os.path.relpath(header) for header in sorted(ROOT.glob("*.h"))],

@@ -24,6 +24,7 @@ from child_process import run_python
 from trio._core import _run as trio_run
 
 import trio_uring
+from trio_uring import io_manager
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -319,7 +320,7 @@ class InterruptedList(list[int]):
 def test_an_interrupt_while_names_are_replaced_leaves_later_runs_alone(
     monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    monkeypatch.setattr(trio_uring.session._replacement, "_holders", InterruptedList(at))
+    monkeypatch.setattr(io_manager.names, "_holders", InterruptedList(at))
     with pytest.raises(KeyboardInterrupt):
         trio_uring.run(trio.sleep, 0)
     assert trio.run(backend) == "epoll"

@@ -2,6 +2,8 @@
 
 ``trio_uring.run(main)`` is `trio.run` with an io_uring I/O manager;
 ``python -m trio_uring app.py`` runs an unmodified program on it.
+
+PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from .files import open_file, wrap_file
     from .options import RingOptions
     from .paths import Path
-    from .send_file import send_file
     from .session import install, installed, run, start_guest_run, uninstall
     from .statistics import UringStatistics
+    from .to_stream import send_file
 
 __all__ = [
     "Capabilities",
@@ -39,6 +41,8 @@ __all__ = [
     "wrap_file",
 ]
 
+# No module is called as a name of another one: whichever was imported last would have it.
+#
 # A name is imported when it is first asked for. pytest loads the plugin into every
 # session of an environment that has trio-uring, also into those without Trio: it may
 # import neither Trio nor the core. The command line sets the program's sys.path first.
@@ -54,7 +58,7 @@ _HOMES = {
     "installed": "session",
     "open_file": "files",
     "run": "session",
-    "send_file": "send_file",
+    "send_file": "to_stream",
     "start_guest_run": "session",
     "uninstall": "session",
     "wrap_file": "files",

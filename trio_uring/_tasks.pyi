@@ -49,6 +49,10 @@ def check_queued(run: Connections, /) -> None:
 def is_current(armed: Armed, /) -> bool:
     """Whether the socket still has the descriptor that a connection or an acceptor is for."""
 
+def learn_methods(recv: Callable[..., Any], send: Callable[..., Any], /) -> None:
+    """Once, before `start_receive` and `start_send`: our methods of Trio's sockets. A stream whose
+    socket has others, since somebody has wrapped them, is for Python."""
+
 def wake(
     events: Buffer,
     count: int,

@@ -17,20 +17,21 @@ import os
 import platform
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
 
-from . import features, internals, session
+from . import features, locked_memory, session
 from . import ring as ring_module
-from ._native import ffi, lib
+from ._native import ffi, lib, missing, unavailable
 from .errors import UringUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from .options import Fallback, RingOptions
+    from .ring import Ring
 
 
 # Read from a file: when this is asked, there may be no descriptor left.
@@ -90,6 +91,16 @@ class Capabilities:
     """Submissions that a run's ring queues; 0 if there can be no ring."""
     cq_entries: int
     """Completions that it holds; 0 if there can be no ring."""
+    locked_memory: int | None
+    """Bytes that the processes of this user may lock together (RLIMIT_MEMLOCK); None: any number."""
+    locked_by_ring: int
+    """Bytes that a run's ring takes of them, on kernels that count it."""
+    locked_by_buffers: int
+    """Bytes that the buffers of its stream sockets take besides, from the first one on."""
+    knows_reschedule: bool
+    """As `UringStatistics.knows_reschedule`, of a run that starts now."""
+    wrapped: tuple[str, ...]
+    """As `UringStatistics.wrapped`."""
     setup_flags: tuple[Capability, ...]
     """The flags of ``io_uring_setup``."""
     features: tuple[Capability, ...]
@@ -125,7 +136,6 @@ def capabilities() -> Capabilities:
         lib.tu_read_statistics(ring.core, statistics)
         entries, cq_entries = statistics.entries, statistics.cq_entries
         ring.release()
-    path = _loaded_liburing()
     return Capabilities(
         usable=error is None,
         reason=error.reason if error else "",
@@ -133,29 +143,62 @@ def capabilities() -> Capabilities:
         errno=error.errno if error else None,
         fallback=options.fallback,
         kernel=os.uname().release,
-        liburing_built=ffi.string(lib.tu_liburing_built()).decode(),
-        liburing_loaded=_version_in(path),
-        liburing_path=path,
         python=platform.python_version(),
         trio=trio.__version__,
         trio_uring=_VERSION,
         entries=entries,
         cq_entries=cq_entries,
-        setup_flags=tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
-        features=_features(used, off),
-        operations=_operations(used),
+        locked_memory=locked_memory.limit(),
+        locked_by_ring=locked_memory.size_of_ring(
+            entries or options.entries, cq_entries or options.cq_entries, has_array="no_sqarray" not in used
+        ),
+        locked_by_buffers=locked_memory.size_of_buffers(options.buffers),
+        knows_reschedule=session.knows_reschedule(),
+        wrapped=session.wrapped_names(),
+        **(_without_core(missing) if missing else _with_core(used, off)),
     )
 
 
-def _open(options: RingOptions) -> tuple[ring_module.Ring | None, UringUnavailableError | None]:
+def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
+    path = _loaded_liburing()
+    return {
+        "liburing_built": ffi.string(lib.tu_liburing_built()).decode(),
+        "liburing_loaded": _version_in(path),
+        "liburing_path": path,
+        "setup_flags": tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
+        "features": _features(used, off),
+        "operations": _operations(used),
+    }
+
+
+def _without_core(missing: ImportError) -> dict[str, Any]:
+    """Nothing can be tried."""
+    error = unavailable(missing)
+
+    def rows(
+        table: Iterable[features.SetupFlag | features.Feature | features.Operation],
+    ) -> tuple[Capability, ...]:
+        return tuple(
+            Capability(what.name, "missing", what.since, what.gain, error.reason, error.remedy)
+            for what in table
+        )
+
+    return {
+        "liburing_built": "unknown",
+        "liburing_loaded": "unknown",
+        "liburing_path": "",
+        "setup_flags": rows(features.SETUP_FLAGS),
+        "features": rows(features.FEATURES),
+        "operations": rows(features.OPERATIONS),
+    }
+
+
+def _open(options: RingOptions) -> tuple[Ring | None, UringUnavailableError | None]:
     """A run's ring, or why there is none."""
     try:
-        internals.check_trio()
-        return ring_module.open_ring(options), None
+        return session.open_ring(options), None
     except UringUnavailableError as error:
         return None, error
-    except RuntimeError as error:
-        return None, UringUnavailableError(str(error), "Use a Trio that trio-uring knows")
 
 
 def _setup_flag(flag: features.SetupFlag, used: Collection[str], off: Collection[str]) -> Capability:

@@ -24,7 +24,6 @@ In a run that is on epoll, and on sockets that have no acceptor (accepting.py), 
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import socket
 import sys
@@ -38,16 +37,14 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .internals import SocketType
+from .internals import Replaced, SocketType
 from .operation import failure
-from .sockets import ORIGINAL, connections_of_run
+from .sockets import ORIGINAL, by_readiness, connections_of_run, is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .accepting import Acceptor
 
-_accept_stream: Final = trio.SocketListener.accept
+LISTENERS_ORIGINAL: Final[dict[str, Any]] = {}
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
 _SYN_SENT: Final = b"\2"
 _SO_PEERNAME: Final = 28
@@ -104,23 +101,31 @@ def _is_over(sock: socket.socket) -> bool:
 
 @enable_ki_protection
 async def accept(self: Any) -> tuple[Any, Any]:
+    accepted, address = await accept_below(self)
+    return trio.socket.from_stdlib_socket(accepted), address
+
+
+@enable_ki_protection
+async def accept_below(self: Any) -> tuple[socket.socket, Any]:
+    """The standard library's socket of who has connected, and the peer's address."""
     acceptor = _acceptor_of(self)
     accepted = -errno.EAGAIN if acceptor is None else await acceptor.accept()
     if isinstance(accepted, socket.socket):
-        return trio.socket.from_stdlib_socket(accepted), _address_of_peer(accepted)
+        return accepted, _address_of_peer(accepted)
     if accepted in _TRY_AGAIN:
-        return await ORIGINAL["accept"](self)  # type: ignore[no-any-return]
+        return await by_readiness(self, "accept")  # type: ignore[no-any-return]
     raise failure(accepted)
 
 
 @enable_ki_protection
 async def accept_stream(self: trio.SocketListener) -> trio.SocketStream:
-    acceptor = _acceptor_of(self.socket)
+    acceptor = _acceptor_of(self.socket) if is_ours(self.socket.accept, accept) else None
     accepted = None if acceptor is None else await acceptor.accept()
     if isinstance(accepted, socket.socket):
         return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
     # Trio knows which errors are to be passed over, and meets the others again.
-    return await _accept_stream(self)
+    stream: trio.SocketStream = await LISTENERS_ORIGINAL["accept"](self)
+    return stream
 
 
 def _acceptor_of(trio_socket: Any) -> Acceptor | None:
@@ -128,7 +133,9 @@ def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     if type(trio_socket) is not SocketType:
         return None
     connections = connections_of_run()
-    acceptor = None if connections is None else connections.acceptors.acceptor_of(trio_socket)
+    if connections is None or (connections.acceptors.ahead and hasattr(trio_socket, "_uring_excluded")):
+        return None
+    acceptor = connections.acceptors.acceptor_of(trio_socket)
     return None if acceptor is None or (acceptor.busy and not acceptor.ahead) else acceptor
 
 
@@ -148,8 +155,7 @@ def _address_of_peer(sock: socket.socket) -> Any:
         return host, port, flow, int.from_bytes(name[24:], sys.byteorder)
 
 
-REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {"accept": accept, "connect": connect}
-LISTENER_REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {"accept": accept_stream}
-for _name in REPLACEMENTS.keys() & ORIGINAL.keys():
-    functools.update_wrapper(REPLACEMENTS[_name], ORIGINAL[_name], updated=())
-functools.update_wrapper(accept_stream, _accept_stream, updated=())
+REPLACEMENTS: Final = (
+    Replaced(SocketType, {"accept": accept, "connect": connect}, ORIGINAL),
+    Replaced(trio.SocketListener, {"accept": accept_stream}, LISTENERS_ORIGINAL),
+)

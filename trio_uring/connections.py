@@ -13,7 +13,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from . import internals
+from . import internals, locked_memory
 from ._native import ffi, lib
 from ._tasks import is_current
 from .accepting import Acceptors
@@ -57,6 +57,7 @@ class Connections:
         "read_ahead",
         "readers",
         "receivers",
+        "refused",
         "unsettled",
         "usable",
         "woken",
@@ -85,6 +86,8 @@ class Connections:
         self.buffer_size = options.buffer_size
         self.memory: Any = b""
         """All buffers; empty before the first connection. A part of cffi's buffer is bytes."""
+        self.refused = False
+        """There is no locked memory for the buffers: stream sockets work by readiness."""
         self.read_ahead = options.read_ahead
         self.budget = options.checkpoint_budget
         self.bytes_read_ahead = 0
@@ -109,8 +112,8 @@ class Connections:
         if connection is None:
             if hasattr(trio_socket, "_uring_excluded") or self.excludes(trio_socket):
                 return None
-            if not self.memory:
-                self._provide()
+            if not self.memory and not self._provide():
+                return None
             runner = internals.context.runner
             exact = family_of(sock) == socket.AF_UNIX or hasattr(trio_socket, "_uring_exact")
             connection = self.by_fd[fd] = Connection(self, runner, sock, exact=exact)
@@ -191,13 +194,27 @@ class Connections:
         self._left -= 1
         return self._left >= 0
 
-    def _provide(self) -> None:
+    def _provide(self) -> bool:
+        """Has the kernel know of the buffers; False: it has no locked memory for that.
+
+        Raises:
+          OSError: there are no addresses for them.
+        """
+        if self.refused:
+            return False
         size = self._count * self.buffer_size
-        result = lib.tu_provide_buffers(self.core, self._count, self.buffer_size)
+        result, _ = locked_memory.patiently(
+            lambda: lib.tu_provide_buffers(self.core, self._count, self.buffer_size)
+        )
         if result == -errno.ENOMEM:
-            raise OSError(errno.ENOMEM, f"No memory for the {size} bytes of RingOptions.buffers")
+            if not locked_memory.is_short_of(size):
+                raise OSError(errno.ENOMEM, f"No memory for the {size} bytes of RingOptions.buffers")
+            self.refused = True
+            locked_memory.warn_of_buffers(self._count)
+            return False
         self.manager.checked(result)
         self.memory = ffi.buffer(lib.tu_buffer_memory(self.core), size)
+        return True
 
     def end(self) -> None:
         """The run's last tick is over: what is received meanwhile is kept for another run."""

@@ -24,4 +24,5 @@ class UringUnavailableError(RuntimeError):
 
 
 class UringFallbackWarning(RuntimeWarning):
-    """``fallback="epoll"`` was used: the run is on Trio's own epoll manager."""
+    """``fallback="epoll"`` was used: the run is on Trio's own epoll manager. Or, on io_uring: its
+    stream sockets wait by readiness, since there was no locked memory for their buffers."""

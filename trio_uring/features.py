@@ -12,6 +12,7 @@ import functools
 
 import attrs
 
+from . import locked_memory
 from ._native import ffi, lib
 
 
@@ -155,8 +156,11 @@ def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
 def probe(setup_flags: int) -> int:
     """Sets up a ring with these flags and closes it: the feature mask, or -errno."""
     features = ffi.new("uint32_t *")
-    result = lib.tu_probe_setup(setup_flags, features)
-    return result if result < 0 else int(features[0])
+    result, _ = locked_memory.patiently(lambda: lib.tu_probe_setup(setup_flags, features))
+    if result < 0:
+        return result
+    locked_memory.ring_was_closed()
+    return int(features[0])
 
 
 def try_flag(flag: SetupFlag) -> int:
@@ -181,7 +185,8 @@ def has_operation(name: str) -> bool:
 def probe_operations() -> frozenset[int] | int:
     """The numbers of the operations that this kernel has, or -errno."""
     supported = ffi.new("uint8_t[]", 256)
-    result = lib.tu_probe_operations(supported, 256)
+    result, _ = locked_memory.patiently(lambda: lib.tu_probe_operations(supported, 256))
     if result < 0:
         return int(result)
+    locked_memory.ring_was_closed()
     return frozenset(number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0")

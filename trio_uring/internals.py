@@ -25,7 +25,11 @@ CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
 ._did_shutdown_SHUT_WR
 _socket._SocketType._resolve_address_nocp   the address that `connect` means
+_socket._SocketType._nonblocking_helper     what Trio's methods move data with
 ==========================================  ==========================================
+
+What is replaced in Trio beside the first two stands in the tables of the sockets' modules
+(`Replaced`), and is checked by these.
 
 The C of native/python uses those of `Task` and of sockets as well, by the same names. The
 same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
@@ -38,9 +42,15 @@ from __future__ import annotations
 import functools
 import inspect
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 import trio
+
+from .errors import UringUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
 
@@ -68,6 +78,35 @@ CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", 
 context: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
 """Has the attributes ``runner`` and ``task`` while the calling thread runs a task."""
 
+
+@attrs.frozen(eq=False)
+class Replaced:
+    """Names of one class or module of Trio's, and what we put there while runs are on io_uring."""
+
+    owner: Any
+    """None if this Trio does not have it."""
+    functions: Mapping[str, Callable[..., Any]]
+    original: dict[str, Any]
+    """What Trio has by these names: taken when they are first replaced, and kept for good."""
+    vital: bool = attrs.field(default=False, kw_only=True)
+    """Trio's own, called by somebody's wrapper, would go past what we have taken ahead or not
+    submitted yet: while one of these names is somebody else's, sockets work by readiness."""
+
+
+class SocketMarks(Protocol):
+    """The attributes that we put on Trio's sockets. Each is missing until it is needed."""
+
+    _uring: object
+    """Its `Connection`, of this run or of an earlier one."""
+    _uring_acceptor: object
+    """Its `Acceptor`, of a listening socket, likewise."""
+    _uring_exact: bool
+    """Others may take from the descriptor: nothing is taken ahead."""
+    _uring_excluded: bool
+    """It works by readiness: it is of a kind that has no connection; or, on the class, all do
+    (`Replaced.vital`)."""
+
+
 _SETUP_PARAMETERS = (
     "clock",
     "instruments",
@@ -83,26 +122,6 @@ _MANAGER_METHODS = (
     "force_wakeup",
     "statistics",
     "close",
-)
-_SOCKET_METHODS = (
-    "_resolve_address_nocp",
-    "accept",
-    "connect",
-    "detach",
-    "dup",
-    "fileno",
-    "getsockopt",
-    "is_readable",
-    "recv",
-    "recv_into",
-    "recvfrom",
-    "recvfrom_into",
-    "recvmsg",
-    "recvmsg_into",
-    "send",
-    "sendmsg",
-    "sendto",
-    "shutdown",
 )
 _RESCHEDULE_USES = {
     "Value",
@@ -125,27 +144,51 @@ _RESCHEDULE_USES = {
 _ASSERTED = ("_runner",)  # not by `python -O`
 
 
-def check_trio() -> None:
-    """Raises RuntimeError if Trio is not laid out as the table above says."""
-    if not (missing := missing_from_trio(trio_run)):
-        return
-    raise RuntimeError(
-        f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}. "
-        f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring"
-    )
+def check_trio(table: Iterable[Replaced]) -> None:
+    """Raises UringUnavailableError if Trio is not laid out as we know it, or does not have what
+    the ``table`` replaces."""
+    missing = _missing_parts(trio_run)
+    if not missing:
+        missing = [
+            f"{name_of(replaced.owner, name)} is missing"
+            for replaced in table
+            for name in replaced.functions
+            if name not in vars(replaced.owner)
+        ]
+        found = vars(trio_run)
+        missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
+    if missing:
+        raise UringUnavailableError(
+            f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}",
+            f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring",
+        )
+
+
+def name_of(owner: Any, name: str) -> str:
+    """As in a traceback: ``trio.SocketStream.send_all``."""
+    if isinstance(owner, ModuleType):
+        return f"{owner.__name__}.{name}"
+    return f"{owner.__module__}.{owner.__qualname__}.{name}"
+
+
+def is_trios_own(value: object) -> bool:
+    """Whether a function is one of Trio's, and not somebody's wrapper, who may have copied its
+    name and its module to that."""
+    return isinstance(value, FunctionType) and str(value.__globals__.get("__name__")).split(".")[0] == "trio"
 
 
 def knows_reschedule() -> bool:
     """Whether Trio's `reschedule` uses the very names of the one that
     `wake` of native/python stands in for."""
-    function = trio_run.Runner.reschedule
+    function = getattr(getattr(trio_run, "Runner", None), "reschedule", None)
     if not isinstance(function, FunctionType) or function.__code__.co_freevars:
         return False
     return {*function.__code__.co_names, *_ASSERTED} == _RESCHEDULE_USES
 
 
 @functools.cache
-def missing_from_trio(trio_run: ModuleType) -> list[str]:
+def _missing_parts(trio_run: ModuleType) -> list[str]:
+    """Of what nobody replaces."""
     missing = [
         f"{owner.__name__}.{name} is missing"
         for owner, names in (
@@ -161,10 +204,9 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
                     "GLOBAL_RUN_CONTEXT",
                 ),
             ),
-            (getattr(trio_run, "TheIOManager", object), _MANAGER_METHODS),
             (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
             (ConflictDetector, ("__enter__",)),
-            *([(SocketType, _SOCKET_METHODS)] if SocketType else []),
+            *([(SocketType, ("_resolve_address_nocp",))] if SocketType else []),
         )
         for name in names
         if not hasattr(owner, name)
@@ -173,11 +215,6 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
         missing.append("trio._socket._SocketType is missing")
     if missing:
         return missing
-    if not callable(trio_run.setup_runner):
-        return ["setup_runner is not a function"]
-    parameters = tuple(inspect.signature(trio_run.setup_runner).parameters)
-    if parameters != _SETUP_PARAMETERS:
-        missing.append(f"setup_runner has the parameters {', '.join(parameters)}")
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
         missing.append("ConflictDetector._held is missing")
     for owner, names in (
@@ -192,12 +229,37 @@ def missing_from_trio(trio_run: ModuleType) -> list[str]:
     return missing
 
 
+# Others may put something of theirs in the place of these two, before us or while we are there.
+
+
+@functools.lru_cache(maxsize=8)
+def _unknown_setup(setup_runner: Any) -> list[str]:
+    if not callable(setup_runner):
+        return ["setup_runner is not a function"]
+    parameters = inspect.signature(setup_runner).parameters
+    # A wrapper for any arguments says nothing of Trio.
+    if tuple(parameters) in (_SETUP_PARAMETERS, ("args", "kwargs")):
+        return []
+    return [f"setup_runner has the parameters {', '.join(parameters)}"]
+
+
+@functools.lru_cache(maxsize=8)
+def _unknown_manager(manager: Any) -> list[str]:
+    if not isinstance(manager, type):
+        return [] if callable(manager) else ["TheIOManager is not a class"]
+    return [
+        f"{manager.__name__}.{name} is missing" for name in _MANAGER_METHODS if not hasattr(manager, name)
+    ]
+
+
 __all__ = [
     "CancelShieldedCheckpoint",
+    "Replaced",
     "SocketType",
     "WaitTaskRescheduled",
     "check_trio",
     "context",
-    "missing_from_trio",
+    "is_trios_own",
+    "name_of",
     "trio_run",
 ]

@@ -47,7 +47,6 @@ What does this mean for Trio?
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import threading
 import weakref

@@ -69,11 +69,9 @@ def main(arguments: list[str]) -> int | str:
     while arguments and arguments[0].startswith("-") and not as_module:
         option, *arguments = arguments
         if option in ("-h", "--help"):
-            print(HELP)
-            return 0
+            return _print(HELP)
         if option in ("-V", "--version"):
-            print(f"trio-uring {importlib.metadata.version('trio-uring')}")
-            return 0
+            return _print(f"trio-uring {importlib.metadata.version('trio-uring')}")
         if option.startswith("-m"):
             as_module = True
             arguments = [*filter(None, [option[2:]]), *arguments]
@@ -99,9 +97,19 @@ def _doctor(arguments: list[str]) -> int | str:
     try:
         from . import doctor
 
-        return doctor.main(as_json=bool(arguments))
+        report, status = doctor.report(as_json=bool(arguments))
     except (ImportError, ValueError) as error:
         return f"trio_uring: {error}"
+    return _print(report) or status
+
+
+def _print(text: str) -> int:
+    """Who has read enough, as ``head`` has, is no error; Python flushes once more as it exits."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | str:

@@ -31,8 +31,9 @@ from trio.lowlevel import (
 )
 
 from .attempts import attempt
+from .internals import Replaced, SocketType
 from .operation import MOST
-from .sockets import ORIGINAL, connection_of, connection_of_known, connections_of_run
+from .sockets import ORIGINAL, by_readiness, connection_of, connection_of_known, connections_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -140,7 +141,7 @@ async def _receive_in_order(
 def _receive(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
     run = connections_of_run()
     if run is None:
-        return ORIGINAL[name](trio_socket, *args, **kwargs)  # type: ignore[no-any-return]
+        return by_readiness(trio_socket, name, *args, **kwargs)
     call = getattr(socket.socket, name)
     if kwargs:
         call = functools.partial(call, **kwargs)
@@ -234,13 +235,17 @@ def _fill(views: Iterable[memoryview], data: bytes) -> int:
     return at
 
 
-REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
-    "recv": recv,
-    "recv_into": recv_into,
-    "recvfrom": recvfrom,
-    "recvfrom_into": recvfrom_into,
-    "recvmsg": recvmsg,
-    "recvmsg_into": recvmsg_into,
-}
-for _name in REPLACEMENTS.keys() & ORIGINAL.keys():
-    functools.update_wrapper(REPLACEMENTS[_name], ORIGINAL[_name], updated=())
+REPLACEMENTS: Final = (
+    Replaced(
+        SocketType,
+        {
+            "recv": recv,
+            "recv_into": recv_into,
+            "recvfrom": recvfrom,
+            "recvfrom_into": recvfrom_into,
+            "recvmsg": recvmsg,
+            "recvmsg_into": recvmsg_into,
+        },
+        ORIGINAL,
+    ),
+)

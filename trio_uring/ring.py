@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from . import features
+from . import features, locked_memory
 from ._native import ffi, lib
 from .errors import UringUnavailableError
 from .options import RingOptions
@@ -17,8 +17,10 @@ from .options import RingOptions
 if TYPE_CHECKING:
     from ._native import Core
 
-# A ring that ENOMEM refused is tried again at half the size, down to this.
-_SMALLEST = 8
+# A ring that ENOMEM refused is tried again at half the size, down to this: a smaller one takes as
+# many pages.
+_SMALLEST = 64
+_SMALLEST_CQ = 128
 
 _DISABLED_SYSCTL = Path("/proc/sys/kernel/io_uring_disabled")
 
@@ -35,6 +37,7 @@ class Ring:
         """Gives an unused ring back."""
         lib.tu_release(self.core)
         lib.tu_close_interrupt(self.core)
+        locked_memory.ring_was_closed()
 
 
 def open_ring(options: RingOptions) -> Ring:
@@ -48,7 +51,7 @@ def open_ring(options: RingOptions) -> Ring:
     _try_calls()
     entries, cq_entries = options.entries, options.cq_entries
     while True:
-        core, error = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
+        core, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if core is not None:
             ring = Ring(core, _in_use(core, off), options)
             _check_accept_ahead(ring)
@@ -56,18 +59,21 @@ def open_ring(options: RingOptions) -> Ring:
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
-        elif error == errno.ENOMEM and entries > _SMALLEST:
-            entries = max(_SMALLEST, entries // 2)
-            cq_entries = max(entries, cq_entries // 2)
+        elif error == errno.ENOMEM and (entries > _SMALLEST or cq_entries > _SMALLEST_CQ):
+            entries = min(entries, max(_SMALLEST, entries // 2))
+            cq_entries = max(entries, min(cq_entries, max(_SMALLEST_CQ, cq_entries // 2)))
         else:
-            raise unavailable(error)
+            raise unavailable(error, waited=waited)
 
 
-def _open(entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool) -> tuple[Core | None, int]:
-    """A core, or None and the errno."""
+def _open(
+    entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
+) -> tuple[Core | None, int, bool]:
+    """A core, or None and the errno, and whether that was waited for."""
     core: Core = ffi.new("tu_core *")
-    result = lib.tu_open(core, entries, cq_entries, features.bits(flags), no_iowait)
-    return (None, -result) if result < 0 else (core, 0)
+    bits = features.bits(flags)
+    result, waited = locked_memory.patiently(lambda: lib.tu_open(core, entries, cq_entries, bits, no_iowait))
+    return (None, -result, waited) if result < 0 else (core, 0, waited)
 
 
 def _try_calls() -> None:
@@ -79,7 +85,7 @@ def _try_calls() -> None:
     global _calls_work  # noqa: PLW0603
     if _calls_work:
         return
-    core, error = _open(_SMALLEST, _SMALLEST, ("r_disabled",), no_iowait=False)
+    core, error, _ = _open(8, 8, ("r_disabled",), no_iowait=False)
     if core is None:
         return  # What is in the way of any ring is in the way of the run's, which tells.
     lib.tu_start(core, False)
@@ -127,10 +133,12 @@ def _check_accept_ahead(ring: Ring) -> None:
     )
 
 
-def unavailable(error: int, call: str = "io_uring_setup") -> UringUnavailableError:
-    """Why ``call`` answered ``error``, and what to do about it."""
+def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = False) -> UringUnavailableError:
+    """Why ``call`` answered ``error``, after it was ``waited`` for, and what to do about it."""
     code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
     reason, remedy = _refusal(error) if call == "io_uring_setup" else _refusal_of_use(call)
+    if waited:
+        reason += f"; the memory of rings that were just closed was waited for, {locked_memory.PATIENCE} s"
     return UringUnavailableError(f"{reason} ({code})", remedy, error)
 
 
@@ -167,11 +175,21 @@ def _refusal(error: int) -> tuple[str, str]:
         whose = "this process has" if error == errno.EMFILE else "the system has"
         return f"{whose} no file descriptor left for a ring", "Raise the limit (ulimit -n) or close files"
     if error == errno.ENOMEM:
-        return (
-            "there is no memory for even a small ring; without CAP_IPC_LOCK it counts as locked memory",
-            "Raise the limit of locked memory (ulimit -l)",
-        )
+        return _no_memory()
     return "io_uring_setup failed", "`python -m trio_uring doctor` tells what this kernel allows"
+
+
+def _no_memory() -> tuple[str, str]:
+    limit = locked_memory.limit()
+    if limit is None:
+        return "there is no memory for even a small ring", (
+            "Free some memory; where rings count as locked memory, raise its limit (ulimit -l)"
+        )
+    size = locked_memory.size_of_ring(_SMALLEST, _SMALLEST_CQ, has_array=False)
+    return (
+        f"there is no locked memory left for even a small ring, which takes {size} bytes: the processes of "
+        f"this user may lock {limit} bytes together, so {limit // size} such rings fit"
+    ), locked_memory.MORE
 
 
 def _io_uring_disabled() -> str:

@@ -1,33 +1,23 @@
-"""Runs on io_uring: `run`, `start_guest_run`, `install`; the one place that touches Trio's internals.
+"""Runs on io_uring: `run`, `start_guest_run`, `install`.
 
-Trio makes a run's I/O manager in ``setup_runner``, by calling ``TheIOManager()``.
-Both names are replaced while anybody wants io_uring: while it is installed, and
-while a run of ours lasts. A run that nobody asked to be on io_uring, in another
-thread perhaps, still gets Trio's own manager from them.
-
-So are methods of Trio's sockets and streams (sockets.py and its siblings),
-``trio.socket.fromfd`` and ``trio.aclose_forcefully``: `_METHODS` is the table of all that
-is replaced. They call Trio's own for whatever is not ours.
+It can be imported where the core cannot be loaded, and on any Trio; a run is told of that.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
-from . import connecting, receiving, sockets, streams
-from . import ring as ring_module
-from .errors import UringFallbackWarning, UringUnavailableError
-from .internals import SocketType, check_trio, trio_run
-from .manager import UringManager
+from . import internals
+from ._native import missing, unavailable
+from .errors import UringUnavailableError
+from .fallback import fall_back
+from .internals import trio_run
 from .options import RingOptions, with_environment
-from .wakeup import UringWakeup
+from .wanted import installed as _installed
+from .wanted import request as _request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -35,11 +25,21 @@ if TYPE_CHECKING:
     import outcome
     from typing_extensions import TypeVarTuple, Unpack
 
+    from .manager import UringManager
+    from .replacement import Replacement
+    from .ring import Ring
+
     PosArgsT = TypeVarTuple("PosArgsT")
 
 RetT = TypeVar("RetT")
 
 _DEFAULT = RingOptions()
+
+_managers: tuple[type[UringManager], ...] = ()
+if missing is None:
+    from . import io_manager
+
+    _managers = (io_manager.UringManager,)
 
 
 class TrioRunArguments(TypedDict, total=False):
@@ -75,9 +75,9 @@ def run(
     Returns and raises what `trio.run` does, and besides:
 
     Raises:
-      UringUnavailableError: io_uring cannot be used here, and no fallback was asked
-        for. ``async_fn`` has not been called.
-      RuntimeError: this version of Trio is unknown to us.
+      UringUnavailableError: io_uring cannot be used here, by the kernel, for want of the core,
+        or with this version of Trio, and no fallback was asked for. ``async_fn`` has not been
+        called.
     """
     __tracebackhide__ = True
     with _requested(ring):
@@ -109,62 +109,34 @@ def install(ring: RingOptions | None = None) -> None:
     processes that are forked inherit it, those that are spawned do not.
 
     Raises:
-      UringUnavailableError: io_uring cannot be used here, and no fallback was asked
-        for. Nothing is installed then.
-      RuntimeError: this version of Trio is unknown to us.
+      UringUnavailableError: as `run`. Nothing is installed then.
     """
     options = resolve_options(ring)
-    check_trio()
     try:
-        opened = ring_module.open_ring(options)
+        opened = open_ring(options)
     except UringUnavailableError as error:
-        _fall_back(options, error)
-        _replacement.install(options, warned=True)
+        fall_back(options, error)
+        _install(options, warned=True)
     else:
         opened.release()
-        _replacement.install(options)
+        _install(options)
 
 
 def uninstall() -> None:
     """Later runs use what Trio would choose. Runs in progress finish on io_uring.
     Does nothing if nothing is installed."""
-    _replacement.install(None)
+    _install(None)
 
 
 @contextmanager
 def installed(ring: RingOptions | None = None) -> Iterator[None]:
     """A context manager: `install`, and afterwards what was installed before."""
-    before, warned = _replacement.installed, _replacement.warned
+    before, warned = _installed.options, _installed.warned
     install(ring)
     try:
         yield
     finally:
-        _replacement.install(before, warned=warned)
-
-
-class _Request(threading.local):
-    """The options that this thread's next run was asked to use."""
-
-    options: RingOptions | None = None
-    served = False
-    """`_setup_runner` will serve the manager that is made now."""
-
-
-_request = _Request()
-
-
-@contextmanager
-def _requested(ring: RingOptions | None) -> Iterator[None]:
-    __tracebackhide__ = True
-    options = resolve_options(ring)
-    check_trio()
-    thread = _replacement.acquire()
-    try:
-        _request.options = options
-        yield
-    finally:
-        _request.options = None
-        _replacement.release(thread)
+        _install(before, warned=warned)
 
 
 def resolve_options(ring: RingOptions | None) -> RingOptions:
@@ -172,7 +144,30 @@ def resolve_options(ring: RingOptions | None) -> RingOptions:
     defaults; as the environment overrides them."""
     if ring is not None and not isinstance(ring, RingOptions):
         raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
-    return with_environment(ring or _replacement.installed or _DEFAULT)
+    return with_environment(ring or _installed.options or _DEFAULT)
+
+
+def check_trio() -> None:
+    """Raises UringUnavailableError if the core cannot be loaded, or Trio is not as we know it."""
+    internals.check_trio(_loaded().TABLE)
+
+
+def open_ring(options: RingOptions) -> Ring:
+    """Raises UringUnavailableError as `run` does."""
+    check_trio()
+    ring: Ring = _loaded().open_ring(options)
+    return ring
+
+
+def knows_reschedule() -> bool:
+    """Whether a run that starts now wakes its tasks without a line of Python for each."""
+    return missing is None and bool(_loaded().knows_reschedule())
+
+
+def wrapped_names() -> tuple[str, ...]:
+    """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
+    names: tuple[str, ...] = () if missing is not None else _loaded().wrapped_names()
+    return names
 
 
 def current_manager() -> UringManager | None:
@@ -185,177 +180,53 @@ def current_manager() -> UringManager | None:
         manager: object = trio_run.GLOBAL_RUN_CONTEXT.runner.io_manager
     except AttributeError:
         raise RuntimeError("must be called from async context") from None
-    return manager if isinstance(manager, UringManager) else None
+    return manager if isinstance(manager, _managers) else None
 
 
-class IOManager(UringManager):
-    """What ``TheIOManager`` is replaced by: a manager on io_uring for a run that is
-    to have one, and an instance of Trio's own class for any other."""
-
-    def __new__(cls) -> Any:
-        """Opens the run's ring, before anything of the run exists.
-
-        Raises:
-          UringUnavailableError: as `run` says.
-        """
-        requested, _request.options = _request.options, None
-        options = requested or _replacement.installed
-        if options is None or not _request.served:
-            return _replacement.original_manager()
-        try:
-            opened = ring_module.open_ring(options)
-        except UringUnavailableError as error:
-            if requested or not _replacement.warned:
-                _fall_back(options, error)
-            return _replacement.original_manager()
-        manager = super().__new__(cls)
-        UringManager.__init__(manager, opened)
-        return manager
-
-    def __init__(self) -> None:
-        """`__new__` has done it, for a ring that may not open."""
-
-    _thread: int | None = None
-
-    def hold(self) -> None:
-        """The names stay replaced until `close`: Trio looks its manager up by them."""
-        self._thread = _replacement.acquire()
-
-    def close(self) -> None:
-        try:
-            super().close()
-        finally:
-            if self._thread is not None:
-                thread, self._thread = self._thread, None
-                _replacement.release(thread)
+def _loaded() -> Any:
+    """io_manager.py; raises UringUnavailableError if the core cannot be loaded."""
+    if missing is not None:
+        raise unavailable(missing) from missing
+    return io_manager
 
 
-def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
-    _request.served = True
+@contextmanager
+def _requested(ring: RingOptions | None) -> Iterator[None]:
+    __tracebackhide__ = True
+    options = resolve_options(ring)
+    names = _names(options)
+    if names is None:
+        yield
+        return
+    thread = names.acquire()
     try:
-        runner = _replacement.original_setup(*args, **kwargs)
+        _request.options = options
+        yield
     finally:
-        _request.served = False
-    manager: object = runner.io_manager
-    if isinstance(manager, IOManager):
-        manager.hold()
-        manager.serve(runner)
-        entry_queue = runner.entry_queue
-        entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
-    return runner
+        _request.options = None
+        names.release(thread)
 
 
-_METHODS: dict[Any, dict[str, Any]] = {
-    SocketType: {**sockets.REPLACEMENTS, **receiving.REPLACEMENTS, **connecting.REPLACEMENTS},
-    trio.socket: sockets.FUNCTIONS,
-    trio.SocketListener: connecting.LISTENER_REPLACEMENTS,
-    **streams.REPLACEMENTS,
-}
-_ORIGINAL_METHODS = {
-    owner: {name: getattr(owner, name, None) for name in functions} for owner, functions in _METHODS.items()
-}
+def _names(options: RingOptions) -> Replacement | None:
+    """Trio's names. None, after a warning: they are not to be touched, and the run is on epoll."""
+    try:
+        check_trio()
+    except UringUnavailableError as error:
+        fall_back(options, error)
+        return None
+    names: Replacement = _loaded().names
+    return names
 
 
-class _Replacement:
-    """Trio's two names: replaced while somebody holds on to that, restored after.
-
-    A holder is known by its thread, because a forked child has the forking thread
-    only; what is installed belongs to no thread.
-    """
-
-    original_manager: Callable[[], Any]
-    original_setup: Callable[..., trio_run.Runner]
-
-    def __init__(self) -> None:
-        self.installed: RingOptions | None = None
-        self.warned = False
-        """`install` has said already that its runs fall back to epoll."""
-        self._lock = threading.RLock()
-        self._holders: list[int] = []
-
-    @property
-    def replaced(self) -> bool:
-        return bool(self._holders)
-
-    def install(self, options: RingOptions | None, *, warned: bool = False) -> None:
-        with self._lock:
-            if options is not None and self.installed is None:
-                self.acquire(_NO_THREAD)
-            elif options is None and self.installed is not None:
-                self.release(_NO_THREAD)
-            self.installed = options
-            self.warned = warned
-
-    def acquire(self, thread: int | None = None) -> int:
-        """Returns what `release` wants: ``thread``, by default this one."""
-        holder = threading.get_ident() if thread is None else thread
-        with self._lock:
-            names = vars(trio_run)
-            # An interrupt may have come between the names and the holder.
-            if not self._holders and names["TheIOManager"] is not IOManager:
-                self.original_manager, self.original_setup = names["TheIOManager"], names["setup_runner"]
-                for owner, functions in _METHODS.items():
-                    for name, function in functions.items():
-                        setattr(owner, name, function)
-                names.update(TheIOManager=IOManager, setup_runner=_setup_runner)
-            self._holders.append(holder)
-        return holder
-
-    def release(self, thread: int) -> None:
-        with self._lock:
-            self._holders.remove(thread)
-            if not self._holders:
-                names = vars(trio_run)
-                names.update(TheIOManager=self.original_manager, setup_runner=self.original_setup)
-                for owner, functions in _ORIGINAL_METHODS.items():
-                    for name, function in functions.items():
-                        setattr(owner, name, function)
-
-    def before_fork(self) -> None:
-        self._lock.acquire()
-
-    def after_fork(self) -> None:
-        self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        for thread in set(self._holders) - {threading.get_ident(), _NO_THREAD}:
-            while thread in self._holders:
-                self.release(thread)
-        self._lock.release()
-
-
-# No thread has this identifier.
-_NO_THREAD = 0
-
-_replacement = _Replacement()
-os.register_at_fork(
-    before=_replacement.before_fork,
-    after_in_parent=_replacement.after_fork,
-    after_in_child=_replacement.after_fork_in_child,
-)
-
-
-def _fall_back(options: RingOptions, error: UringUnavailableError) -> None:
-    """Warns, if the options allow to go on without io_uring; else raises."""
-    if options.fallback == "error":
-        raise error
-    warnings.warn(
-        UringFallbackWarning(f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"),
-        stacklevel=_stack_level_of_user(),
-    )
-
-
-def _stack_level_of_user() -> int:
-    """How many frames up the first one is that is neither ours nor Trio's."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
-        level += 1
-        frame = frame.f_back
-    return level
-
-
-_NOT_THE_USERS = ("trio", "trio_uring", "contextlib")
+def _install(options: RingOptions | None, *, warned: bool = False) -> None:
+    _installed.options, _installed.warned = options, warned
+    try:
+        if options is not None:
+            check_trio()
+        names: Replacement = _loaded().names
+    except UringUnavailableError:
+        return  # they have not been touched
+    names.install(wanted=options is not None)
 
 
 __all__ = ["install", "installed", "run", "start_guest_run", "uninstall"]

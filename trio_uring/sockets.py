@@ -16,20 +16,19 @@ In a run that is on epoll, or without completions, each calls Trio's own.
 
 from __future__ import annotations
 
-import functools
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_readable, wait_writable
 
 from ._tasks import FEW_WOKEN, is_current
 from .attempts import attempt, is_resolved
-from .internals import SocketType, context
+from .internals import Replaced, SocketType, context
 from .sleep import is_cancelled, sleep, yield_shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from types import TracebackType
 
     from .accepting import Acceptor
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
     from .connections import Connections
     from .sender import Sender
 
-ORIGINAL: dict[str, Any] = dict(vars(SocketType)) if SocketType else {}
-_fromfd: Any = trio.socket.fromfd
+ORIGINAL: Final[dict[str, Any]] = {}
+"""What Trio has by the names of the tables below, since they were first replaced."""
+_WRITES: Final = frozenset({"send", "sendmsg", "sendto"})
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
@@ -64,16 +64,30 @@ def connections_of_run() -> Connections | None:
     return connections if connections is not None and connections.usable else None
 
 
+def by_readiness(trio_socket: Any, name: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    """What Trio's own method ``name`` does with the standard library's, whoever has wrapped it."""
+    helper = ORIGINAL.get("_nonblocking_helper") or SocketType._nonblocking_helper
+    wait = wait_writable if name in _WRITES else wait_readable
+    awaitable: Awaitable[Any] = helper(trio_socket, wait, getattr(socket.socket, name), *args, **kwargs)
+    return awaitable
+
+
+def is_ours(bound: Any, function: object) -> bool:
+    """Whether an object's method is what we have put into its class: nobody has wrapped it, there
+    or on the object."""
+    return getattr(bound, "__func__", None) is function
+
+
 # Plain functions where they can be: what is not ours costs no further frame. They take any
 # arguments, since Trio leaves it to the standard library to refuse some, after a checkpoint.
 
 
 def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
     if kwargs:  # it takes none
-        return ORIGINAL["send"](self, *args, **kwargs)  # type: ignore[no-any-return]
+        return by_readiness(self, "send", *args, **kwargs)
     connection = connection_of(self)
     if connection is None:
-        return _send(self, "send", *args)
+        return send_as_it_is(self, "send", *args)
     return _send_part(self, connection, *args)
 
 
@@ -92,7 +106,7 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
         sent: int = self._sock.send(*args)
     except BlockingIOError:
         await wait_writable(self._sock)
-        return await ORIGINAL["send"](self, *args)  # type: ignore[no-any-return]
+        return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
     except BrokenPipeError as met:
         error = connection.reason(met)
         await yield_shielded()
@@ -114,12 +128,12 @@ async def _send_with_others(self: Any, connection: Connection, sender: Sender, d
         return result
     sender.progress(connection, result)
     await wait_writable(self._sock)
-    return await ORIGINAL["send"](self, data)  # type: ignore[no-any-return]
+    return await by_readiness(self, "send", data)  # type: ignore[no-any-return]
 
 
 def sendto(self: Any, *args: Any) -> Awaitable[int]:
     if len(args) in (2, 3) and is_resolved(self._sock, args[-1]):
-        return _send(self, "sendto", *args)
+        return send_as_it_is(self, "sendto", *args)
     return ORIGINAL["sendto"](self, *args)  # type: ignore[no-any-return]
 
 
@@ -127,14 +141,15 @@ def sendmsg(
     self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /
 ) -> Awaitable[int]:
     if address is None or is_resolved(self._sock, address):
-        return _send(self, "sendmsg", buffers, ancdata, flags, address)
+        return send_as_it_is(self, "sendmsg", buffers, ancdata, flags, address)
     return ORIGINAL["sendmsg"](self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
 
 
-def _send(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
+def send_as_it_is(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
+    """Calls the standard library's method ``name``: the address, if there is one, is looked up."""
     run = connections_of_run()
     if run is None:
-        return ORIGINAL[name](trio_socket, *args)  # type: ignore[no-any-return]
+        return by_readiness(trio_socket, name, *args)
     connection = connection_of_known(trio_socket)
     if connection is not None:
         connection.submit_sends()
@@ -189,7 +204,7 @@ def dup(self: Any) -> Any:
 
 
 def fromfd(*args: Any, **kwargs: Any) -> Any:
-    duplicate = _fromfd(*args, **kwargs)
+    duplicate = ORIGINAL["fromfd"](*args, **kwargs)
     duplicate._uring_exact = True
     return duplicate
 
@@ -270,19 +285,21 @@ def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
     return None if acceptor.closed or not is_current(acceptor) else acceptor
 
 
-REPLACEMENTS: Final[dict[str, Callable[..., Any]]] = {
-    "send": send,
-    "sendto": sendto,
-    "sendmsg": sendmsg,
-    "fileno": fileno,
-    "is_readable": is_readable,
-    "shutdown": shutdown,
-    "detach": detach,
-    "dup": dup,
-    "getsockopt": getsockopt,
-    "__exit__": leave,
-}
-FUNCTIONS = {"fromfd": fromfd}
-for _name in REPLACEMENTS.keys() & ORIGINAL.keys():
-    functools.update_wrapper(REPLACEMENTS[_name], ORIGINAL[_name], updated=())
-functools.update_wrapper(fromfd, _fromfd, updated=())
+REPLACEMENTS: Final = (
+    Replaced(SocketType, {"send": send, "sendto": sendto, "sendmsg": sendmsg}, ORIGINAL),
+    Replaced(
+        SocketType,
+        {
+            "fileno": fileno,
+            "is_readable": is_readable,
+            "shutdown": shutdown,
+            "detach": detach,
+            "dup": dup,
+            "getsockopt": getsockopt,
+            "__exit__": leave,
+        },
+        ORIGINAL,
+        vital=True,
+    ),
+    Replaced(trio.socket, {"fromfd": fromfd}, ORIGINAL, vital=True),
+)

@@ -32,3 +32,11 @@ class UringStatistics:
     """Bytes that came when no task was waiting for them, since the run began."""
     flags: tuple[str, ...]
     """What the ring uses, by the names that ``python -m trio_uring doctor`` prints."""
+    knows_reschedule: bool = False
+    """Whether tasks are woken without a line of Python for each. False: this Trio's
+    ``Runner.reschedule`` is not the one that we know, since it is newer or somebody has wrapped
+    it, and it is called for each task."""
+    wrapped: tuple[str, ...] = ()
+    """Names in Trio that somebody else has put a function of his in, as
+    ``"trio.SocketStream.send_all"``: it is called as on epoll, and what it calls is slower than it
+    would be without it. Those of one object's own are not listed."""

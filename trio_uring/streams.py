@@ -17,7 +17,6 @@ In a run that is on epoll, and on sockets that sockets.py leaves to Trio, they a
 from __future__ import annotations
 
 import errno
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -30,29 +29,24 @@ from trio.lowlevel import (
 )
 
 from ._native import ffi
-from ._tasks import FEW_WOKEN, start_receive, start_send
-from .internals import context
+from ._tasks import FEW_WOKEN, learn_methods, start_receive, start_send
+from .internals import Replaced, context
 from .operation import MOST
+from .receiving import recv
 from .sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
-from .sockets import connection_of, connections_of_run
+from .sockets import connection_of, connections_of_run, fileno, is_ours, send
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from .connection import Connection
 
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
-ORIGINAL: Final[dict[str, Any]] = {
-    "receive_some": trio.SocketStream.receive_some,
-    "send_all": trio.SocketStream.send_all,
-    "wait_send_all_might_not_block": trio.SocketStream.wait_send_all_might_not_block,
-    "aclose": trio.SocketStream.aclose,
-}
-_aclose_forcefully: Final = trio.aclose_forcefully
+ORIGINAL: Final[dict[str, Any]] = {}
 _RECEIVE_SIZE: Final = 65536
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
+learn_methods(recv, send)
 
 
 @enable_ki_protection
@@ -74,7 +68,9 @@ def _take_end(connection: Connection) -> bytes:
 async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
     """Where no multishot is armed, something was read ahead, or another task receives."""
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
-    connection = connection_of(stream.socket) if type(length) is int and 0 < length <= MOST else None
+    trio_socket = stream.socket
+    is_plain = type(length) is int and 0 < length <= MOST and is_ours(trio_socket.recv, recv)
+    connection = connection_of(trio_socket) if is_plain else None
     if connection is None:
         data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
         return data
@@ -112,7 +108,8 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
 async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     """Where the connection is to be made, or there is more to it than one submission of bytes."""
     trio_socket: Any = stream.socket
-    connection = connection_of(trio_socket)
+    is_plain = is_ours(trio_socket.send, send) and is_ours(trio_socket.fileno, fileno)
+    connection = connection_of(trio_socket) if is_plain else None
     sender = None if connection is None else connection.sender or connection.new_sender()
     if (
         connection is None
@@ -212,12 +209,12 @@ def _broken(error: OSError) -> Exception:
 
 
 async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
-    if connection_of(self.socket) is None:
+    if not is_ours(self.socket.fileno, fileno) or connection_of(self.socket) is None:
         await ORIGINAL["wait_send_all_might_not_block"](self)
         return
     with self._send_conflict_detector:
         try:
-            await wait_writable(self.socket._sock)  # type: ignore[attr-defined]
+            await self.socket.wait_writable()
         except OSError as error:
             raise _broken(error) from error
 
@@ -243,21 +240,22 @@ def _raise_at_once(_: object) -> Abort:
 
 
 async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
-    if getattr(type(resource), "aclose", None) is aclose and connections_of_run() is not None:
+    if is_ours(getattr(resource, "aclose", None), aclose) and connections_of_run() is not None:
         await resource.aclose()
     else:
-        await _aclose_forcefully(resource)
+        await ORIGINAL["aclose_forcefully"](resource)
 
 
-REPLACEMENTS: Final[dict[Any, dict[str, Callable[..., Any]]]] = {
-    trio: {"aclose_forcefully": aclose_forcefully},
-    trio.SocketStream: {
-        "receive_some": receive_some,
-        "send_all": send_all,
-        "wait_send_all_might_not_block": wait_send_all_might_not_block,
-        "aclose": aclose,
-    },
-}
-for _owner, _functions in REPLACEMENTS.items():
-    for _name, _function in _functions.items():
-        functools.update_wrapper(_function, getattr(_owner, _name), updated=())
+REPLACEMENTS: Final = (
+    Replaced(trio, {"aclose_forcefully": aclose_forcefully}, ORIGINAL),
+    Replaced(
+        trio.SocketStream,
+        {
+            "receive_some": receive_some,
+            "send_all": send_all,
+            "wait_send_all_might_not_block": wait_send_all_might_not_block,
+            "aclose": aclose,
+        },
+        ORIGINAL,
+    ),
+)

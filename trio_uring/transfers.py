@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ._native import ffi
-from ._tasks import uncleared_bytes
+from ._native import ffi, uncleared_bytes
 from .features import has_operation
 from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
 from .session import current_manager

@@ -10,6 +10,7 @@ static int intern_names(void)
 	} all[] = {
 		{ &tu_names.held, "_held" },
 		{ &tu_names.is_current, "is_current" },
+		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },
 		{ &tu_names.send_conflict_detector, "_send_conflict_detector" },
 		{ &tu_names.shut_down, "_did_shutdown_SHUT_WR" },
@@ -33,6 +34,7 @@ static PyMethodDef functions[] = {
 	{ "check_queued", tu_check_queued, METH_O, NULL },
 	{ "is_current", tu_tell_current, METH_O, NULL },
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
+	{ "learn_methods", FASTCALL(tu_learn_methods), METH_FASTCALL, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
 	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },

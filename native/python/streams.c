@@ -18,6 +18,33 @@ static PyObject *look_up(PyObject *object, PyObject *name)
 	return value;
 }
 
+/* What we have put into the class of Trio's sockets, which Trio's own streams would call. */
+static PyObject *our_recv;
+static PyObject *our_send;
+
+PyObject *tu_learn_methods(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
+{
+	if (number != 2) {
+		PyErr_SetString(PyExc_TypeError, "learn_methods() takes recv and send");
+		return NULL;
+	}
+	Py_INCREF(arguments[0]);
+	Py_XSETREF(our_recv, arguments[0]);
+	Py_INCREF(arguments[1]);
+	Py_XSETREF(our_send, arguments[1]);
+	Py_RETURN_NONE;
+}
+
+/* Whether a method of an object is ours: nobody has wrapped it, in the class or on the object. */
+static bool is_ours(PyObject *object, PyObject *name, PyObject *function)
+{
+	PyObject *method = look_up(object, name);
+	bool ours = method && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
+
+	Py_XDECREF(method);
+	return ours;
+}
+
 /* What a call works on, new references. */
 struct call {
 	PyObject *task;
@@ -87,7 +114,8 @@ PyObject *tu_start_receive(PyObject *Py_UNUSED(module), PyObject *const *argumen
 		PyErr_SetString(PyExc_TypeError, "start_receive() takes a stream and a length");
 		return NULL;
 	}
-	return end(&call, begin(&call, arguments[0]) && start_receive(&call, arguments[1]));
+	return end(&call, begin(&call, arguments[0]) && is_ours(call.socket, tu_names.recv, our_recv) &&
+			  start_receive(&call, arguments[1]));
 }
 
 /* What a send works on beside: new references, since to hold the detector may run Python. */
@@ -226,7 +254,8 @@ PyObject *tu_start_send(PyObject *Py_UNUSED(module), PyObject *const *arguments,
 		PyErr_SetString(PyExc_TypeError, "start_send() takes a stream and data");
 		return NULL;
 	}
-	done = begin(&call, arguments[0]) && start_send(&call, &sending, arguments[0], arguments[1]);
+	done = begin(&call, arguments[0]) && is_ours(call.socket, tu_names.send, our_send) &&
+	       start_send(&call, &sending, arguments[0], arguments[1]);
 	Py_XDECREF(sending.run);
 	Py_XDECREF(sending.sender);
 	Py_XDECREF(sending.detector);

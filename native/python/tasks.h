@@ -13,6 +13,7 @@
 struct tu_names {
 	PyObject *held;
 	PyObject *is_current;
+	PyObject *recv;
 	PyObject *send;
 	PyObject *send_conflict_detector;
 	PyObject *shut_down;
@@ -31,6 +32,7 @@ bool tu_is_current(PyObject *armed);
 
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_tell_current(PyObject *module, PyObject *armed);

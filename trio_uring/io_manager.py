@@ -1,0 +1,140 @@
+"""How a run comes to its ring: what is put in the place of Trio's ``TheIOManager`` and
+``setup_runner``.
+
+Trio makes a run's I/O manager in ``setup_runner``, by calling ``TheIOManager()``. A run that
+nobody asked to be on io_uring, in another thread perhaps, still gets Trio's own manager from
+them.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from . import internals, locked_memory
+from .errors import UringUnavailableError
+from .fallback import fall_back
+from .internals import context
+from .manager import _LEARNT, UringManager
+from .replacement import TABLE, Replacement, Wrapped, wrapped_names
+from .ring import open_ring
+from .wakeup import UringWakeup
+from .wanted import installed, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .internals import trio_run
+    from .statistics import UringStatistics
+
+
+class IOManager(UringManager):
+    """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
+
+    below: ClassVar[Callable[[], Any]]
+    _thread: int | None = None
+
+    def __new__(cls) -> Any:
+        """Opens the run's ring, before anything of the run exists.
+
+        Raises:
+          UringUnavailableError: as `run` says.
+        """
+        requested, request.options = request.options, None
+        options = requested or installed.options
+        if requested is None and not request.is_set_up and names.setup.is_ours:
+            options = None  # the run was being set up before this was installed
+        if options is None or request.declined:
+            return cls._other()
+        try:
+            opened = open_ring(options)
+        except UringUnavailableError as error:
+            if requested or not installed.warned:
+                fall_back(options, error)
+            return cls._other()
+        manager = super().__new__(cls)
+        UringManager.__init__(manager, opened)
+        manager._is_guest = _serve_late
+        return manager
+
+    def __init__(self) -> None:
+        """`__new__` has done it, for a ring that may not open."""
+
+    @classmethod
+    def _other(cls) -> Any:
+        request.declined = True
+        try:
+            return cls.below()
+        finally:
+            request.declined = False
+
+    @property
+    def is_served(self) -> bool:
+        return self._is_guest is not _serve_late
+
+    def serve(self, runner: Any) -> None:
+        """The names stay replaced until `close`: Trio looks its manager up by them."""
+        self._thread = names.acquire()
+        super().serve(runner)
+
+    def statistics(self) -> UringStatistics:
+        found = super().statistics()
+        flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
+        return attrs.evolve(
+            found, flags=flags, knows_reschedule=self._knows_reschedule, wrapped=wrapped_names()
+        )
+
+    def close(self) -> None:
+        had_ring = not self.closed
+        try:
+            super().close()
+        finally:
+            if had_ring:
+                locked_memory.ring_was_closed()
+            if self._thread is not None:
+                thread, self._thread = self._thread, None
+                names.release(thread)
+
+
+def _serve_late() -> bool:
+    """Whether the run is a guest: asked by the first tick of one that somebody's ``setup_runner``
+    has made, which did not call ours. It keeps Trio's own wake-up."""
+    runner = context.runner
+    if isinstance(runner.io_manager, UringManager):
+        runner.io_manager.serve(runner)
+    return bool(runner.is_guest)
+
+
+def _manager_over(below: Callable[[], Any]) -> type[IOManager]:
+    return type("IOManager", (IOManager,), {"below": staticmethod(below), "__module__": __name__})
+
+
+def _setup_over(below: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(below, updated=())
+    def setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
+        request.is_set_up = True
+        try:
+            runner: trio_run.Runner = below(*args, **kwargs)
+        finally:
+            request.is_set_up = False
+        manager: object = runner.io_manager
+        if isinstance(manager, IOManager) and not manager.is_served:
+            manager.serve(runner)
+            entry_queue = runner.entry_queue
+            entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
+        return runner
+
+    return setup_runner
+
+
+def knows_reschedule() -> bool:
+    """Whether a run that starts now wakes its tasks without a line of Python for each."""
+    return _LEARNT and internals.knows_reschedule()
+
+
+names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", _setup_over))
+
+
+__all__ = ["TABLE", "UringManager", "knows_reschedule", "names", "open_ring", "wrapped_names"]

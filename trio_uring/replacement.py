@@ -1,0 +1,203 @@
+"""The names of Trio's that are replaced while somebody wants io_uring: all of them, in one table.
+
+- A name is replaced while it holds Trio's own function, which is taken then, and kept for good;
+  and it is given back if it still holds ours. What somebody else has put there is his: before
+  us, while we are there, and afterwards. What he has taken from there and calls is Trio's own or
+  ours, and ours does outside of our runs, and on epoll, exactly what Trio's does.
+- Trio's own, called by such a wrapper, reaches ours further down: those of streams call the
+  sockets', and the sockets' call ``_nonblocking_helper`` (nonblocking.py). Where there is no such
+  way (`Replaced.vital`) sockets work by readiness as long as the name is somebody else's.
+- What makes a run, ``TheIOManager`` and ``setup_runner``, is wrapped, whatever it is. Each
+  wrapper calls what it was put over, for good: one that somebody has wrapped in turn is not
+  put over him again, but another one is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from . import connecting, nonblocking, receiving, sockets, streams
+from .internals import Replaced, SocketType, is_trios_own, name_of, trio_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TABLE: Final[tuple[Replaced, ...]] = (
+    *sockets.REPLACEMENTS,
+    *receiving.REPLACEMENTS,
+    *connecting.REPLACEMENTS,
+    *nonblocking.REPLACEMENTS,
+    *streams.REPLACEMENTS,
+)
+
+# No thread has this identifier.
+_NO_THREAD: Final = 0
+
+
+def _rows() -> Iterator[tuple[Replaced, str, Callable[..., Any]]]:
+    return (
+        (replaced, name, ours)
+        for replaced in TABLE
+        for name, ours in replaced.functions.items()
+        if name in vars(replaced.owner or object)
+    )
+
+
+def wrapped_names() -> tuple[str, ...]:
+    """The names that hold somebody else's function now: neither Trio's own nor ours."""
+    return tuple(
+        name_of(replaced.owner, name)
+        for replaced, name, ours in _rows()
+        if (found := vars(replaced.owner).get(name)) is not ours and not is_trios_own(found)
+    )
+
+
+def _put_methods() -> None:
+    for replaced, name, ours in _rows():
+        found = vars(replaced.owner).get(name)
+        if found is not ours and is_trios_own(found):
+            if name not in replaced.original:
+                _dress(ours, found)
+                replaced.original[name] = found
+            setattr(replaced.owner, name, ours)
+    SocketType._uring_excluded = _EXCLUDED
+    _mark_coroutine_functions()
+
+
+def _take_methods_back() -> None:
+    for replaced, name, ours in _rows():
+        if vars(replaced.owner).get(name) is ours:
+            setattr(replaced.owner, name, replaced.original[name])
+    if "_uring_excluded" in vars(SocketType):
+        del SocketType._uring_excluded
+
+
+class _Excluded:
+    """The attribute that a socket that works by readiness has: all, while a vital name is not ours."""
+
+    def __get__(self, instance: object, owner: object = None) -> bool:
+        if all(vars(owner).get(name) is ours for owner, name, ours in _VITAL):
+            raise AttributeError("_uring_excluded")
+        return True
+
+
+_EXCLUDED: Final = _Excluded()
+_VITAL: Final = tuple((replaced.owner, name, ours) for replaced, name, ours in _rows() if replaced.vital)
+
+
+def _dress(ours: Callable[..., Any], trios: Any) -> None:
+    """Ours is to look like what it stands for."""
+    functools.update_wrapper(ours, trios, updated=())
+    if inspect.iscoroutinefunction(trios) and not inspect.iscoroutinefunction(ours):
+        _coroutine_functions.append(ours)
+
+
+def _mark_coroutine_functions() -> None:
+    """For `mock.patch`, and for others who ask: these are plain functions that return a coroutine."""
+    if sys.version_info >= (3, 12):
+        while _coroutine_functions:
+            inspect.markcoroutinefunction(_coroutine_functions.pop())
+    elif _coroutine_functions and (asyncio := sys.modules.get("asyncio.coroutines")):
+        while _coroutine_functions:
+            vars(_coroutine_functions.pop())["_is_coroutine"] = asyncio._is_coroutine
+
+
+_coroutine_functions: list[Callable[..., Any]] = []
+
+
+class Wrapped:
+    """One of the two names that make a run, and our wrappers of what was found there."""
+
+    def __init__(self, name: str, wrap: Callable[[Any], Any]) -> None:
+        self._name = name
+        self._wrap = wrap
+        self._ours: list[tuple[Any, Any]] = []
+        """What was found, and the wrapper that was put over it."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody has put something else over ours. Who is of our class is ours."""
+        found = vars(trio_run)[self._name]
+        return any(
+            found is ours or (isinstance(found, type) and isinstance(ours, type) and issubclass(found, ours))
+            for _, ours in self._ours
+        )
+
+    def put(self) -> None:
+        if self.is_ours:
+            return
+        found = vars(trio_run)[self._name]
+        ours = next((ours for below, ours in self._ours if below is found), None)
+        if ours is None:
+            ours = self._wrap(found)
+            self._ours.append((found, ours))
+        vars(trio_run)[self._name] = ours
+
+    def take_back(self) -> None:
+        found = vars(trio_run)[self._name]
+        for below, ours in self._ours:
+            if found is ours:
+                vars(trio_run)[self._name] = below
+
+
+class Replacement:
+    """Holds Trio's names replaced while somebody wants that.
+
+    A holder is known by its thread, because a forked child has the forking thread only; what is
+    installed belongs to no thread.
+    """
+
+    def __init__(self, manager: Wrapped, setup: Wrapped) -> None:
+        self.setup = setup
+        self._manager = manager
+        self._lock = threading.RLock()
+        self._holders: list[int] = []
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork,
+            after_in_child=self._after_fork_in_child,
+        )
+
+    def install(self, *, wanted: bool) -> None:
+        """For all threads, until it is no longer ``wanted``."""
+        with self._lock:
+            if wanted and _NO_THREAD not in self._holders:
+                self.acquire(_NO_THREAD)
+            elif not wanted and _NO_THREAD in self._holders:
+                self.release(_NO_THREAD)
+
+    def acquire(self, thread: int | None = None) -> int:
+        """Returns what `release` wants: ``thread``, by default this one."""
+        holder = threading.get_ident() if thread is None else thread
+        with self._lock:
+            # Names that are ours already are left alone: an interrupt may come before the holder.
+            _put_methods()
+            self._manager.put()
+            self.setup.put()
+            self._holders.append(holder)
+        return holder
+
+    def release(self, thread: int) -> None:
+        with self._lock:
+            self._holders.remove(thread)
+            if not self._holders:
+                self.setup.take_back()
+                self._manager.take_back()
+                _take_methods_back()
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+
+    def _after_fork(self) -> None:
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        for thread in set(self._holders) - {threading.get_ident(), _NO_THREAD}:
+            while thread in self._holders:
+                self.release(thread)
+        self._lock.release()
