@@ -10,7 +10,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from trio_uring import _native
+from trio_uring import _core
 
 SOURCE = Path(__file__).with_name("injector.c")
 _FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -29,7 +29,7 @@ def build(folder: Path) -> Path:
 
 def obstacle(library: Path) -> str:
     """Why there can be no faults here; empty if there can."""
-    if not re.search(rb"liburing[^\0/]*\.so", Path(_native.__file__).read_bytes()):
+    if not re.search(rb"liburing[^\0/]*\.so", Path(_core.__file__).read_bytes()):
         return "this build has liburing inside, and nothing can stand before that"
     if not Injector(library).possible:
         return "this kernel's NOP answers nothing that it is told to (Linux 6.10)"
