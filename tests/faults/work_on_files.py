@@ -126,7 +126,10 @@ async def paths(work: Work) -> None:
             size = await name.write_bytes(work.expected(number, work.size(MOST)))
             await name.rename(other)
             assert (await other.stat()).st_size == size
-            work.check(await other.read_bytes(), number)
+            evict(work.folder / f"folder {number}" / "other name")
+            data = await other.read_bytes()
+            assert len(data) == size, f"{len(data)} of {size} bytes"
+            work.check(data, number)
             await name.symlink_to(other)
             assert sorted(path.name for path in await folder.iterdir()) == ["name", "other name"]
             await name.unlink()
@@ -167,6 +170,7 @@ async def read(work: Work, file: Any) -> None:
         work.check(data, position)
         position += len(data)
     assert position == BYTES, f"the end after {position} of {BYTES} bytes"
+    evict(work.folder / "buffered")
     await file.seek(0)
     data = await file.read()
     assert len(data) == BYTES, f"{len(data)} of {BYTES} bytes"
