@@ -21,7 +21,7 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).resolve().parent
 SOURCES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("native/*.c", "native/python/*.c", "benchmarks/native/*/*.c")
+    for pattern in ("native/*.c", "native/python/*.c", "benchmarks/native/*/*.c", "tests/faults/*.c")
     for path in ROOT.glob(pattern)
 )
 C_FLAGS = [
@@ -44,12 +44,14 @@ MYPY = [
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
 ]
+MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
 
 # As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
 NEWER_THAN_5_10 = (
     "completions,submit_all,taskrun_flag,coop_taskrun,single_issuer,defer_taskrun,no_sqarray,no_iowait"
 )
 OLD_KERNEL_TESTS = [
+    "tests/faults",
     "tests/sockets",
     "tests/operations",
     "tests/test_files.py",
@@ -108,6 +110,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
+    session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests:tests/faults"})
     missing = [name for name in ("gcc", "clang", "clang-tidy", "shellcheck") if not shutil.which(name)]
     for compiler in (["gcc", "-fanalyzer"], ["clang"]):
         if compiler[0] not in missing:
@@ -139,6 +142,13 @@ def bench(session: nox.Session) -> None:
     """The benchmark suite: all of it, --quick, --smoke, or the groups that are named."""
     session.install("-e", ".[benchmarks]")
     session.run("python", "benchmarks", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """A mixed workload under all that a kernel may answer, for 300 seconds, or as many as are given."""
+    session.install("-e", ".[tests]")
+    session.run("python", "tests/faults/long.py", *session.posargs)
 
 
 @nox.session
