@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -81,7 +82,18 @@ def run(
     """
     __tracebackhide__ = True
     with _requested(ring):
-        return trio.run(async_fn, *args, **trio_run_arguments)
+        try:
+            return trio.run(async_fn, *args, **trio_run_arguments)
+        finally:
+            _close_left_open()
+
+
+def _close_left_open() -> None:
+    """The manager of this thread's run, which is over. An exception out of a signal handler may
+    leave Trio's loop past its ``finally``: at the jump back to ``while batch`` CPython has none."""
+    manager = None if _request.manager is None else _request.manager()
+    if manager is not None:
+        manager.close()
 
 
 def start_guest_run(
@@ -148,6 +160,8 @@ class _Request(threading.local):
     options: RingOptions | None = None
     served = False
     """`_setup_runner` will serve the manager that is made now."""
+    manager: weakref.ref[IOManager] | None = None
+    """The one that was made last."""
 
 
 _request = _Request()
@@ -238,6 +252,7 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
         _request.served = False
     manager: object = runner.io_manager
     if isinstance(manager, IOManager):
+        _request.manager = weakref.ref(manager)
         manager.hold()
         manager.serve(runner)
         entry_queue = runner.entry_queue
