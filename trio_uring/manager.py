@@ -122,8 +122,6 @@ class UringManager(Readiness):
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
-        self._unprocessed = 0
-        """Of so many events of the last tick, some may not be processed."""
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
         """What waits for an event: by its kind, and then by its key."""
         self._entry_task: Task | None = None
@@ -163,8 +161,7 @@ class UringManager(Readiness):
         connections = self.connections
         count = connections.woken = events & _COUNT
         if count:
-            self._unprocessed = count
-            self._wake(self._appender())
+            self._wake(count, self._appender())
         if connections.unsettled:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
@@ -173,12 +170,12 @@ class UringManager(Readiness):
         if events & _SIGNALS:
             self._drain_signals()
 
-    def _wake(self, append: Callable[[Task], None] | None) -> None:
-        """Processes the events that are not, or raises: then it can be called again."""
+    def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
+        """Processes those of the first ``count`` events that are not yet."""
         connections = self.connections
         wake(
             self._events,
-            self._unprocessed,
+            count,
             connections.memory,
             connections.buffer_size,
             self._waiting,
@@ -186,7 +183,6 @@ class UringManager(Readiness):
             append,
             self._process_event,
         )
-        self._unprocessed = 0
 
     def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
         """Any event; `wake` takes those of which there are many."""
@@ -236,8 +232,8 @@ class UringManager(Readiness):
         exception of this time is raised."""
         steps = _Steps()
         steps.make(self.process_events, events)
-        while self._unprocessed:
-            steps.make(self._wake, None)
+        for _ in range(left := lib.tu_events_left(self.core)):
+            steps.make(self._wake, left, None)  # until nothing is left, or there is no memory to tell
         steps.make(self.connections.settle)
         steps.end()
 
@@ -364,6 +360,7 @@ class UringManager(Readiness):
         self._entry_task = None
         lib.tu_check(self.core)
         steps = _Steps()
+        steps.make(self._process_all)
         steps.make(self.reap)
         steps.make(self.connections.end)
         steps.make(self._stop_operations)
