@@ -107,6 +107,7 @@ void tu_release(tu_core *core)
 	tu_operations_close(&core->operations);
 	free(core->events);
 	core->events = NULL;
+	core->events_count = 0;
 }
 
 /* The interrupt */
@@ -270,6 +271,14 @@ tu_event *tu_events(tu_core *core)
 uint32_t tu_events_capacity(tu_core *core)
 {
 	return core->events_capacity;
+}
+
+uint32_t tu_events_left(tu_core *core)
+{
+	for (uint32_t index = 0; index < core->events_count; index++)
+		if (core->events[index].kind != TU_NOTHING)
+			return core->events_count;
+	return 0;
 }
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics)

@@ -40,6 +40,7 @@ typedef struct tu_core {
 	struct tu_buffers buffers;
 	tu_event *events;
 	uint32_t events_capacity;
+	uint32_t events_count; /* of the last tick */
 	bool started;
 	bool guest; /* the owner may do other things between a tick's wait and its events */
 	bool interrupt_watched;
@@ -70,6 +71,7 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 
 tu_event *tu_events(tu_core *core);
 uint32_t tu_events_capacity(tu_core *core);
+uint32_t tu_events_left(tu_core *core);
 
 int tu_poll_add(tu_core *core, int fd, int kind);
 int tu_poll_cancel(tu_core *core, int slot, int other_slot);

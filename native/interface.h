@@ -84,9 +84,11 @@ int tu_wait(tu_core *core, int64_t timeout_ns);
 int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 int tu_reap(tu_core *core);
 
-/* Where tu_poll, tu_wait and tu_reap put the events that they count. */
+/* Where tu_poll, tu_wait and tu_reap put the events that they count. Whoever has processed one
+ * makes it TU_NOTHING. `tu_events_left`: 0 if all are, else how many to look through. */
 tu_event *tu_events(tu_core *core);
 uint32_t tu_events_capacity(tu_core *core);
+uint32_t tu_events_left(tu_core *core);
 
 /* Readiness, of which an event is true: poll(2) was asked again. `tu_poll_add` returns a slot, > 0; `tu_poll_cancel` takes up to
  * two (0: none), and when it returns the ring holds no reference to their

@@ -118,6 +118,7 @@ int tu_reap(tu_core *core)
 	}
 	if (asks)
 		count = confirm_all(core, count, &flush);
+	core->events_count = count;
 	if (flush)
 		tu_ring_flush(&core->ring);
 	return outcome | (int)tu_interrupt_consume(&core->interrupt) | (int)count;

@@ -26,6 +26,7 @@ _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
 _RET_ERRNO = 0x00050000
+RET_USER_NOTIF = 0x7FC00000
 _RET_ALLOW = 0x7FFF0000
 
 # Offsets in struct seccomp_data, and three instructions of classic BPF.
@@ -51,22 +52,28 @@ def install(rules: dict[str, int]) -> None:
       OSError: the kernel takes no filter.
       KeyError: a call, or this machine, is not in the tables above.
     """
-    program = [
+    filter_program = program({call: _RET_ERRNO | error for call, error in rules.items()})
+    no_new_privileges()
+    _prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(filter_program))
+
+
+def program(actions: dict[str, int]) -> ctypes.Structure:
+    """A filter that does this with the calls that are named, and allows all others."""
+    lines = [
         _instruction(_LOAD_WORD, _ARCH),
         _instruction(_JUMP_IF_EQUAL, _AUDIT_ARCH[platform.machine()], if_true=1),
         _instruction(_RETURN, _RET_ALLOW),
         _instruction(_LOAD_WORD, _NUMBER),
     ]
-    for call, error in rules.items():
-        program.append(_instruction(_JUMP_IF_EQUAL, CALLS[call], if_false=1))
-        program.append(_instruction(_RETURN, _RET_ERRNO | error))
-    program.append(_instruction(_RETURN, _RET_ALLOW))
+    for call, action in actions.items():
+        lines.append(_instruction(_JUMP_IF_EQUAL, CALLS[call], if_false=1))
+        lines.append(_instruction(_RETURN, action))
+    lines.append(_instruction(_RETURN, _RET_ALLOW))
+    return _Program(len(lines), b"".join(lines))
+
+
+def no_new_privileges() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))
-    _prctl(
-        _PR_SET_SECCOMP,
-        ctypes.c_ulong(_SECCOMP_MODE_FILTER),
-        ctypes.byref(_Program(len(program), b"".join(program))),
-    )
 
 
 def _prctl(option: int, *arguments: object) -> None:

@@ -22,12 +22,12 @@ from trio_uring.sleep import READY
 Event = tuple[int, int, int, int]
 
 
-def events_of(*events: Event) -> bytes:
-    return b"".join(struct.pack("=iiii", *event) for event in events)
+def events_of(*events: Event) -> bytearray:
+    return bytearray().join(struct.pack("=iiii", *event) for event in events)
 
 
 def wake_by(
-    events: bytes, *waiting: dict[int, Any], count: int | None = None
+    events: bytearray, *waiting: dict[int, Any], count: int | None = None
 ) -> tuple[list[Task], list[Event]]:
     """The tasks that were woken, and the events that were left."""
     woken: list[Task] = []
@@ -129,7 +129,7 @@ def test_other_arguments_are_refused() -> None:
         with pytest.raises(TypeError):
             function(None)
     with pytest.raises(TypeError):
-        wake(b"", 0, b"", 0, ({}, {}, {}), READY, print, print)  # type: ignore[arg-type]
+        wake(bytearray(), 0, b"", 0, ({}, {}, {}), READY, print, print)  # type: ignore[arg-type]
 
 
 @needs_completions

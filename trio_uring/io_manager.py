@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -77,6 +78,7 @@ class IOManager(UringManager):
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
         self._thread = names.acquire()
+        request.manager = weakref.ref(self)
         super().serve(runner)
 
     def statistics(self) -> UringStatistics:

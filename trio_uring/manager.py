@@ -129,8 +129,6 @@ class UringManager(Readiness):
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
         watch_queue(self.connections)
-        self._unprocessed = 0
-        """Of so many events of the last tick, some may not be processed."""
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
         """What waits for an event: by its kind, and then by its key."""
         self._entry_task: Task | None = None
@@ -172,8 +170,7 @@ class UringManager(Readiness):
         connections = self.connections
         count = connections.woken = events & _COUNT
         if count:
-            self._unprocessed = count
-            self._wake(self._appender())
+            self._wake(count, self._appender())
         if connections.unsettled or connections.short:
             connections.settle()
         if events & _WOKEN and self._entry_task is not None:
@@ -182,12 +179,12 @@ class UringManager(Readiness):
         if events & _SIGNALS:
             self._drain_signals()
 
-    def _wake(self, append: Callable[[Task], None] | None) -> None:
-        """Processes the events that are not, or raises: then it can be called again."""
+    def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
+        """Processes those of the first ``count`` events that are not yet."""
         connections = self.connections
         wake(
             self._events,
-            self._unprocessed,
+            count,
             connections.memory,
             connections.buffer_size,
             self._waiting,
@@ -195,7 +192,6 @@ class UringManager(Readiness):
             append,
             self._process_event,
         )
-        self._unprocessed = 0
 
     def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
         """Any event; `wake` takes those of which there are many."""
@@ -245,8 +241,8 @@ class UringManager(Readiness):
         exception of this time is raised."""
         steps = _Steps()
         steps.make(self.process_events, events)
-        while self._unprocessed:
-            steps.make(self._wake, None)
+        for _ in range(left := lib.tu_events_left(self.core)):
+            steps.make(self._wake, left, None)  # until nothing is left, or there is no memory to tell
         steps.make(self.connections.settle)
         steps.end()
 
@@ -348,19 +344,13 @@ class UringManager(Readiness):
         """Gives the ring back. The owner first has the kernel let go of everything; a
         finaliser on another thread may not enter the ring and leaves that to the kernel.
 
-        What goes wrong meanwhile becomes the run's outcome, if that was a success.
+        What goes wrong meanwhile becomes the run's outcome, if that was a success. May be
+        called again, if an exception has come between.
         """
         with self._guest_lock:
-            if self.closed:
-                return
-            self.closed = True
-        # They refer back to us: without them, nothing waits for the garbage collector.
-        del self._abort_read, self._abort_write
-        self._is_guest = _not_a_guest
-        self.reschedule = _nobody
-        self._knows_reschedule = False
+            was_closed, self.closed = self.closed, True
         try:
-            if self._owner == get_ident():
+            if not was_closed:
                 self._end()
         except BaseException as error:
             self._fail(error)
@@ -369,14 +359,22 @@ class UringManager(Readiness):
 
     def _end(self) -> None:
         """The kernel lets go of everything, and answers."""
+        # They refer back to us: without them, nothing waits for the garbage collector.
+        del self._abort_read, self._abort_write
+        self._is_guest = _not_a_guest
+        self.reschedule = _nobody
+        self._knows_reschedule = False
+        if self._owner != get_ident():
+            return
         self._entry_task = None
         lib.tu_check(self.core)
         steps = _Steps()
+        steps.make(self._process_all)
         steps.make(self.reap)
         steps.make(self.connections.end)
         steps.make(self._stop_operations)
         steps.make(self._wait_while, self._is_writing)
-        steps.make(lib.tu_cancel_all, self.core)
+        steps.make(self._cancel_all)
         steps.make(self._wait_while, _always)
         steps.end()
 
@@ -386,6 +384,9 @@ class UringManager(Readiness):
             if operation.task is not None and lib.tu_cancel(self.core, slot):
                 del self.operations[slot]
 
+    def _cancel_all(self) -> None:
+        lib.tu_cancel_all(self.core)
+
     def _is_writing(self) -> bool:
         return any(operation.task is None for operation in self.operations.values())
 
@@ -393,18 +394,22 @@ class UringManager(Readiness):
         """Until the kernel has answered all. An error of the ring's and Ctrl-C end it, the first
         one; if there was one before, it has a second."""
         steps = _Steps()
-        runner = self._runner
-        interrupted = runner.ki_pending
+        interrupted = self._is_interrupted()
         deadline = monotonic() + 1 if interrupted else inf
         while lib.tu_pinned(self.core) and condition() and monotonic() < deadline:
             events = self.checked(_wait(self.core, _SECOND))
             steps.make(self._process_all, events)
-            if runner.ki_pending and not interrupted:
+            if self._is_interrupted() and not interrupted:
                 break
         steps.end()
 
+    def _is_interrupted(self) -> bool:
+        return self._runner is not None and self._runner.ki_pending
+
     def _fail(self, error: BaseException) -> None:
         """An error that came before this one is the one to be told."""
+        if self._runner is None:
+            raise error
         if isinstance(self._runner.main_task_outcome, outcome.Value):
             self._runner.main_task_outcome = outcome.Error(error)
 

@@ -6,6 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import weakref
+
+    from .manager import UringManager
     from .options import RingOptions
 
 
@@ -25,6 +28,8 @@ class _Request(threading.local):
     """A `setup_runner` of ours is being called."""
     declined = False
     """An `IOManager` of ours is asking what it was put over for a manager."""
+    manager: weakref.ref[UringManager] | None = None
+    """The one that was made last."""
 
 
 installed = _Installed()
