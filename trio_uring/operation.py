@@ -33,7 +33,7 @@ ASYNC: Final = 1 << 4 << 8
 """With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
 # A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
 # what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
-STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
+STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 # The numbers of <linux/io_uring.h>.
 READ: Final = 22
 WRITE: Final = 23
