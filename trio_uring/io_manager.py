@@ -88,12 +88,14 @@ class IOManager(UringManager):
 
     def close(self) -> None:
         had_ring = not self.closed
-        super().close()
-        if had_ring:
-            locked_memory.ring_was_closed()
-        if self._thread is not None:
-            names.release(self._thread)
-            self._thread = None
+        try:
+            super().close()
+        finally:
+            if had_ring:
+                locked_memory.ring_was_closed()
+            if self._thread is not None:
+                thread, self._thread = self._thread, None
+                names.release(thread)
 
 
 def _serve_late() -> bool:
