@@ -54,7 +54,7 @@ def wrapped_names() -> tuple[str, ...]:
     return tuple(
         name_of(replaced.owner, name)
         for replaced, names, name, ours in _ROWS
-        if (found := names.get(name)) is not ours and not is_trios_own(found)
+        if (found := names.get(name)) not in (ours, None) and not is_trios_own(found)
     )
 
 
