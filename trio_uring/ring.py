@@ -12,10 +12,10 @@ import attrs
 from . import features, locked_memory
 from ._native import ffi, lib
 from .errors import UringUnavailableError
-from .options import RingOptions
 
 if TYPE_CHECKING:
     from ._native import Core
+    from .options import RingOptions
 
 # A ring that ENOMEM refused is tried again at half the size, down to this: a smaller one takes as
 # many pages.
