@@ -152,5 +152,10 @@ void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 /* What this kernel and this liburing can do. */
 int tu_probe_setup(uint32_t setup_flags, uint32_t *features);
 int tu_probe_operations(uint8_t *supported, uint32_t capacity);
+
+/* The same, asked of a ring that was not entered yet; and whether it could be entered. */
+int tu_probe_operations_of(const tu_core *core, uint8_t *supported, uint32_t capacity);
+int tu_try_enter(const tu_core *core);
+
 const char *tu_liburing_built(void);
 int tu_liburing_loaded(char *path, size_t size);

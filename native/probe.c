@@ -28,23 +28,38 @@ int tu_probe_setup(uint32_t setup_flags, uint32_t *features)
 	return 0;
 }
 
+static int probe(int fd, uint8_t *supported, uint32_t capacity)
+{
+	struct io_uring_probe *probe = calloc(1, sizeof(*probe) + 256 * sizeof(probe->ops[0]));
+	int result = probe ? io_uring_register((unsigned)fd, IORING_REGISTER_PROBE, probe, 256) : -ENOMEM;
+
+	for (uint32_t index = 0; result >= 0 && index < capacity && index < 256; index++)
+		supported[index] = (probe->ops[index].flags & IO_URING_OP_SUPPORTED) != 0;
+	free(probe);
+	return result;
+}
+
 int tu_probe_operations(uint8_t *supported, uint32_t capacity)
 {
 	struct io_uring_params params = { 0 };
-	struct io_uring_probe *probe = calloc(1, sizeof(*probe) + 256 * sizeof(probe->ops[0]));
 	int fd = io_uring_setup(2, &params);
-	int result = fd;
+	int result = fd < 0 ? fd : probe(fd, supported, capacity);
 
-	if (!probe || fd < 0)
-		goto out;
-	result = io_uring_register((unsigned)fd, IORING_REGISTER_PROBE, probe, 256);
-	for (uint32_t index = 0; result >= 0 && index < capacity && index < 256; index++)
-		supported[index] = (probe->ops[index].flags & IO_URING_OP_SUPPORTED) != 0;
-out:
 	if (fd >= 0)
 		close(fd);
-	free(probe);
 	return result;
+}
+
+int tu_probe_operations_of(const tu_core *core, uint8_t *supported, uint32_t capacity)
+{
+	return probe(core->ring.uring.ring_fd, supported, capacity);
+}
+
+int tu_try_enter(const tu_core *core)
+{
+	int result = io_uring_enter2((unsigned)core->ring.uring.ring_fd, 0, 0, 0, NULL, 0);
+
+	return result == -EBADFD ? 0 : result; /* it is not enabled yet */
 }
 
 const char *tu_liburing_built(void)

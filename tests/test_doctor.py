@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 
 import trio_uring
 
@@ -85,3 +86,53 @@ def test_environment_that_makes_no_sense_is_reported(name: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"trio_uring: {name} has")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "--json"], ["--help"], ["--version"]])
+def test_who_has_read_enough_may_go(arguments: list[str]) -> None:
+    """As ``head -1`` does: nobody reads from the pipe any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_uring", *arguments],
+        env=PLAIN,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_report_tells_of_locked_memory_and_wake_ups() -> None:
+    found = trio_uring.capabilities()
+    lines = run(*DOCTOR).stdout.splitlines()
+    (memory,) = (line for line in lines if line.startswith("memory      "))
+    assert f"a ring takes {found.locked_by_ring} bytes, and {found.locked_by_buffers} for" in memory
+    (wake_ups,) = (line for line in lines if line.startswith("wake-ups    "))
+    assert wake_ups == "wake-ups    fast"
+    assert not any(line.startswith("wrapped") for line in lines)
+
+
+def test_report_tells_how_many_rings_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trio_uring import doctor, locked_memory
+
+    monkeypatch.setattr(locked_memory, "limit", lambda: 65536)
+    report, _ = doctor.report(as_json=False)
+    assert "may lock 65536 together, so 8 rings fit, 5 of them with stream sockets" in report
+
+
+def test_report_tells_what_others_have_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trio._core import _run as trio_run
+
+    from trio_uring import doctor
+
+    def wrapper(*args: object) -> None: ...
+
+    monkeypatch.setattr(trio.SocketStream, "send_all", wrapper)
+    monkeypatch.setattr(trio_run.Runner, "reschedule", wrapper)
+    report, _ = doctor.report(as_json=False)
+    assert "wrapped     by others, and so slower: trio.SocketStream.send_all\n" in report
+    assert "wake-ups    by Trio's reschedule, which is called for each task" in report

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from package_copy import copy_package
 
 SECCOMP = Path(__file__).with_name("seccomp.py")
 BACKEND = "trio.lowlevel.current_statistics().io_statistics.backend"
@@ -244,3 +247,22 @@ def test_workers_of_xdist_are_on_io_uring(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--trio-uring", "-n", "1")
     result.assert_outcomes(passed=1)
     assert len(header(result)) == 1
+
+
+def test_pytest_as_the_program_warns_of_nothing(tmp_path: Path) -> None:
+    """As it is installed by pip, it is a plugin that is imported before pytest could rewrite it."""
+    site = copy_package(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_it.py").write_text(RUN.replace("EXPECTED", "'io_uring'"))
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_uring", "-m", "pytest", "-p", "no:cacheprovider"],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert "warning" not in done.stdout

@@ -7,6 +7,7 @@ with ``fallback="epoll"`` the run works on epoll, after one warning.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ NO_SETUP = {
 
 # Before anything of a run, and for each way to start one.
 STARTS = """
-import warnings, sys, trio, trio_uring
+import warnings, sys, trio, trio.testing, trio_uring
 from trio._core import _run as trio_run
 originals = trio_run.TheIOManager, trio_run.setup_runner
 
@@ -252,8 +253,9 @@ import os, resource
 def limit_memory(size):
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
     if os.getuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
+        user = 100_000 + os.getpid()  # who has nothing else locked
+        os.setgid(user)
+        os.setuid(user)
 """
 
 
@@ -277,6 +279,9 @@ except trio_uring.UringUnavailableError as error:
 def _locked_memory_counts() -> None:
     if not locked_memory_counts():
         pytest.skip("rings are not locked memory for this kernel and user")
+
+
+only_as_root = pytest.mark.skipif(os.getuid() != 0, reason="others may lock memory as this user")
 
 
 @pytest.mark.usefixtures("_locked_memory_counts")
@@ -333,7 +338,156 @@ def recorded(entries, *rest, **others):
 ring._open = recorded
 limit_memory(65536)
 run()
-assert sizes[1:] == [trio_uring.RingOptions().entries], sizes  # the first is a trial
+assert sizes == [trio_uring.RingOptions().entries], sizes
 """
         )
         assert said == "user code ran on io_uring\n"
+
+    @only_as_root
+    def test_runs_in_a_row_wait_for_what_the_last_ones_had(self) -> None:
+        """With sockets, whose buffers are locked as well; and as tests do that install it anew."""
+        said = output_of(
+            STARTS
+            + UNPRIVILEGED
+            + """
+async def sockets():
+    left, right = trio.socket.socketpair()
+    with left, right:
+        for _ in range(3):
+            await left.send(b"x")
+            await right.recv(1)
+    return trio.lowlevel.current_statistics().io_statistics.flags
+flags = {trio_uring.run(sockets)}
+limit_memory(65536)
+for _ in range(40):
+    flags.add(trio_uring.run(sockets))
+    with trio_uring.installed():
+        flags.add(trio.run(sockets))
+print(len(flags), "completions" in flags.pop())
+"""
+        )
+        assert said in ("1 True\n", "1 False\n")
+
+    @only_as_root
+    def test_eight_runs_fit_side_by_side_and_the_ninth_is_told_why_not(self) -> None:
+        said = output_of(
+            STARTS
+            + UNPRIVILEGED
+            + """
+import threading
+trio_uring.capabilities
+limit_memory(65536)
+go_on, started = threading.Event(), threading.Semaphore(0)
+async def wait():
+    started.release()
+    await trio.to_thread.run_sync(go_on.wait)
+threads = [threading.Thread(target=trio_uring.run, args=(wait,), daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for _ in threads:
+    started.acquire()
+try:
+    trio_uring.run(wait)
+except trio_uring.UringUnavailableError as error:
+    print(error)
+found = trio_uring.capabilities()
+print(found.locked_memory, found.locked_by_ring, found.locked_by_buffers, found.errno)
+go_on.set()
+"""
+        ).splitlines()
+        assert "may lock 65536 bytes together, so 8 such rings fit" in said[0]
+        assert "takes 8192 bytes" in said[0]
+        for remedy in ("ulimit -l", "LimitMEMLOCK=", "--ulimit memlock="):
+            assert remedy in said[0]
+        assert said[1] == f"65536 8192 4096 {errno.ENOMEM}"
+
+    @only_as_root
+    def test_of_fourteen_processes_side_by_side_eight_start(self) -> None:
+        said = output_of(
+            STARTS
+            + UNPRIVILEGED
+            + """
+limit_memory(65536)
+answers, ready = os.pipe()
+waiting, go_on = os.pipe()
+async def wait():
+    os.write(ready, b"s")
+    await trio.to_thread.run_sync(os.read, waiting, 1)
+for _ in range(14):
+    if not os.fork():
+        os.close(go_on)
+        try:
+            trio_uring.run(wait)
+        except trio_uring.UringUnavailableError:
+            os.write(ready, b"r")
+        os._exit(0)
+os.close(waiting)
+said = b""
+while len(said) < 14:
+    said += os.read(answers, 14)
+os.close(go_on)
+for _ in range(14):
+    os.wait()
+print(said.count(b"s"))
+"""
+        )
+        assert said == "8\n"
+
+    @only_as_root
+    @pytest.mark.parametrize(("just_before", "waits"), [("", False), ("trio_uring.run(main)", True)])
+    def test_only_who_has_just_closed_a_ring_waits(self, just_before: str, waits: bool) -> None:
+        said = output_of(
+            STARTS
+            + UNPRIVILEGED
+            + f"""
+from trio_uring import locked_memory
+slept = []
+def sleep(seconds, sleep=locked_memory.time.sleep):
+    slept.append(seconds)
+    sleep(seconds)
+{just_before}
+limit_memory(0)
+locked_memory.time.sleep = sleep
+try:
+    run()
+except trio_uring.UringUnavailableError as error:
+    print(error)
+print(bool(slept), sum(slept) <= 0.25)
+"""
+        ).splitlines()
+        assert said[-1] == f"{waits} True"
+        assert ("was waited for, 0.25 s" in said[-2]) is waits
+
+    @only_as_root
+    def test_no_room_for_the_buffers_of_sockets_is_said_and_these_wait_by_readiness(self) -> None:
+        said = output_of(
+            STARTS
+            + UNPRIVILEGED
+            + """
+from trio_uring import ring
+async def sockets():
+    left, right = trio.socket.socketpair()
+    with left, right:
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(right.recv, 1)
+                await trio.testing.wait_all_tasks_blocked()
+                await left.send(b"x")
+    return "completions" in trio.lowlevel.current_statistics().io_statistics.flags
+has_completions = trio_uring.run(sockets)
+limit_memory(65536)
+rings = [ring.open_ring(trio_uring.RingOptions()) for _ in range(7)]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert not trio_uring.run(sockets)
+said = [f"{warning.category.__name__} {warning.filename}: {warning.message}" for warning in caught]
+print(has_completions, *said)
+"""
+        )
+        assert said == "False \n" or (
+            said.startswith(
+                "True UringFallbackWarning <string>: The stream sockets of this run wait by readiness"
+            )
+            and "4096 bytes of locked memory" in said
+            and said.count("UringFallbackWarning") == 1
+        )

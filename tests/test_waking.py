@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import URING, Backend, every_backend
+from equivalence import URING, Backend, every_backend, io_statistics
 from trio._core import _run as trio_run
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
+
+import trio_uring
 
 
 class Wakings(trio.abc.Instrument):
@@ -79,3 +81,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[trio.lowlevel.Task]:
 def test_a_reschedule_that_does_more_than_is_known_is_called(calls: list[trio.lowlevel.Task]) -> None:
     URING.run(wake_each)
     assert names_of([task.name for task in calls]) == ["a_reader", "a_reader", "a_receiver", "a_receiver"]
+
+
+def test_reschedule_is_known_on_every_trio_and_python_that_is_supported() -> None:
+    """If this fails, a newer Trio has another one, and `wake` of native/python has to learn it."""
+
+    async def main() -> bool:
+        return io_statistics().knows_reschedule
+
+    assert URING.run(main)
+    assert trio_uring.capabilities().knows_reschedule
+
+
+def test_statistics_say_that_reschedule_is_called(calls: list[trio.lowlevel.Task]) -> None:
+    async def main() -> bool:
+        return io_statistics().knows_reschedule
+
+    assert not URING.run(main)
+    assert not trio_uring.capabilities().knows_reschedule
+    assert calls

@@ -21,7 +21,7 @@ missing: ImportError | None = None
 
 def unavailable(error: ImportError) -> UringUnavailableError:
     """What a run is told of a core, or of a part of it, that cannot be loaded."""
-    if "liburing" in str(error):
+    if "liburing" in str(error).lower():
         remedy = (
             "Install liburing 2.3 or newer (Debian and Ubuntu: apt-get install liburing2; "
             "Fedora: dnf install liburing; Arch: pacman -S liburing)"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+_NOT_THE_USERS = ("trio", "trio_uring", "contextlib")
 _OR_EPOLL = '; or run on epoll, with RingOptions(fallback="epoll") or TRIO_URING_FALLBACK=epoll'
 
 
@@ -26,3 +29,13 @@ class UringUnavailableError(RuntimeError):
 class UringFallbackWarning(RuntimeWarning):
     """``fallback="epoll"`` was used: the run is on Trio's own epoll manager. Or, on io_uring: its
     stream sockets wait by readiness, since there was no locked memory for their buffers."""
+
+
+def stack_level_of_user() -> int:
+    """How many frames up the first one is that is neither ours nor Trio's."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
+        level += 1
+        frame = frame.f_back
+    return level

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import errno
 import functools
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from . import locked_memory
 from ._native import ffi, lib
+
+if TYPE_CHECKING:
+    from ._native import Core
 
 
 @attrs.frozen
@@ -175,18 +179,43 @@ def refused_flags() -> frozenset[str]:
     return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
 
 
-@functools.cache
 def has_operation(name: str) -> bool:
     """Whether this kernel has an operation of OPERATIONS."""
-    supported = probe_operations()
-    return not isinstance(supported, int) and _NUMBERS[name] in supported
+    if not _supported:
+        probe_operations()
+    return _NUMBERS[name] in _supported
 
 
 def probe_operations() -> frozenset[int] | int:
-    """The numbers of the operations that this kernel has, or -errno."""
+    """The numbers of the operations that this kernel has, or -errno. Sets up a ring for that."""
+
+    def call() -> int:
+        return lib.tu_probe_operations(supported, 256)
+
     supported = ffi.new("uint8_t[]", 256)
-    result, _ = locked_memory.patiently(lambda: lib.tu_probe_operations(supported, 256))
+    result, _ = locked_memory.patiently(call)
     if result < 0:
-        return int(result)
+        return result
     locked_memory.ring_was_closed()
-    return frozenset(number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0")
+    return _learn(supported)
+
+
+def probe_operations_of(core: Core) -> int:
+    """Learns the same from a run's ring, which costs no other: >= 0, or -errno."""
+    supported = ffi.new("uint8_t[]", 256)
+    result = lib.tu_probe_operations_of(core, supported, 256)
+    if result >= 0:
+        _learn(supported)
+    return result
+
+
+def _learn(supported: Any) -> frozenset[int]:
+    global _supported  # noqa: PLW0603
+    _supported = frozenset(
+        number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0"
+    )
+    return _supported
+
+
+_supported: frozenset[int] = frozenset()
+"""Empty before the kernel was asked."""

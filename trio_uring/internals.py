@@ -232,18 +232,24 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
 # Others may put something of theirs in the place of these two, before us or while we are there.
 
 
-@functools.lru_cache(maxsize=8)
 def _unknown_setup(setup_runner: Any) -> list[str]:
+    global _known_setup  # noqa: PLW0603
+    if setup_runner is _known_setup:
+        return []
     if not callable(setup_runner):
         return ["setup_runner is not a function"]
     parameters = inspect.signature(setup_runner).parameters
     # A wrapper for any arguments says nothing of Trio.
-    if tuple(parameters) in (_SETUP_PARAMETERS, ("args", "kwargs")):
-        return []
-    return [f"setup_runner has the parameters {', '.join(parameters)}"]
+    if tuple(parameters) not in (_SETUP_PARAMETERS, ("args", "kwargs")):
+        return [f"setup_runner has the parameters {', '.join(parameters)}"]
+    _known_setup = setup_runner
+    return []
 
 
-@functools.lru_cache(maxsize=8)
+_known_setup: Any = None
+"""The last one that was found good: to ask for a signature takes longer than all else."""
+
+
 def _unknown_manager(manager: Any) -> list[str]:
     if not isinstance(manager, type):
         return [] if callable(manager) else ["TheIOManager is not a class"]

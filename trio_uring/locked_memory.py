@@ -19,8 +19,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .errors import UringFallbackWarning
-from .fallback import stack_level_of_user
+from .errors import UringFallbackWarning, stack_level_of_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,13 +19,14 @@ import inspect
 import os
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from . import connecting, nonblocking, receiving, sockets, streams
 from .internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
 TABLE: Final[tuple[Replaced, ...]] = (
     *sockets.REPLACEMENTS,
@@ -39,39 +40,40 @@ TABLE: Final[tuple[Replaced, ...]] = (
 _NO_THREAD: Final = 0
 
 
-def _rows() -> Iterator[tuple[Replaced, str, Callable[..., Any]]]:
-    return (
-        (replaced, name, ours)
-        for replaced in TABLE
-        for name, ours in replaced.functions.items()
-        if name in vars(replaced.owner or object)
-    )
+# Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell.
+_ROWS: Final[tuple[tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]], ...]] = tuple(
+    (replaced, vars(replaced.owner), name, ours)
+    for replaced in TABLE
+    if replaced.owner is not None
+    for name, ours in replaced.functions.items()
+)
 
 
 def wrapped_names() -> tuple[str, ...]:
     """The names that hold somebody else's function now: neither Trio's own nor ours."""
     return tuple(
         name_of(replaced.owner, name)
-        for replaced, name, ours in _rows()
-        if (found := vars(replaced.owner).get(name)) is not ours and not is_trios_own(found)
+        for replaced, names, name, ours in _ROWS
+        if (found := names.get(name)) not in (ours, None) and not is_trios_own(found)
     )
 
 
 def _put_methods() -> None:
-    for replaced, name, ours in _rows():
-        found = vars(replaced.owner).get(name)
+    for replaced, names, name, ours in _ROWS:
+        found = names.get(name)
         if found is not ours and is_trios_own(found):
             if name not in replaced.original:
                 _dress(ours, found)
                 replaced.original[name] = found
             setattr(replaced.owner, name, ours)
-    SocketType._uring_excluded = _EXCLUDED
+    if "_uring_excluded" not in vars(SocketType):
+        SocketType._uring_excluded = _EXCLUDED
     _mark_coroutine_functions()
 
 
 def _take_methods_back() -> None:
-    for replaced, name, ours in _rows():
-        if vars(replaced.owner).get(name) is ours:
+    for replaced, names, name, ours in _ROWS:
+        if names.get(name) is ours:
             setattr(replaced.owner, name, replaced.original[name])
     if "_uring_excluded" in vars(SocketType):
         del SocketType._uring_excluded
@@ -81,13 +83,13 @@ class _Excluded:
     """The attribute that a socket that works by readiness has: all, while a vital name is not ours."""
 
     def __get__(self, instance: object, owner: object = None) -> bool:
-        if all(vars(owner).get(name) is ours for owner, name, ours in _VITAL):
+        if all(names.get(name) is ours for names, name, ours in _VITAL):
             raise AttributeError("_uring_excluded")
         return True
 
 
 _EXCLUDED: Final = _Excluded()
-_VITAL: Final = tuple((replaced.owner, name, ours) for replaced, name, ours in _rows() if replaced.vital)
+_VITAL: Final = tuple((names, name, ours) for replaced, names, name, ours in _ROWS if replaced.vital)
 
 
 def _dress(ours: Callable[..., Any], trios: Any) -> None:
@@ -116,33 +118,36 @@ class Wrapped:
     def __init__(self, name: str, wrap: Callable[[Any], Any]) -> None:
         self._name = name
         self._wrap = wrap
-        self._ours: list[tuple[Any, Any]] = []
-        """What was found, and the wrapper that was put over it."""
+        self._below: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        """What each of our wrappers was put over, for as long as somebody may call that."""
+        self._latest: Any = None
+        """The wrapper that was put last. The next run will most likely find the same."""
 
     @property
     def is_ours(self) -> bool:
-        """Whether nobody has put something else over ours. Who is of our class is ours."""
+        """Whether nobody has put something else over ours. A class made of ours is ours."""
         found = vars(trio_run)[self._name]
-        return any(
-            found is ours or (isinstance(found, type) and isinstance(ours, type) and issubclass(found, ours))
-            for _, ours in self._ours
-        )
+        return any(self._is_wrapper(one) for one in (found.__mro__ if isinstance(found, type) else (found,)))
 
     def put(self) -> None:
         if self.is_ours:
             return
         found = vars(trio_run)[self._name]
-        ours = next((ours for below, ours in self._ours if below is found), None)
-        if ours is None:
-            ours = self._wrap(found)
-            self._ours.append((found, ours))
-        vars(trio_run)[self._name] = ours
+        if self._latest is None or self._below[self._latest] is not found:
+            self._latest = self._wrap(found)
+            self._below[self._latest] = found
+        vars(trio_run)[self._name] = self._latest
 
     def take_back(self) -> None:
         found = vars(trio_run)[self._name]
-        for below, ours in self._ours:
-            if found is ours:
-                vars(trio_run)[self._name] = below
+        if self._is_wrapper(found):
+            vars(trio_run)[self._name] = self._below[found]
+
+    def _is_wrapper(self, found: Any) -> bool:
+        try:
+            return found in self._below
+        except TypeError:  # it has no hash, as ours have
+            return False
 
 
 class Replacement:

@@ -12,10 +12,10 @@ import attrs
 from . import features, locked_memory
 from ._native import ffi, lib
 from .errors import UringUnavailableError
-from .options import RingOptions
 
 if TYPE_CHECKING:
     from ._native import Core
+    from .options import RingOptions
 
 # A ring that ENOMEM refused is tried again at half the size, down to this: a smaller one takes as
 # many pages.
@@ -48,14 +48,11 @@ def open_ring(options: RingOptions) -> Ring:
     """
     off = frozenset(options.features)
     flags = features.choose(off)
-    _try_calls()
     entries, cq_entries = options.entries, options.cq_entries
     while True:
         core, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if core is not None:
-            ring = Ring(core, _in_use(core, off), options)
-            _check_accept_ahead(ring)
-            return ring
+            return _checked(core, off, options)
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
@@ -64,6 +61,18 @@ def open_ring(options: RingOptions) -> Ring:
             cq_entries = max(entries, min(cq_entries, max(_SMALLEST_CQ, cq_entries // 2)))
         else:
             raise unavailable(error, waited=waited)
+
+
+def _checked(core: Core, off: frozenset[str], options: RingOptions) -> Ring:
+    """The ring, if it can be used."""
+    try:
+        _try_calls(core)
+        ring = Ring(core, _in_use(core, off), options)
+        _check_accept_ahead(ring)
+    except BaseException:
+        Ring(core, (), options).release()
+        raise
+    return ring
 
 
 def _open(
@@ -76,32 +85,25 @@ def _open(
     return (None, -result, waited) if result < 0 else (core, 0, waited)
 
 
-def _try_calls() -> None:
+def _try_calls(core: Core) -> None:
     """Raises UringUnavailableError if a filter lets rings be set up but not used.
 
-    Tried on a ring of its own, once per process: a run makes the other two calls
-    only when user code has run, and it is too late for epoll then.
+    Once per process, before the first ring is used: a run makes these calls only when user
+    code has run, and it is too late for epoll then.
     """
     global _calls_work  # noqa: PLW0603
     if _calls_work:
         return
-    core, error, _ = _open(8, 8, ("r_disabled",), no_iowait=False)
-    if core is None:
-        return  # What is in the way of any ring is in the way of the run's, which tells.
-    lib.tu_start(core, False)
-    lib.tu_poll_add(core, _NO_DESCRIPTOR, lib.TU_READ)
-    error = -lib.tu_poll(core)
-    Ring(core, (), RingOptions()).release()
-    if error > 0:
-        enters = lib.tu_probe_operations(ffi.new("uint8_t[1]"), 1) >= 0
-        raise unavailable(error, "io_uring_enter" if enters else "io_uring_register")
+    for call, result in (
+        ("io_uring_register", features.probe_operations_of(core)),
+        ("io_uring_enter", lib.tu_try_enter(core)),
+    ):
+        if result < 0:
+            raise unavailable(-result, call)
     _calls_work = True
 
 
 _calls_work = False
-
-# No limit of open files allows it, and the kernel only says so when it is asked.
-_NO_DESCRIPTOR = 2**31 - 1
 
 
 def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
@@ -120,7 +122,6 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
 def _check_accept_ahead(ring: Ring) -> None:
     if not ring.options.accept_ahead or "completions" in ring.flags:
         return
-    ring.release()
     completions = next(feature for feature in features.FEATURES if feature.name == "completions")
     if completions.is_in(0):
         raise UringUnavailableError(
