@@ -81,7 +81,8 @@ assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 left = []
 tables = {5: stranger}, {}, {}, {}
-wake(bytearray(struct.pack("=iiii", 1, 5, 1, 0)), 1, b"", 0, tables, None, None, lambda *event: left.append(event))
+events = bytearray(struct.pack("=iiii", 1, 5, 1, 0))
+wake(events, 1, b"", 0, tables, None, None, lambda *event: left.append(event))
 assert left == [(1, 5, 1, 0)]
 """
     subprocess.run([sys.executable, "-c", program], check=True)

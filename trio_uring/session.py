@@ -81,7 +81,7 @@ def run(
     """
     __tracebackhide__ = True
     with _requested(ring):
-        request.manager = None
+        _request.manager = None
         try:
             return trio.run(async_fn, *args, **trio_run_arguments)
         finally:
@@ -91,7 +91,7 @@ def run(
 def _close_left_open() -> None:
     """Closes the manager of this thread's run, which is over. An exception out of a signal handler
     may leave Trio's loop past its ``finally``: at the jump back to ``while batch`` CPython has none."""
-    manager = None if request.manager is None else request.manager()
+    manager = None if _request.manager is None else _request.manager()
     if manager is not None:
         manager.close()
 
