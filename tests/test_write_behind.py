@@ -186,7 +186,7 @@ def test_no_more_is_behind_than_there_may_be(tmp_path: Path) -> None:
                 assert await unwritten(file) <= MOST_BEHIND + 4096
 
     async def unwritten(file: Any) -> int:
-        return int(file._behind.size)
+        return int(file._buffer._behind.size)
 
     URING.run(main)
 
@@ -200,7 +200,7 @@ def test_files_that_are_written_at_the_same_time_share_what_may_be_behind(tmp_pa
             nonlocal most
             for _ in range(20):
                 await file.write(DATA)
-                most = max(most, sum(file._behind.size for file in files if file._behind is not None))
+                most = max(most, sum(file._buffer._behind.size for file in files if file._buffer._behind is not None))
 
         async with trio.open_nursery() as nursery:
             for file in files:

@@ -44,7 +44,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def in_flight(file: Any) -> int:
-    return len(file._behind._flights) if file._behind is not None else 0
+    return len(file._buffer._behind._flights) if file._buffer._behind is not None else 0
 
 
 async def most_in_flight(file: Any) -> int:
