@@ -53,10 +53,10 @@ class Position:
     _pwrite = staticmethod(os.pwrite)
     __slots__ = (
         "__weakref__",
+        "_behind",
         "_certain",
         "_measured",
         "at",
-        "behind",
         "is_ours",
         "is_regular",
         "kind",
@@ -74,8 +74,7 @@ class Position:
         """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
         self.at = 0
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
-        self.behind: WriteBehind | None = None
-        """What writes go on behind their calls by, once there was one."""
+        self._behind: weakref.ref[WriteBehind] | None = None
         self.is_ours = self.kind is OWN or self.kind is APPENDED
         if self.is_ours:
             self._measured = is_measured(raw.fileno(), status)
@@ -84,6 +83,15 @@ class Position:
             if self.kind is APPENDED:
                 self.at = raw.tell()
             _of_us[id(self)] = self
+
+    @property
+    def behind(self) -> WriteBehind | None:
+        """What has some of the file's writes go on behind their calls; the buffer has it."""
+        return self._behind() if self._behind is not None else None
+
+    @behind.setter
+    def behind(self, behind: WriteBehind) -> None:
+        self._behind = weakref.ref(behind)
 
     @property
     def measured(self) -> bool:
@@ -143,9 +151,10 @@ class Position:
         that ``forks``, and is not the run's, waits for nothing: the run may wait for it."""
         if not self.is_ours:
             return
-        if self.behind is not None:
-            self.behind.block(elsewhere=not forks)
-        if self.behind is None or not self.behind.appends_now():
+        behind = self.behind
+        if behind is not None:
+            behind.block(elsewhere=not forks)
+        if behind is None or not behind.appends_now():
             self.raw.seek(self.at)
         self.kind, self.is_ours = SHARED, False
         _of_us.pop(id(self), None)
