@@ -200,7 +200,9 @@ def test_files_that_are_written_at_the_same_time_share_what_may_be_behind(tmp_pa
             nonlocal most
             for _ in range(20):
                 await file.write(DATA)
-                most = max(most, sum(file._buffer._behind.size for file in files if file._buffer._behind is not None))
+                most = max(
+                    most, sum(file._buffer._behind.size for file in files if file._buffer._behind is not None)
+                )
 
         async with trio.open_nursery() as nursery:
             for file in files:

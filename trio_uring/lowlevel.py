@@ -335,8 +335,10 @@ async def _wait_for_writer(fd: int, flags: int) -> None:
             nursery.start_soon(first, opened_again, nursery.cancel_scope)
         if failures:
             raise failures[0]
-    except BaseException:
+    except BaseException as stop:
         os.close(fd)
+        if not isinstance(stop, GeneratorExit):
+            await trio.lowlevel.checkpoint_if_cancelled()  # and not with a group
         raise
 
 
