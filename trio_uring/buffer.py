@@ -22,9 +22,12 @@ One buffer serves reading and writing. Seen from the file:
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
+import weakref
+from contextlib import suppress
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +60,7 @@ class FileBuffer:
         self.position = transfers.position
         self.can_write: bool = wrapped.writable()
         self._can_read: bool = wrapped.readable()
+        _buffers.add(self)
         self.kept: list[object] = [wrapped]
         """Files of the standard library that close the descriptor when nobody has them."""
         self._alive[id(self)] = self.kept
@@ -70,6 +74,8 @@ class FileBuffer:
         self._read_end = -1
         self._write_pos = 0
         self._write_end = -1
+        self._writes = False
+        """Whether the kernel has what is in the buffer, and has not answered."""
 
     def __del__(self) -> None:
         try:
@@ -85,12 +91,25 @@ class FileBuffer:
         if not self._in_buffer() or self.position.raw.closed:
             return
         self._rewind()
-        data = self._view[self._write_pos : self._write_end]
-        self._write_end = -1
-        if self._behind is not None and self._behind.size:
-            self._behind.leave(bytes(data))
-        else:
-            self.position.write_now(data)
+        while self._in_buffer():
+            data = self._view[self._write_pos : self._write_end]
+            if self._behind is not None and self._behind.size:
+                self._behind.leave(bytes(data))
+                self._write_pos = self._write_end
+            else:
+                self._write_pos += self.position.write_now(data)
+                self._raw_pos = self._write_pos
+        self._write_pos = 0
+        self._write_end = self._read_end = -1
+
+    def write_at_exit(self) -> None:
+        """For a file that is alive when the interpreter ends, and may stay so for good. One that
+        a thread is just writing is that thread's."""
+        if not self._writes:
+            with suppress(OSError, ValueError):  # the finaliser tries again, and tells
+                self._write_abandoned()
+                if self._behind is not None:
+                    self._behind.write_now()
 
     # Where we are
 
@@ -423,7 +442,11 @@ class FileBuffer:
             start = self._write_pos
             memory = self._memory
             length = self._write_end - start
-            done = await self.transfers.write(memory + start, length, memory)
+            self._writes = True
+            try:
+                done = await self.transfers.write(memory + start, length, memory)
+            finally:
+                self._writes = False
             if done is None:
                 raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", 0)
             self._write_pos = self._raw_pos = start + done
@@ -475,6 +498,15 @@ class FileBuffer:
         """To where `tell` was, for a call that only read since then."""
         self._drop_read()
         self.position.seek(offset)
+
+
+_buffers: weakref.WeakSet[FileBuffer] = weakref.WeakSet()
+
+
+@atexit.register
+def _write_at_exit() -> None:
+    for buffer in list(_buffers):
+        buffer.write_at_exit()
 
 
 _WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE)

@@ -133,18 +133,17 @@ class Position:
         if self.kind is APPENDED:
             self.at = self.raw.tell()
 
-    def write_now(self, data: memoryview) -> None:
-        """Writes all of ``data``, by the calling thread. For finalisers: it uses no name of this
-        module, which may have none any longer."""
-        while data:
-            if self.kind.name == "OWN":
-                done = self._pwrite(self.raw.fileno(), data, self.at)
-                self.at += done
-            else:
-                done = self.raw.write(data) or 0
-                if not done:
-                    raise BlockingIOError("what a file had accepted could not be written")
-            data = data[done:]
+    def write_now(self, data: memoryview) -> int:
+        """Writes from ``data``, by the calling thread; the number of bytes. For finalisers: it uses
+        no name of this module, which may have none any longer."""
+        if self.kind.name == "OWN":
+            done = self._pwrite(self.raw.fileno(), data, self.at)
+            self.at += done
+            return done
+        done = self.raw.write(data) or 0
+        if not done:
+            raise BlockingIOError("what a file had accepted could not be written")
+        return done
 
     def share(self, *, forks: bool = False) -> None:
         """Gives the position to the kernel, when all is written that is being written. A thread

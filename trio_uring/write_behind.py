@@ -167,6 +167,11 @@ class WriteBehind:
         _all.add(self)
 
     def __del__(self) -> None:
+        self.write_now()
+
+    def write_now(self) -> None:
+        """STUCK: tries once more, by the calling thread. For finalisers: it uses no name of this
+        module, which may have none any longer."""
         if self._manager is not None or self._raw.closed:
             return
         while self._parts:
