@@ -30,13 +30,16 @@ _MOST_BUFFERS: Final = 1024
 """UIO_MAXIOV of readv(2)."""
 
 
-def fileno_of(file: int | HasFileno) -> int:
+def fileno_of(file: int | HasFileno, *, moves: bool = False) -> int:
+    """The descriptor. A file of ours keeps its position to itself, unless the kernel's is what
+    the operation ``moves``."""
     if isinstance(file, int):
         return file
     try:
-        return file.fileno()
+        fileno = file.fileno
     except AttributeError:
         raise TypeError(f"a file has to be a descriptor, or to have fileno(), not {file!r}") from None
+    return fileno() if moves else getattr(file, "_own_fileno", fileno)()
 
 
 def directory_of(dir_fd: int | None) -> int:

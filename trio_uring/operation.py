@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
-from .waiting import Stopping, task_of
+from .waiter import Stopping, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ._native import Pointer
     from .manager import UringManager
-    from .waiting import Waiter
+    from .waiter import Waiter
 
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
