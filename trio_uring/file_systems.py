@@ -16,7 +16,7 @@ import select
 import stat
 from typing import TYPE_CHECKING, Final
 
-from ._native import lib
+from ._native import lib, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def is_measured(fd: int, status: os.stat_result) -> bool:
     if stat.S_ISBLK(status.st_mode):
         return True
     device = status.st_dev
-    if device in _others:
+    if device in _others or missing is not None:  # without the core there is no ring
         return False
     found = lib.tu_file_system(fd)
     if found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device)):
