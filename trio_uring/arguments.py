@@ -16,7 +16,7 @@ from ._native import ffi
 from .operation import HERE, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer, StrOrBytesPath
 
@@ -40,6 +40,11 @@ def fileno_of(file: int | HasFileno, *, moves: bool = False) -> int:
     except AttributeError:
         raise TypeError(f"a file has to be a descriptor, or to have fileno(), not {file!r}") from None
     return fileno() if moves else getattr(file, "_own_fileno", fileno)()
+
+
+def asks_of(file: int | HasFileno) -> Callable[[], int] | None:
+    """What tells again, of a file that is an object, which descriptor it has; changes nothing."""
+    return None if isinstance(file, int) else getattr(file, "_own_fileno", file.fileno)
 
 
 def directory_of(dir_fd: int | None) -> int:

@@ -36,6 +36,7 @@ from .arguments import (
     FURTHEST,
     address_of,
     as_unsigned,
+    asks_of,
     bytes_of,
     directory_of,
     fileno_of,
@@ -251,15 +252,25 @@ async def splice(
     of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
     if -FURTHEST <= count < 0:
         raise ValueError("count must not be negative")
+    source_fd = fileno_of(source, moves=source_offset is None)
+    fd = fileno_of(destination, moves=destination_offset is None)
+    asks_source, asks_destination = asks_of(source), asks_of(destination)
+
+    def fileno() -> int:
+        if asks_source is not None and asks_source() != source_fd:
+            return -1
+        return fd if asks_destination is None else asks_destination()
+
     result = await perform(
         _manager(),
         _SPLICE,
-        fileno_of(destination, moves=destination_offset is None),
+        fd,
         ffi.cast("void *", offset_of(source_offset)),
         min(size_of(count), MOST),
         offset_of(destination_offset),
         flags,
-        other_fd=fileno_of(source, moves=source_offset is None),
+        other_fd=source_fd,
+        fileno=fileno if asks_source or asks_destination else None,
     )
     return _checked(result)
 
@@ -369,7 +380,9 @@ async def _transfer(
         if not _is_for_the_ring(fd):
             call = os.preadv if opcode in (READ, _READV) else os.pwritev
             return await trio.to_thread.run_sync(call, fd, views, at)
-        return _checked(await perform(_manager(), opcode, fd, address, length, at, held=views))
+        return _checked(
+            await perform(_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
+        )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
         for view in views:
@@ -391,7 +404,9 @@ async def _transfer_here(
         if _has_position(fd):
             return await trio.to_thread.run_sync(call, fd, views)
         with Waiting(manager):
-            return _checked(await perform(manager, opcode, fd, address, length, HERE, held=views))
+            return _checked(
+                await perform(manager, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file))
+            )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         for view in views:
             view.release()
@@ -423,7 +438,10 @@ async def _of_file(
     *,
     flags: int = 0,
 ) -> int:
-    return _checked(await perform(_manager(), opcode, fileno_of(file), address, length, offset, flags))
+    fd = fileno_of(file)
+    return _checked(
+        await perform(_manager(), opcode, fd, address, length, offset, flags, fileno=asks_of(file))
+    )
 
 
 async def _of_path(

@@ -12,7 +12,6 @@
 /* Interned. */
 struct tu_names {
 	PyObject *held;
-	PyObject *is_current;
 	PyObject *recv;
 	PyObject *send;
 	PyObject *send_conflict_detector;
