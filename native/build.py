@@ -17,7 +17,13 @@ from pathlib import Path
 import cffi
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = ["buffers.c", "core.c", "files.c", "identity.c", "interrupt.c", "operations.c", "probe.c", "ring.c", "tick.c"]
+SOURCES = [
+    f"{name}.c"
+    for name in (
+        *("buffers", "core", "files", "identity", "interrupt"),
+        *("operations", "probe", "ring", "tick"),
+    )
+]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
 INSTALL = {

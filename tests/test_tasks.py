@@ -68,7 +68,8 @@ assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 left = []
 tables = {5: stranger}, {}, {}, {}
-wake(bytearray(struct.pack("=iiii", 1, 5, 1, 0)), 1, b"", 0, tables, None, None, lambda *event: left.append(event))
+events = bytearray(struct.pack("=iiii", 1, 5, 1, 0))
+wake(events, 1, b"", 0, tables, None, None, lambda *event: left.append(event))
 assert left == [(1, 5, 1, 0)]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -103,6 +104,23 @@ def test_a_task_is_woken_once(kind: int) -> None:
 
     manager_of_nobody: Any = None
     URING.run(main)
+
+
+def test_each_event_is_processed_once_also_if_one_of_them_fails() -> None:
+    seen: list[int] = []
+
+    def other(kind: int, key: int, result: int, detail: int) -> None:
+        seen.append(key)
+        if key == 2:
+            raise KeyError
+
+    events = events_of((5, 1, 0, 0), (5, 2, 0, 0), (5, 3, 0, 0))
+    with pytest.raises(KeyError):
+        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
+    assert seen == [1, 2]
+    for _ in range(2):
+        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
+    assert seen == [1, 2, 3]
 
 
 def test_more_events_than_there_are_are_refused() -> None:

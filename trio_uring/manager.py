@@ -46,7 +46,6 @@ What does this mean for Trio?
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import weakref
