@@ -164,6 +164,19 @@ static bool hold(struct sending *sending, PyObject *stream)
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }
 
+/* Keeps an exception that there is. */
+static void let_go(const struct sending *sending)
+{
+	PyObject *type;
+	PyObject *value;
+	PyObject *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	if (PyObject_SetAttr(sending->detector, tu_names.held, Py_False) < 0)
+		PyErr_Clear();
+	PyErr_Restore(type, value, traceback);
+}
+
 /* `Sender.submit` of bytes. They are held before anything can fail. */
 static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
 {
@@ -180,10 +193,12 @@ static bool submit(const struct call *call, const struct sending *sending, tu_co
 	tu_set(sending->sender, TU_OPERATION_TASK, call->task);
 	number = PyLong_FromLong(slot);
 	failed = number ? PyDict_SetItem(operations, number, sending->sender) : -1;
-	if (failed)
+	if (failed) {
 		Py_INCREF(data); /* no memory: nobody will hear when the kernel is done with them */
-	else
+		tu_set(sending->sender, TU_OPERATION_TASK, Py_None);
+	} else {
 		tu_set(sending->sender, TU_OPERATION_SLOT, number);
+	}
 	Py_XDECREF(number);
 	return !failed;
 }
@@ -200,8 +215,7 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 	core = core_with_room(sending->run);
 	if (core && tu_get(call->connection, TU_CONNECTION_CLOSED) == Py_False && submit(call, sending, core, data))
 		return true;
-	if (!PyErr_Occurred())
-		PyObject_SetAttr(sending->detector, tu_names.held, Py_False);
+	let_go(sending);
 	return false;
 }
 

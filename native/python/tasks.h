@@ -11,6 +11,7 @@
 
 /* Interned. */
 struct tu_names {
+	PyObject *cr_await;
 	PyObject *held;
 	PyObject *send;
 	PyObject *send_conflict_detector;
