@@ -87,11 +87,12 @@ def run(
     """
     __tracebackhide__ = True
     with _requested(ring):
-        _request.manager = None
+        outer, _request.manager = _request.manager, None  # Trio refuses a run inside another
         try:
             return trio.run(async_fn, *args, **trio_run_arguments)
         finally:
             _close_left_open()
+            _request.manager = outer
 
 
 def _close_left_open() -> None:

@@ -8,6 +8,7 @@ static int intern_names(void)
 		PyObject **name;
 		const char *text;
 	} all[] = {
+		{ &tu_names.cr_await, "cr_await" },
 		{ &tu_names.held, "_held" },
 		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },

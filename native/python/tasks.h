@@ -11,6 +11,7 @@
 
 /* Interned. */
 struct tu_names {
+	PyObject *cr_await;
 	PyObject *held;
 	PyObject *recv;
 	PyObject *send;
