@@ -58,7 +58,7 @@ import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from ._tasks import learn, wake
+from ._tasks import learn, sleeps_on, wake
 from .connection import Connection
 from .connections import Connections
 from .internals import SocketType, context, knows_reschedule
@@ -70,6 +70,7 @@ from .statistics import UringStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .armed import Armed
     from .ring import Ring
     from .write_behind import Flight
 
@@ -197,14 +198,18 @@ class UringManager(Readiness):
                 connections.unsettled.append(operation)
                 return
             task = operation.task
+            if task is not None and not sleeps_on(task, operation):
+                return
         elif kind == _RECEIVE:
             connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
+            _forget_absent(connection)
             if result > 0:
                 connection.deliver(connections.received(result, detail))
             if not detail & 1:
                 connection.finish(result)
             return
         elif kind == _ACCEPT:
+            _forget_absent(connections.acceptors.by_slot[key])
             connections.acceptors.complete(key, result, more=bool(detail))
             return
         else:
@@ -448,6 +453,12 @@ class _Steps:
                 raise self._first
             finally:  # or its traceback would refer back to us
                 self._first = None
+
+
+def _forget_absent(armed: Armed) -> None:
+    """Of a task that an exception has kept from falling asleep."""
+    if armed.task is not None and not sleeps_on(armed.task, armed):
+        armed.task = None
 
 
 def _nobody(_task: Task, _outcome: object) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
+from ._tasks import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ ASYNC: Final = 1 << 4 << 8
 """With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
 # A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
 # what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
-STOPPED: Final = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
+STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
 # The numbers of <linux/io_uring.h>.
 READ: Final = 22
 WRITE: Final = 23
@@ -93,12 +94,17 @@ async def perform(
     done with them. Cancelled: the operation has not happened, or a part of it that the
     kernel does not tell of.
     """
+    operation = Operation(manager, current_task(), 0, (address, held))
     # In a scope that is cancelled already it is taken back before the kernel sees it.
-    slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
-    if slot < 0:
-        return slot
-    operation = Operation(manager, current_task(), slot, (address, held))
-    manager.operations[slot] = operation
+    try:
+        slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
+        if slot < 0:
+            return slot
+        manager.operations[slot] = operation
+    except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+        keep(operation)
+        raise
+    operation.slot = slot
     try:
         await wait_task_rescheduled(operation.abort)
     except GeneratorExit:  # the run has crashed, and nobody is left to close it

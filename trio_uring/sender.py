@@ -16,6 +16,7 @@ import trio
 from trio.lowlevel import Abort, reschedule
 
 from ._native import lib
+from ._tasks import keep
 from .internals import WaitTaskRescheduled, context
 from .operation import STOPPED, Operation
 
@@ -52,12 +53,17 @@ class Sender(Operation):
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        slot = self.slot = _send(self.manager.core, fd, address, length, whole)
+        try:
+            slot = self.slot = _send(self.manager.core, fd, address, length, whole)
+            if slot > 0:
+                self.manager.operations[slot] = self
+        except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+            keep(held)
+            raise
         if slot < 0:
             self.manager.refuse(fd, slot)
         self.held = held
         self.task = context.task
-        self.manager.operations[slot] = self
 
     def progress(self, connection: Connection, result: int) -> int:
         """The bytes that a send has moved, 0 if it is to be tried again.

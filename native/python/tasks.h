@@ -28,8 +28,10 @@ extern struct tu_names tu_names;
 
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
+PyObject *tu_keep(PyObject *module, PyObject *memory);
 
 #endif
