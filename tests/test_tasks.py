@@ -145,7 +145,7 @@ def test_a_receive_of_a_strange_length_is_for_python(length: object) -> None:
                 await peer.send_all(b"x")
                 assert await stream.receive_some() == b"x"
             assert start_receive(stream, length) is None
-            assert stream.socket._uring.task is None  # type: ignore[attr-defined]
+            assert stream.socket._uring.waiter is None  # type: ignore[attr-defined]
 
     URING.run(main)
 
