@@ -110,9 +110,8 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
         await wait_writable(self._sock)
         return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
     except BrokenPipeError as met:
-        error = connection.reason(met)
         await yield_shielded()
-        raise error from None
+        raise connection.reason(met) from None
     except BaseException:
         await yield_shielded()
         raise
