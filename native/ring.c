@@ -228,6 +228,14 @@ int tu_ring_flush(struct tu_ring *ring)
 	return 0;
 }
 
+void tu_ring_make_room(struct tu_ring *ring)
+{
+	while (io_uring_cq_ready(&ring->uring) + io_uring_sq_ready(&ring->uring) >= ring->uring.cq.ring_entries ||
+	       (tu_ring_flags(ring) & IORING_SQ_CQ_OVERFLOW))
+		if (tu_ring_flush(ring) < 0 || stash_completions(ring) < 0)
+			return;
+}
+
 static struct io_uring_sqe *put_aside(struct tu_ring *ring)
 {
 	uint32_t capacity = ring->aside_capacity ? 2 * ring->aside_capacity : 64;

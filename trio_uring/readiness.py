@@ -78,7 +78,7 @@ class Readiness:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         connections = self.connections
         for known in connections.known(fd):
-            if known.waiter is not None:
+            if known.is_waited_for():
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
             known.take_nothing_ahead()
             if known.readable:
@@ -95,7 +95,7 @@ class Readiness:
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self.writers or any(known.is_sending for known in self.connections.known(fd)):
+        if fd in self.writers or any(known.is_sent_to() for known in self.connections.known(fd)):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         abort = partial(self._abort_write, fd)

@@ -111,9 +111,8 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
         await wait_writable(self._sock)
         return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
     except BrokenPipeError as met:
-        error = connection.reason(met)
         await yield_shielded()
-        raise error from None
+        raise connection.reason(met) from None
     except BaseException:
         await yield_shielded()
         raise
@@ -260,11 +259,11 @@ def leave(
 
 
 def _drop(trio_socket: Any) -> None:
-    connection, acceptor = connection_of_known(trio_socket), acceptor_of_known(trio_socket)
-    if connection is not None:
-        connection.drop()
-    if acceptor is not None:
-        acceptor.drop()
+    for known in (connection_of_known(trio_socket), acceptor_of_known(trio_socket)):
+        if known is not None and known.run is connections_of_run():
+            known.drop()
+        elif known is not None:  # its ring is another thread's
+            known.forsake()
 
 
 def connection_of_known(trio_socket: Any) -> Connection | None:
