@@ -284,7 +284,7 @@ def test_flags_that_are_set_later_are_heeded(library: Library, tmp_path: Path) -
         async with await library.open_file(path, "wb", 0) as file:
             await file.write(b"one ")
             fcntl.fcntl(file.fileno(), fcntl.F_SETFL, os.O_APPEND)
-            path.open("ab").write(b"two ")  # noqa: SIM115
+            path.open("ab").write(b"two ")
             await file.write(b"three")
 
     library.run(main)
