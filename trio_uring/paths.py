@@ -30,6 +30,7 @@ import trio
 
 from . import features, lowlevel
 from .files import open_file
+from .open_at import opened
 from .position import Position
 from .session import current_manager
 from .transfers import Transfers
@@ -142,12 +143,13 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
     async def read_bytes(self) -> bytes:
         """`pathlib.Path.read_bytes`. Linux 5.6."""
-        if current_manager() is None:
+        manager = current_manager()
+        if manager is None:
             return await super().read_bytes()
-        fd = await lowlevel.openat(self, os.O_RDONLY)
+        fd, status = await opened(manager, self, os.O_RDONLY, 0)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
-            await Transfers(Position(raw, ours=True)).read_to_end(parts)
+            await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_text(

@@ -24,13 +24,14 @@ import os
 import stat
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .file_systems import has_position, is_measured
 
 if TYPE_CHECKING:
     import io
 
+    from .manager import UringManager
     from .write_behind import WriteBehind
 
 
@@ -50,6 +51,8 @@ STREAM: Final = Kind.STREAM
 class Position:
     """Of one file; all its layers share it. Who moves it has the file's turn."""
 
+    _of_us: ClassVar[dict[int, weakref.ref[Position]]] = {}
+    """Those that are ours, by their id: a WeakValueDictionary takes as long as opening a file may."""
     _pwrite = staticmethod(os.pwrite)
     __slots__ = (
         "__weakref__",
@@ -60,13 +63,16 @@ class Position:
         "is_ours",
         "is_regular",
         "kind",
+        "may_go_behind",
         "raw",
+        "written_by",
     )
 
-    def __init__(self, raw: io.FileIO, *, ours: bool) -> None:
-        """``ours``: it was opened by its name, and nobody else knows the descriptor."""
+    def __init__(self, raw: io.FileIO, status: os.stat_result | None = None, *, ours: bool) -> None:
+        """``ours``: it was opened by its name, and nobody else knows the descriptor. ``status``:
+        its `os.fstat`, if the caller has it."""
         self.raw = raw
-        status = os.fstat(raw.fileno())
+        status = status or os.fstat(raw.fileno())
         self.is_regular = stat.S_ISREG(status.st_mode)
         self.kind = _kind_of(raw, status.st_mode, ours=ours)
         self._measured: bool | None = None
@@ -75,6 +81,8 @@ class Position:
         self.at = 0
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
         self._behind: weakref.ref[WriteBehind] | None = None
+        self.written_by: UringManager | None = None
+        """Of the run that writes what is behind, while it does."""
         self.is_ours = self.kind is OWN or self.kind is APPENDED
         if self.is_ours:
             self._measured = is_measured(raw.fileno(), status)
@@ -82,7 +90,12 @@ class Position:
                 self._certain = _ALWAYS_ALLOWED
             if self.kind is APPENDED:
                 self.at = raw.tell()
-            _of_us[id(self)] = self
+            self._of_us[id(self)] = weakref.ref(self)
+        self.may_go_behind = self.is_ours and self.is_regular and self.measured
+        """Whether nobody who keeps to the file object can tell when its writes are made."""
+
+    def __del__(self) -> None:
+        self._of_us.pop(id(self), None)
 
     @property
     def behind(self) -> WriteBehind | None:
@@ -155,13 +168,12 @@ class Position:
             behind.block(elsewhere=not forks)
         if behind is None or not behind.appends_now():
             self.raw.seek(self.at)
-        self.kind, self.is_ours = SHARED, False
-        _of_us.pop(id(self), None)
+        self.kind, self.is_ours, self.may_go_behind = SHARED, False, False
+        self._of_us.pop(id(self), None)
 
 
 _ALWAYS_ALLOWED: Final = (1 << 31) - 1
 """Bytes: all of the measured file systems have files of that length."""
-_of_us: weakref.WeakValueDictionary[int, Position] = weakref.WeakValueDictionary()
 
 
 def _kind_of(raw: io.FileIO, mode: int, *, ours: bool) -> Kind:
@@ -174,7 +186,7 @@ def _kind_of(raw: io.FileIO, mode: int, *, ours: bool) -> Kind:
 
 def _before_fork() -> None:
     """Parent and child go on as if they were at one descriptor, as they are."""
-    for reference in _of_us.valuerefs():
+    for reference in list(Position._of_us.values()):
         position = reference()
         if position is not None:
             with suppress(OSError, ValueError):  # it was closed

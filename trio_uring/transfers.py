@@ -91,13 +91,15 @@ class Transfers:
         if cache is not None and position.is_ours:
             task = getattr(context, "task", None)
             run = None if task is None else getattr(task._runner.io_manager, "connections", None)
-            if run is not None and cache.may_be_asked():
+            if run is not None and cache.left:
+                cache.left -= 1
+            elif run is not None and cache.tells:
                 if is_cancelled(task):
                     await checkpoint_if_cancelled()
                 got = _read_at_once(fd, memory, length, position.at)
                 if got >= 0:
                     position.at += got
-                    cache.had_it()
+                    cache.missed = 0
                     self._ended = got < length
                     if not (got and run.budget and run.may_go_on()):
                         await yield_shielded()
