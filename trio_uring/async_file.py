@@ -143,7 +143,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
         The descriptor is closed by the calling thread, as `os.close` does.
         """
-        if self._turns.taken() or self._unwritten():
+        if self._turns.holder or self._unwritten():
             await self._close_in_turn()
             await checkpoint_if_cancelled()
         else:

@@ -65,6 +65,7 @@ class Position:
         "kind",
         "may_go_behind",
         "raw",
+        "size_at_first",
         "written_by",
     )
 
@@ -72,27 +73,32 @@ class Position:
         """``ours``: it was opened by its name, and nobody else knows the descriptor. ``status``:
         its `os.fstat`, if the caller has it."""
         self.raw = raw
+        self.kind: Kind
         status = status or os.fstat(raw.fileno())
         self.is_regular = stat.S_ISREG(status.st_mode)
-        self.kind = _kind_of(raw, status.st_mode, ours=ours)
-        self._measured: bool | None = None
-        self._certain = -1
+        self.size_at_first = status.st_size
+        """In bytes, for who reads all of it."""
+        is_file = self.is_regular or stat.S_ISBLK(status.st_mode)
+        self._measured = is_measured(raw.fileno(), status) if ours and is_file else None
+        # The measured ones all have positions, which a system call would say of each file.
+        if not self._measured and not (raw.seekable() and has_position(raw.fileno(), status.st_mode)):
+            self.kind = STREAM
+        elif not ours or not is_file:
+            self.kind = SHARED
+        else:
+            self.kind = APPENDED if "a" in raw.mode else OWN
+        self.is_ours = self.kind is OWN or self.kind is APPENDED
+        self._certain = _ALWAYS_ALLOWED if self.is_ours and self._measured and self.is_regular else -1
         """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
-        self.at = 0
+        self.may_go_behind = self._certain > 0
+        """Whether nobody who keeps to the file object can tell when its writes are made."""
+        self.at = raw.tell() if self.kind is APPENDED else 0
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
         self._behind: weakref.ref[WriteBehind] | None = None
         self.written_by: UringManager | None = None
         """Of the run that writes what is behind, while it does."""
-        self.is_ours = self.kind is OWN or self.kind is APPENDED
         if self.is_ours:
-            self._measured = is_measured(raw.fileno(), status)
-            if self._measured and self.is_regular:
-                self._certain = _ALWAYS_ALLOWED
-            if self.kind is APPENDED:
-                self.at = raw.tell()
             self._of_us[id(self)] = weakref.ref(self)
-        self.may_go_behind = self.is_ours and self.is_regular and self.measured
-        """Whether nobody who keeps to the file object can tell when its writes are made."""
 
     def __del__(self) -> None:
         self._of_us.pop(id(self), None)
@@ -174,14 +180,6 @@ class Position:
 
 _ALWAYS_ALLOWED: Final = (1 << 31) - 1
 """Bytes: all of the measured file systems have files of that length."""
-
-
-def _kind_of(raw: io.FileIO, mode: int, *, ours: bool) -> Kind:
-    if not raw.seekable() or not has_position(raw.fileno(), mode):
-        return STREAM
-    if not ours or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        return SHARED
-    return APPENDED if "a" in raw.mode else OWN
 
 
 def _before_fork() -> None:

@@ -175,9 +175,13 @@ class Transfers:
             length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
     def _left(self) -> int:
-        """How many bytes the file says that there are."""
+        """How many bytes the file says that there are, or has said when it was opened."""
+        position = self.position
         try:
-            left = os.fstat(self.raw.fileno()).st_size - self.position.tell()
+            if position.is_ours and not position.at:
+                left = position.size_at_first
+            else:
+                left = os.fstat(self.raw.fileno()).st_size - position.tell()
         except OSError:
             return io.DEFAULT_BUFFER_SIZE
         if left <= 0:
