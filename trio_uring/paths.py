@@ -12,7 +12,8 @@
   several steps, in part. A descriptor is closed in any case, by the caller's thread:
   closed by the kernel, it could still be open for writing when the file is executed.
 - The size of a file that was opened is asked for in the caller's thread, as by
-  builtin open. A file that does not give exactly that much is read until it ends.
+  builtin open. Whatever it says, the file is read until it ends; on a file system that the
+  ring is not for (`open_file` says which), by threads.
 """
 
 from __future__ import annotations
