@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-import trio
+import trio  # noqa: TC002
 from typing_extensions import assert_type
 
 from trio_uring import Path, open_file, wrap_file

@@ -147,6 +147,11 @@ class Position:
         elif self.kind is SHARED:
             self.raw.seek(count, os.SEEK_CUR)
 
+    def tell_kernel(self) -> None:
+        """APPENDED, before a write, which may fail and then has not moved the position."""
+        if self.kind is APPENDED:
+            self.raw.seek(self.at)
+
     def ask(self) -> None:
         """APPENDED, after a write: the kernel knows where that was."""
         if self.kind is APPENDED:

@@ -149,6 +149,7 @@ class Transfers:
         if manager is not None and position.kind is STREAM:
             with Waiting(manager):
                 return await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+        position.tell_kernel()
         if manager is None or position.kind is SHARED or not position.measured:
             done = await _by_thread(os.write, held, fd, data)
         else:

@@ -305,6 +305,7 @@ class WriteBehind:
         """IDLE: the first write."""
         try:
             fd = self._raw.fileno()
+            self._transfers.position.tell_kernel()
             self._grows = not self._appends and self._written_to == os.fstat(fd).st_size
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
