@@ -487,3 +487,46 @@ def test_readlines_holds_no_second_copy_of_the_file(tmp_path: Path) -> None:
             assert peak < 2.5 * 5_100_000
 
     URING.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_what_does_not_block_says_that_there_is_nothing(
+    backend: Backend, pipe: tuple[int, int], buffering: int
+) -> None:
+    reader, writer = pipe
+    for end in pipe:
+        os.set_blocking(end, False)
+
+    async def main() -> None:
+        source = await open_file(reader, "rb", buffering, closefd=False)
+        target = await open_file(writer, "wb", 0, closefd=False)
+        for call in (lambda: source.read(5), source.read, lambda: source.readinto(bytearray(3))):
+            assert await call() is None
+        written = 0
+        while (count := await target.write(bytes(1 << 16))) is not None:
+            written += count
+        assert written >= 4096
+        assert await source.read(100) == bytes(100)
+
+    backend.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("mode", ["w", "r+", "wb", "r+b"])
+def test_files_that_refuse_offsets_are_written(backend: Backend, mode: str) -> None:
+    """As those of /proc that are made up in one go."""
+    with open("/proc/self/comm") as file:
+        name = file.read()
+
+    async def main() -> None:
+        async with await open_file("/proc/self/comm", mode) as file:
+            await file.write(b"changed" if "b" in mode else "changed")
+        with open("/proc/self/comm") as changed:
+            assert changed.read() == "changed\n"
+
+    try:
+        backend.run(main)
+    finally:
+        with open("/proc/self/comm", "w") as restored:
+            restored.write(name)

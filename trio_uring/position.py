@@ -2,10 +2,12 @@
 
   kind      what                                         who knows the position
   OWN       a regular file or a block device that we     we: every transfer has an explicit offset
-            opened by name, and that is nobody else's
+            opened by name, and that is nobody else's,
+            on a file system that the ring is for
   APPENDED  the same, with O_APPEND                      we, for reads; a write is at the end, and
                                                          the kernel then says where that was
-  SHARED    what others may use as well                  the kernel
+  SHARED    what others may use as well, and files on    the kernel
+            other file systems
   STREAM    pipes, terminals, sockets: no position       nobody
 
 - OWN and APPENDED become SHARED, for good, by `Position.share`: before a caller gets the
@@ -14,7 +16,7 @@
   the ring does not, and where a request completes later than it was submitted (O_DIRECT, some
   file systems) it does not even move it. So others would overwrite what we write, and we them.
 - A device such as /dev/zero can be sought and keeps its position at 0: it is SHARED, whoever
-  opened it.
+  opened it. So is a file of /proc, of which some refuse pwrite(2).
 """
 
 from __future__ import annotations
@@ -83,12 +85,12 @@ class Position:
         # The measured ones all have positions, which a system call would say of each file.
         if not self._measured and not (raw.seekable() and has_position(raw.fileno(), status.st_mode)):
             self.kind = STREAM
-        elif not ours or not is_file:
+        elif not self._measured or not ours:
             self.kind = SHARED
         else:
             self.kind = APPENDED if "a" in raw.mode else OWN
         self.is_ours = self.kind is OWN or self.kind is APPENDED
-        self._certain = _ALWAYS_ALLOWED if self.is_ours and self._measured and self.is_regular else -1
+        self._certain = _ALWAYS_ALLOWED if self.is_ours and self.is_regular else -1
         """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
         self.may_go_behind = self._certain > 0
         """Whether nobody who keeps to the file object can tell when its writes are made."""
