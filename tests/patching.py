@@ -32,7 +32,9 @@ NAMES = (
     "SocketType.connect",
     "SocketType.fileno",
     "SocketType.is_readable",
+    "SocketType.setsockopt",
     "SocketType.shutdown",
+    "SocketType.close",
     "SocketType.detach",
     "SocketType.dup",
     "SocketType.getsockopt",
@@ -144,6 +146,7 @@ async def _receives(client: trio.SocketStream, sock: Any, seen: list[object]) ->
         seen.append(await sock.recv(1, socket.MSG_PEEK))
         seen.append(await sock.recv(100))
         seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 async def _sends(sock: Any, server: trio.SocketStream, seen: list[object]) -> None:
