@@ -223,6 +223,38 @@ def test_a_socket_that_a_run_of_another_thread_ends_is_closed_for_who_waits_for_
     backend.run(main)
 
 
+def close_socket(stream: trio.SocketStream) -> None:
+    stream.socket.close()
+
+
+def leave_socket(stream: trio.SocketStream) -> None:
+    with stream.socket:
+        pass
+
+
+def detach_socket(stream: trio.SocketStream) -> None:
+    stream.socket.detach()
+
+
+@every_end
+@pytest.mark.parametrize("again", [close_socket, leave_socket, detach_socket])
+@every_backend
+def test_the_peer_sees_the_end_when_what_was_closed_below_is_closed(
+    backend: Backend,
+    again: Callable[[trio.SocketStream], None],
+    end: Callable[[socket.socket], None],
+) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        await arm(stream, peer_socket(peer))
+        end(peer_socket(stream))
+        again(stream)
+        async with peer:
+            assert await peer.receive_some() == b""
+
+    backend.run(main)
+
+
 @every_end
 @pytest.mark.parametrize("ahead", [0, 4])
 @every_backend
