@@ -33,6 +33,7 @@ struct tu_ring {
 	struct io_uring uring;
 	struct tu_identity identity; /* of its descriptor */
 	bool open;                   /* mapped */
+	bool lost;                   /* its descriptor was closed below us */
 	bool enabled;                /* no longer R_DISABLED */
 	bool no_iowait;              /* 6.15: a sleeping ring does not count as I/O wait */
 	int broken;                  /* 0, or -errno: why it is not entered again */

@@ -422,6 +422,8 @@ class UringManager(Readiness):
         try:
             if lib.tu_pinned(self.core):
                 _kept.append(self.operations)
+            else:
+                self.operations.clear()
             self.connections.close()
         finally:
             with self._guest_lock:
