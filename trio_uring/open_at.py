@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .manager import UringManager
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
+_NEW: Final = os.O_CREAT | os.O_EXCL
+"""What these make is a regular file."""
 _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
@@ -44,7 +46,7 @@ async def opened(
 ) -> tuple[int, os.stat_result | None]:
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
-    if flags & _OPENED_AT_ONCE:
+    if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
         return await _open(manager, OPENAT, path, flags, mode, dir_fd), None
     try:
         fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
