@@ -19,7 +19,7 @@ from .errors import UringUnavailableError
 from .fallback import fall_back
 from .internals import context
 from .manager import _LEARNT, UringManager
-from .replacement import TABLE, Replacement, Wrapped, wrapped_names
+from .replacement import TABLE, Holder, Replacement, Wrapped, wrapped_names
 from .ring import open_ring
 from .wakeup import UringWakeup
 from .wanted import installed, request
@@ -35,7 +35,7 @@ class IOManager(UringManager):
     """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
 
     below: ClassVar[Callable[[], Any]]
-    _thread: int | None = None
+    _holder: Holder | None = None
 
     def __new__(cls) -> Any:
         """Opens the run's ring, before anything of the run exists.
@@ -77,7 +77,7 @@ class IOManager(UringManager):
 
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
-        self._thread = names.acquire()
+        self._holder = names.acquire()
         request.manager = weakref.ref(self)
         super().serve(runner)
 
@@ -95,9 +95,8 @@ class IOManager(UringManager):
         finally:
             if had_ring:
                 locked_memory.ring_was_closed()
-            if self._thread is not None:
-                thread, self._thread = self._thread, None
-                names.release(thread)
+            if self._holder is not None:
+                self._holder.release()
 
 
 def _serve_late() -> bool:

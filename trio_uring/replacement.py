@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import sys
 import threading
@@ -38,6 +39,8 @@ TABLE: Final[tuple[Replaced, ...]] = (
 
 # No thread has this identifier.
 _NO_THREAD: Final = 0
+# More exceptions than come between by chance.
+_TRIES: Final = 10
 
 
 # Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell.
@@ -150,10 +153,33 @@ class Wrapped:
             return False
 
 
+class Holder:
+    """Somebody who wants Trio's names replaced: until it is released, or thrown away by an exception
+    that came before."""
+
+    __slots__ = ("_names", "number", "thread")
+
+    def __init__(self, names: Replacement, thread: int) -> None:
+        self._names = names
+        self.number = next(_numbers)
+        self.thread = thread
+
+    def release(self) -> None:
+        """May be called again, and in a forked child, which has released it already."""
+        self._names.release(self)
+
+    def __del__(self, is_over: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_over():
+            self.release()
+
+
+_numbers = itertools.count()
+
+
 class Replacement:
     """Holds Trio's names replaced while somebody wants that.
 
-    A holder is known by its thread, because a forked child has the forking thread only; what is
+    A holder is of a thread, because a forked child has the forking thread only; what is
     installed belongs to no thread.
     """
 
@@ -161,7 +187,9 @@ class Replacement:
         self.setup = setup
         self._manager = manager
         self._lock = threading.RLock()
-        self._holders: list[int] = []
+        self._holders: dict[int, int] = {}
+        """Their threads, by their numbers."""
+        self._installed: Holder | None = None
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork,
@@ -171,25 +199,33 @@ class Replacement:
     def install(self, *, wanted: bool) -> None:
         """For all threads, until it is no longer ``wanted``."""
         with self._lock:
-            if wanted and _NO_THREAD not in self._holders:
-                self.acquire(_NO_THREAD)
-            elif not wanted and _NO_THREAD in self._holders:
-                self.release(_NO_THREAD)
+            if wanted and self._installed is None:
+                self._installed = self.acquire(_NO_THREAD)
+            elif not wanted and self._installed is not None:
+                holder, self._installed = self._installed, None
+                holder.release()
 
-    def acquire(self, thread: int | None = None) -> int:
-        """Returns what `release` wants: ``thread``, by default this one."""
-        holder = threading.get_ident() if thread is None else thread
+    def acquire(self, thread: int | None = None) -> Holder:
+        """For ``thread``, by default this one."""
+        holder = Holder(self, threading.get_ident() if thread is None else thread)
         with self._lock:
-            # Names that are ours already are left alone: an interrupt may come before the holder.
-            _put_methods()
-            self._manager.put()
-            self.setup.put()
-            self._holders.append(holder)
+            # The holder comes first: who is interrupted now gives back what he has put so far.
+            self._holders[holder.number] = holder.thread
+            try:
+                _put_methods()
+                self._manager.put()
+                self.setup.put()
+            except BaseException:
+                holder.release()
+                raise
         return holder
 
-    def release(self, thread: int) -> None:
+    def release(self, holder: Holder) -> None:
+        _completely(self._release, holder.number)
+
+    def _release(self, number: int) -> None:
         with self._lock:
-            self._holders.remove(thread)
+            self._holders.pop(number, None)
             if not self._holders:
                 self.setup.take_back()
                 self._manager.take_back()
@@ -202,7 +238,24 @@ class Replacement:
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        for thread in set(self._holders) - {threading.get_ident(), _NO_THREAD}:
-            while thread in self._holders:
-                self.release(thread)
+        for number, thread in list(self._holders.items()):
+            if thread not in (threading.get_ident(), _NO_THREAD):
+                self._release(number)
         self._lock.release()
+
+
+def _completely(step: Callable[[int], None], number: int) -> None:
+    """Makes a step, which may be made again, to its end, whatever comes between: a signal handler that
+    raises, or a want of memory. Then the first exception of this time is raised."""
+    first: BaseException | None = None
+    for _ in range(_TRIES):
+        try:
+            step(number)
+            break
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        try:
+            raise first
+        finally:  # or its traceback would refer back to us
+            first = None

@@ -219,13 +219,13 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
     if names is None:
         yield
         return
-    thread = names.acquire()
+    holder = names.acquire()
     try:
         _request.options = options
         yield
     finally:
         _request.options = None
-        names.release(thread)
+        holder.release()
 
 
 def _names(options: RingOptions) -> Replacement | None:
