@@ -152,7 +152,7 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
 	if (other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
-	return flush ? tu_ring_flush(&core->ring) : 0;
+	return flush ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
 /* Callers' operations */
@@ -259,7 +259,7 @@ int tu_has_completed(tu_core *core, int slot)
 
 int tu_flush(tu_core *core)
 {
-	return core->ring.open ? tu_ring_flush(&core->ring) : 0;
+	return core->ring.open ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
 /* What there is to see */
