@@ -21,6 +21,7 @@
 
 #define TU_CHECKED 0x10000
 #define TU_NOT_STARTED (-ENOTCONN)
+#define TU_PART 4096
 #define TU_MOST_BYTES 0x7ffff000 /* that one send or receive moves (MAX_RW_COUNT) */
 
 typedef struct {
@@ -89,7 +90,9 @@ int tu_has_completed(tu_core *core, int slot);
 int tu_flush(tu_core *core);
 const uint32_t *tu_unchecked(tu_core *core);
 
-int tu_read_at_once(int fd, char *memory, size_t length);
+int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
+int64_t tu_file_system(int fd);
+int tu_add_workers(tu_core *core, int more);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 

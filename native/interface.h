@@ -141,11 +141,21 @@ const uint32_t *tu_unchecked(tu_core *core);
 /* Has the kernel act on everything that is queued, cancels among them. */
 int tu_flush(tu_core *core);
 
-/* Any thread: reads what the page cache has of a regular file from its own position on,
- * which moves, without waiting for a device, and without the ring: `length` bytes, or 2 GiB
- * less a page, at most. `memory` may be bytes that nobody has seen yet. -EAGAIN: nothing of
- * it is there; -EOPNOTSUPP: the file system cannot tell. */
-int tu_read_at_once(int fd, char *memory, size_t length);
+/* Any thread: reads what the page cache has of a regular file, without waiting for a device,
+ * and without the ring: `length` bytes, or 2 GiB less a page, at most. `memory` may be bytes
+ * that nobody has seen yet. A count: all that pread(2) would have read, so the file ends there
+ * if it is short. -TU_PART less a count: so much of it, and the rest is not there. -EAGAIN:
+ * nothing of it is; -EOPNOTSUPP: the file system cannot tell. */
+#define TU_PART ...
+int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
+
+/* Any thread: the type of the file system that the file is on, as statfs(2) has it. It may be
+ * asked of a server. */
+int64_t tu_file_system(int fd);
+
+/* Lets the kernel have so many more workers for this run's operations on files, each made only
+ * when all others are busy. -EINVAL: before Linux 5.15. */
+int tu_add_workers(tu_core *core, int more);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
 

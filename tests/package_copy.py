@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -35,5 +36,6 @@ def copy_package(folder: Path) -> Path:
 
 
 def extension(site: Path, name: str) -> Path:
-    (found,) = (site / "trio_uring").glob(f"{name}.*.so")
-    return found
+    """The extension of this name that this Python loads; a checkout may have those of others, too."""
+    files = [site / "trio_uring" / f"{name}{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return next(file for file in files if file.exists())

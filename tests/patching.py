@@ -36,6 +36,7 @@ NAMES = (
     "SocketType.detach",
     "SocketType.dup",
     "SocketType.getsockopt",
+    "SocketType.setsockopt",
     "SocketType.__exit__",
     "SocketStream.receive_some",
     "SocketStream.send_all",
@@ -144,6 +145,7 @@ async def _receives(client: trio.SocketStream, sock: Any, seen: list[object]) ->
         seen.append(await sock.recv(1, socket.MSG_PEEK))
         seen.append(await sock.recv(100))
         seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        seen.append(sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1))
 
 
 async def _sends(sock: Any, server: trio.SocketStream, seen: list[object]) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import types
+from typing import TYPE_CHECKING, Any
+
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
 
 
 class Steps(trio.abc.Instrument):
@@ -15,3 +21,18 @@ class Steps(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         if task is self.task:
             self.calls.append(0)
+
+
+@types.coroutine
+def interrupted(call: Awaitable[object], action: Callable[[], object]) -> Generator[object, Any, object]:
+    """Awaits ``call``, and does ``action`` where that first sleeps: what it has queued the kernel
+    has not seen."""
+    iterator = call.__await__()
+    message = next(iterator)
+    action()
+    while True:
+        answer = yield message
+        try:
+            message = iterator.send(answer)
+        except StopIteration as end:
+            return end.value

@@ -136,7 +136,7 @@ def test_what_a_cancelled_call_would_have_read_is_read_by_the_next(cached: Path)
 
 
 @pytest.mark.parametrize("buffering", [0, -1])
-def test_a_read_that_is_left_to_the_ring_yields_whatever_the_budget(buffering: int) -> None:
+def test_a_read_that_is_not_made_at_once_yields_whatever_the_budget(buffering: int) -> None:
     async def main() -> list[int]:
         async with await open_file("/dev/zero", "rb", buffering) as file:
             steps = Steps()
@@ -147,7 +147,7 @@ def test_a_read_that_is_left_to_the_ring_yields_whatever_the_budget(buffering: i
             trio.lowlevel.remove_instrument(steps)
             return steps.calls
 
-    assert budget(16).run(main) == [0, 1, 1, 1, 1]
+    assert max(budget(16).run(main)) == 1
 
 
 def test_the_end_yields_whatever_the_budget(path: Path) -> None:

@@ -282,8 +282,8 @@ def test_a_file_has_the_names_of_trios(backend: Backend, tmp_path: Path, mode: s
             await open_file(path, mode, buffering) as ours,
             await trio.open_file(path, mode, buffering) as trios,
         ):
-            assert public(ours) == public(trios)
-            for name in public(ours) - {"wrapped", "buffer", "raw"}:
+            assert public(ours) - {"pread", "pread_into", "pwrite", "fsync", "fdatasync"} == public(trios)
+            for name in public(trios) - {"wrapped", "buffer", "raw"}:
                 value = getattr(trios, name)
                 assert callable(getattr(ours, name)) == callable(value)
                 if not callable(value):

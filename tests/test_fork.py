@@ -230,3 +230,59 @@ assert status_of(pids[0]) == 0
 """
     )
     assert sorted(said.splitlines()) == ["child lives", "the peer sees the end"]
+
+
+@pytest.mark.parametrize("child", ["return", "os._exit(0)"])
+def test_a_fork_while_a_tick_wakes_its_tasks(child: str) -> None:
+    """The child goes on with the events that it finds, of which the ring is gone."""
+    said = output_of(
+        PREPARE
+        + f"""
+class Forks(trio.abc.Instrument):
+    left = 3
+    pids = []
+
+    def task_scheduled(self, task):
+        if not Forks.left or not active or os.getpid() != parent:
+            return
+        Forks.left -= 1
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            Forks.pids.append(pid)
+        else:
+            leave()
+
+def leave():
+    {child}
+
+async def read(sock):
+    results.append(await sock.recv(100_000))
+
+async def main():
+    pairs = [trio.socket.socketpair() for _ in range(40)]
+    async with trio.open_nursery() as nursery:
+        for left, right in pairs:
+            nursery.start_soon(read, left)
+            nursery.start_soon(trio.lowlevel.wait_readable, os.pipe()[0])
+        await trio.testing.wait_all_tasks_blocked()
+        for left, right in pairs:
+            right._sock.send(bytes(10_000))
+        active.append(True)
+        with trio.move_on_after(30):
+            while len(results) < 40:
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    return len(results)
+
+active, results, parent = [], [], os.getpid()
+try:
+    ends = trio_uring.run(main, instruments=[Forks()])
+except BaseException:
+    assert os.getpid() != parent
+if os.getpid() != parent:
+    os._exit(len(rings()))
+print("ends", ends, [status_of(pid) for pid in Forks.pids])
+"""
+    )
+    assert said == "ends 40 [0, 0, 0]\n"

@@ -15,7 +15,7 @@ import trio.testing
 from equivalence import URING, io_statistics
 from page_cache import skip_unless_told_at_once
 
-from trio_uring import open_file, transfers
+from trio_uring import memory, open_file
 from trio_uring._tasks import uncleared_bytes
 
 if TYPE_CHECKING:
@@ -247,10 +247,10 @@ def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
 def test_large_results_do_not_begin_where_processors_copy_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, other = _begins_at(16), _begins_at(48)
     given = [slow, other]
-    monkeypatch.setattr(transfers, "uncleared_bytes", lambda length: given.pop(0))
-    assert transfers.new_bytes(len(slow)) is other
+    monkeypatch.setattr(memory, "uncleared_bytes", lambda length: given.pop(0))
+    assert memory.new_bytes(len(slow)) is other
     given = [other, slow]
-    assert transfers.new_bytes(len(other)) is other
+    assert memory.new_bytes(len(other)) is other
 
 
 def _begins_at(place: int) -> bytes:

@@ -484,7 +484,7 @@ said = [f"{warning.category.__name__} {warning.filename}: {warning.message}" for
 print(has_completions, *said)
 """
         )
-        assert said == "False \n" or (
+        assert said == "False\n" or (
             said.startswith(
                 "True UringFallbackWarning <string>: The stream sockets of this run wait by readiness"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,6 +18,9 @@ from trio_uring._native import lib
 from trio_uring._tasks import learn, start_receive, start_send, wake
 from trio_uring.operation import Operation
 from trio_uring.sleep import READY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Event = tuple[int, int, int, int]
 
@@ -38,12 +41,12 @@ def wake_by(
     return woken, left
 
 
-async def sleeper() -> None:
-    await wait_task_rescheduled(lambda _: Abort.SUCCEEDED)
+def succeed(_: object) -> Abort:
+    return Abort.SUCCEEDED
 
 
-async def sleeping_task(nursery: trio.Nursery) -> Task:
-    nursery.start_soon(sleeper)
+async def sleeping_task(nursery: trio.Nursery, abort: Callable[[Any], Abort] = succeed) -> Task:
+    nursery.start_soon(wait_task_rescheduled, abort)
     await wait_all_tasks_blocked()
     (task,) = nursery.child_tasks
     return task
@@ -103,11 +106,11 @@ def test_objects_of_other_classes_are_left() -> None:
 def test_a_task_is_woken_once(kind: int) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            task = await sleeping_task(nursery)
+            operation = Operation(nothing, nothing, 5, None)
+            task = await sleeping_task(nursery, operation.abort)
+            operation.task = task
             tables: list[dict[int, Any]] = [{}, {}, {}]
-            tables[kind - lib.TU_READ][5] = (
-                Operation(manager_of_nobody, task, 5, None) if kind == lib.TU_OPERATION else task
-            )
+            tables[kind - lib.TU_READ][5] = operation if kind == lib.TU_OPERATION else task
             event: Event = (kind, 5, 1, 0)
             assert wake_by(events_of(event, event), *tables) == ([task], [event])
             assert tables == [{}, {}, {}]
@@ -115,8 +118,40 @@ def test_a_task_is_woken_once(kind: int) -> None:
                 wake_by(events_of((lib.TU_READ, 5, 1, 0)), {5: task})
             task._runner.runq.append(task)  # type: ignore[attr-defined]
 
-    manager_of_nobody: Any = None
+    nothing: Any = None
     URING.run(main)
+
+
+def test_who_does_not_sleep_on_an_operation_is_not_woken_by_it() -> None:
+    """An exception has come between its submission and the sleep."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            operation = Operation(nothing, await sleeping_task(nursery), 5, None)
+            event: Event = (lib.TU_OPERATION, 5, 1, 0)
+            assert wake_by(events_of(event), {}, {}, {5: operation}) == ([], [event])
+            assert operation.task is None
+            nursery.cancel_scope.cancel()
+
+    nothing: Any = None
+    URING.run(main)
+
+
+def test_each_event_is_processed_once_also_if_one_of_them_fails() -> None:
+    seen: list[int] = []
+
+    def other(kind: int, key: int, result: int, detail: int) -> None:
+        seen.append(key)
+        if key == 2:
+            raise KeyError
+
+    events = events_of((5, 1, 0, 0), (5, 2, 0, 0), (5, 3, 0, 0))
+    with pytest.raises(KeyError):
+        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
+    assert seen == [1, 2]
+    for _ in range(2):
+        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
+    assert seen == [1, 2, 3]
 
 
 def test_more_events_than_there_are_are_refused() -> None:
@@ -145,7 +180,7 @@ def test_a_receive_of_a_strange_length_is_for_python(length: object) -> None:
                 await peer.send_all(b"x")
                 assert await stream.receive_some() == b"x"
             assert start_receive(stream, length) is None
-            assert stream.socket._uring.task is None  # type: ignore[attr-defined]
+            assert stream.socket._uring.waiter is None  # type: ignore[attr-defined]
 
     URING.run(main)
 

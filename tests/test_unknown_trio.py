@@ -110,6 +110,7 @@ HARMLESS = {
     name: CHANGES[name]
     for name in ("EpollIOManager.force_wakeup is missing", "trio._socket._SocketType.recvmsg_into is missing")
 } | {
+    "cannot import name 'cancel_shielded_checkpoint'": "del trio.lowlevel.cancel_shielded_checkpoint",
     "setup_runner has the parameters clock, instruments, restrict_keyboard_interrupt_to_checkpoints, "
     "strict_exception_groups, new": """
 known = trio_run.setup_runner
@@ -120,7 +121,7 @@ def setup_runner(
         clock, instruments, restrict_keyboard_interrupt_to_checkpoints, strict_exception_groups
     )
 trio_run.setup_runner = setup_runner
-"""
+""",
 }
 
 FALLS_BACK = """
@@ -170,4 +171,5 @@ def test_an_unknown_trio_is_one_warning_where_epoll_was_asked_for(missing: str) 
     assert len(warned) == 3
     for line in warned:
         assert "This runs on epoll, not on io_uring" in line
-        assert f"Trio {trio.__version__}: {missing}. It was checked on Trio 0.29.0" in line
+        assert f"Trio {trio.__version__}: {missing}" in line
+        assert ". It was checked on Trio 0.29.0" in line

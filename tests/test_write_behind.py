@@ -186,7 +186,7 @@ def test_no_more_is_behind_than_there_may_be(tmp_path: Path) -> None:
                 assert await unwritten(file) <= MOST_BEHIND + 4096
 
     async def unwritten(file: Any) -> int:
-        return int(file._behind.size)
+        return int(file._buffer._behind.size)
 
     URING.run(main)
 
@@ -200,7 +200,9 @@ def test_files_that_are_written_at_the_same_time_share_what_may_be_behind(tmp_pa
             nonlocal most
             for _ in range(20):
                 await file.write(DATA)
-                most = max(most, sum(file._behind.size for file in files if file._behind is not None))
+                most = max(
+                    most, sum(file._buffer._behind.size for file in files if file._buffer._behind is not None)
+                )
 
         async with trio.open_nursery() as nursery:
             for file in files:
@@ -307,7 +309,7 @@ def test_a_failure_that_lasts_is_told_by_every_call_as_by_a_flush_of_the_standar
                 for _ in range(3):
                     with pytest.raises(OSError) as raised:  # noqa: PT011
                         await file.flush()
-                    seen += [raised.value.args, await file.tell(), os.fstat(file.fileno()).st_size]
+                    seen += [raised.value.args, await file.tell(), os.fstat(file._own_fileno()).st_size]
             assert seen == expected()
 
     URING.run(main)
@@ -355,7 +357,7 @@ def test_a_failing_last_write_closes_all_the_same(tmp_path: Path) -> None:
     async def main() -> None:
         for mode in ("wb", "w"):
             file = await open_file(tmp_path / "file", mode)
-            fd = file.fileno()
+            fd = file._own_fileno()
             with files_no_longer_than(5000):
                 await file.write(DATA if mode == "wb" else "x" * 10_000)
                 with pytest.raises(OSError) as raised:  # noqa: PT011
@@ -373,7 +375,7 @@ def test_a_descriptor_that_was_closed_below_is_an_error_of_the_next_call(tmp_pat
     async def main() -> None:
         file = await open_file(tmp_path / "file", "wb")
         await file.write(DATA)
-        os.close(file.fileno())
+        os.close(file._own_fileno())
         for call in (file.flush, file.flush, file.aclose):
             with pytest.raises(OSError, match="Bad file descriptor"):
                 await call()

@@ -32,9 +32,13 @@ def unavailable(error: ImportError) -> UringUnavailableError:
 
 
 class _Missing:
-    """Has every function of the core. Each raises UringUnavailableError."""
+    """Has every function of the core, each of which raises UringUnavailableError, and its constants,
+    which are 0."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("TU_"):
+            return 0
+
         def call(*_: object) -> NoReturn:
             assert missing is not None
             raise unavailable(missing)

@@ -27,7 +27,7 @@ from .armed import IDLE, Armed
 from .internals import context
 from .operation import STOPPED
 from .sleep import READY, is_cancelled, sleep, yield_shielded
-from .waiting import Stopping
+from .waiter import Stopping
 
 if TYPE_CHECKING:
     from .connections import Connections

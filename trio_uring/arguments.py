@@ -16,7 +16,7 @@ from ._native import ffi
 from .operation import HERE, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer, StrOrBytesPath
 
@@ -30,13 +30,21 @@ _MOST_BUFFERS: Final = 1024
 """UIO_MAXIOV of readv(2)."""
 
 
-def fileno_of(file: int | HasFileno) -> int:
+def fileno_of(file: int | HasFileno, *, moves: bool = False) -> int:
+    """The descriptor. A file of ours keeps its position to itself, unless the kernel's is what
+    the operation ``moves``."""
     if isinstance(file, int):
         return file
     try:
-        return file.fileno()
+        fileno = file.fileno
     except AttributeError:
         raise TypeError(f"a file has to be a descriptor, or to have fileno(), not {file!r}") from None
+    return fileno() if moves else getattr(file, "_own_fileno", fileno)()
+
+
+def asks_of(file: int | HasFileno) -> Callable[[], int] | None:
+    """What tells again, of a file that is an object, which descriptor it has; changes nothing."""
+    return None if isinstance(file, int) else getattr(file, "_own_fileno", file.fileno)
 
 
 def directory_of(dir_fd: int | None) -> int:

@@ -36,7 +36,7 @@ from trio.lowlevel import Abort, reschedule
 
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
-from .waiting import Stopping, raise_closed, task_of
+from .waiter import Stopping, raise_closed, task_of
 
 if TYPE_CHECKING:
     import socket
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .connections import Connections
-    from .waiting import Waiter
+    from .waiter import Waiter
 
 _cancel = lib.tu_cancel
 _flush = lib.tu_flush

@@ -7,7 +7,7 @@
 - Its own buffers stay empty. So does everything that is reached through it, as ``raw`` and
   ``buffer`` are: that goes past our buffers.
 - One call at a time, first come, first served. A task waits for its turn only if another
-  is in the middle of a call.
+  is in the middle of a call; a task of another run is refused then.
 - Ctrl-C arrives at the end of a call, or at the kernel's answer, and nowhere between: what
   the kernel has moved and what we know of it never differ.
 """
@@ -22,6 +22,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .budget import checkpoint_at_once
+from .internals import context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from _typeshed import StrOrBytesPath
     from typing_extensions import ParamSpec, Self
+
+    from .position import Position
 
     P = ParamSpec("P")
 
@@ -42,15 +45,18 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     checkpoint. A call that raises `trio.Cancelled` has not happened, or has as far as
     the file's position says; what was read meanwhile will be read again."""
 
-    def __init__(self, wrapped: Any, turns: Turns | None = None) -> None:
+    def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
-        self._turns = turns or Turns()
+        self._position = position
+        self._turns = turns or Turns(position)
         self._can_read: bool = wrapped.readable()
         self._can_write: bool = wrapped.writable()
 
     @property
     def wrapped(self) -> Any:
-        """The standard library's file on the same descriptor. Its buffers know nothing of ours."""
+        """The standard library's file on the same descriptor. Its buffers know nothing of ours.
+        Who asks for it can move the position: as `fileno`."""
+        self._share()
         return self._wrapped
 
     @property
@@ -67,7 +73,31 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         return str(self._wrapped.mode)
 
     def fileno(self) -> int:
+        """The descriptor. From then on others may use it: reads and writes go by threads, as
+        `open_file` says. Waits for what is being written behind, as closing does."""
+        fd = int(self._wrapped.fileno())
+        self._share()
+        return fd
+
+    def _own_fileno(self) -> int:
+        """The descriptor, for us alone: nobody gets it."""
         return int(self._wrapped.fileno())
+
+    def _share(self) -> None:
+        """Before others may use the descriptor."""
+        if self._position.is_ours and not self.closed:
+            self._position.share()
+
+    async def fsync(self) -> None:
+        """Writes what is buffered, and waits until data and metadata are on the device."""
+        await self._sync(data_only=False)
+
+    async def fdatasync(self) -> None:
+        """`fsync`, but of the metadata only what is needed to find the data."""
+        await self._sync(data_only=True)
+
+    async def _sync(self, *, data_only: bool) -> None:
+        raise NotImplementedError
 
     def isatty(self) -> bool:
         return bool(self._wrapped.isatty())
@@ -94,12 +124,24 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         """One line, of ``size`` characters or bytes at most; empty at the end."""
         raise NotImplementedError
 
+    if TYPE_CHECKING:  # what every kind has as well, each with words of its own
+
+        async def read(self, size: int | None = -1, /) -> DataT: ...
+        async def readlines(self, hint: int | None = -1, /) -> list[DataT]: ...
+        async def write(self, data: Any, /) -> int: ...
+        async def writelines(self, lines: Iterable[Any], /) -> None: ...
+        async def seek(self, offset: int, whence: int = 0, /) -> int: ...
+        async def tell(self) -> int: ...
+        async def truncate(self, size: int | None = None, /) -> int: ...
+        async def flush(self) -> None: ...
+        async def detach(self) -> AsyncFile[Any]: ...
+
     async def aclose(self) -> None:
         """Writes what is buffered and closes the file, also if it is cancelled meanwhile.
 
         The descriptor is closed by the calling thread, as `os.close` does.
         """
-        if self._turns.taken or self._unwritten():
+        if self._turns.taken() or self._unwritten():
             await self._close_in_turn()
             await checkpoint_if_cancelled()
         else:
@@ -108,11 +150,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @enable_ki_protection
     async def _close_in_turn(self) -> None:
-        if self._turns.taken:
+        if not self._turns.take_now():
             with trio.CancelScope(shield=True):
                 await self._turns.take()
-        else:
-            self._turns.taken = True
         try:
             if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
@@ -133,7 +173,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         """Writes that data."""
 
     async def _settle(self) -> None:
-        """Waits for what has left the buffer and is still being written."""
+        """In turn: waits for what has left the buffer and is still being written."""
 
     def _length(self, name: str, value: int | None) -> int:
         """The argument of a method: a number, -1 for None."""
@@ -155,28 +195,55 @@ _HUGE = 1 << 63
 
 
 class Turns:
-    """Who may use a file. All the layers of one file share one of these."""
+    """Who may use a file. All the layers of one file share one of these.
 
-    __slots__ = ("taken", "waiting")
+    The tasks of one run wait for each other; those of another are refused, while a task of the
+    first is in the middle of a call, or the run is still writing to the file.
+    """
 
-    def __init__(self) -> None:
-        self.taken = False
-        self.waiting: trio.lowlevel.ParkingLot | None = None
+    __slots__ = ("_holder", "_position", "_waiting")
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+        self._holder: dict[int, trio.lowlevel.Task] = {}
+        """The task that has the turn, at 0: an entry that is made and found in one step, whatever
+        threads ask for it."""
+        self._waiting: trio.lowlevel.ParkingLot | None = None
+        """Tasks of the holder's run."""
+
+    def taken(self) -> bool:
+        return bool(self._holder)
+
+    def take_now(self) -> bool:
+        """Takes the turn, if no other task of this run has it."""
+        try:
+            task = context.task
+        except AttributeError:
+            raise RuntimeError("must be called from async context") from None
+        holder = self._holder.setdefault(0, task)
+        if holder is not task:
+            if holder._runner is not task._runner:
+                raise RuntimeError("a task of another run is in the middle of a call on this file")
+            return False
+        behind = self._position.behind
+        if behind is not None and behind.is_of_another_run(task._runner.io_manager):
+            del self._holder[0]
+            raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
+        return True
 
     async def take(self) -> None:
-        if not self.taken:
-            self.taken = True
-            return
-        if self.waiting is None:
-            self.waiting = trio.lowlevel.ParkingLot()
-        # Whoever leaves hands the turn to the task that it wakes.
-        await self.waiting.park()
+        """Takes the turn, after other tasks if need be."""
+        if not self.take_now():
+            if self._waiting is None:
+                self._waiting = trio.lowlevel.ParkingLot()
+            # Whoever leaves hands the turn to the task that it wakes.
+            await self._waiting.park()
 
     def leave(self) -> None:
-        if self.waiting:
-            self.waiting.unpark()
+        if self._waiting:
+            (self._holder[0],) = self._waiting.unpark()
         else:
-            self.taken = False
+            del self._holder[0]
 
 
 class _Method(Protocol):
@@ -192,16 +259,14 @@ def _in_turn(allowed: str) -> _Method:
     def decorate(
         method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]],
     ) -> Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]]:
-        name = "__next__" if method.__name__ == "__anext__" else method.__name__
+        name = "readline" if method.__name__ == "__anext__" else method.__name__
 
         @functools.wraps(method)
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
-            if turns.taken:
+            if not turns.take_now():
                 await turns.take()
-            else:
-                turns.taken = True
             try:
                 wrapped = self._wrapped
                 try:
@@ -214,10 +279,7 @@ def _in_turn(allowed: str) -> _Method:
                     return answer
                 return await method(self, *args, **kwargs)
             finally:
-                if turns.waiting is None:
-                    turns.taken = False
-                else:
-                    turns.leave()
+                turns.leave()
 
         return call
 

@@ -1,16 +1,17 @@
-"""Binary files with a buffer: the methods that a user calls, and lines."""
+"""Binary files with a buffer: the methods that a user calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import trio
 from trio.lowlevel import enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
+from .binary_file import BinaryFile
 from .budget import checkpoint_at_once
-from .file_buffer import FileBuffer
+from .memory import pinned
 from .raw_file import RawFile
-from .transfers import pinned, truncate
 
 if TYPE_CHECKING:
     import io
@@ -18,50 +19,63 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from .async_file import Turns
+    from .buffer import FileBuffer
 
-class BufferedFile(FileBuffer):
+
+class BufferedFile(BinaryFile):
     """A binary file for writing; as `io.BufferedWriter`."""
+
+    def __init__(self, wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> None:
+        super().__init__(wrapped, buffer.transfers, turns)
+        self._buffer = buffer
 
     @property
     def raw(self) -> io.FileIO:
-        """The standard library's file on the same descriptor: past our buffer."""
-        return self._wrapped.raw  # type: ignore[no-any-return]
+        """The standard library's file on the same descriptor: past our buffer. Who asks for it
+        can move the position: as `fileno`."""
+        raw: io.FileIO = self._wrapped.raw
+        self._share()
+        return raw
 
     @reading
-    async def read(self, size: int | None = -1, /) -> bytes | None:
-        """``size`` bytes, fewer only at the end; all to the end if that is negative."""
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """``size`` bytes, fewer only at the end; all to the end if that is negative. None:
+        non-blocking, and nothing there."""
         length = self._length("read", size)
         if length < -1:
             self._wrapped.read(size)
-        return await (self._read(length) if length >= 0 else self._read_all())
+        return await (self._buffer.read(length) if length >= 0 else self._buffer.read_all())  # type: ignore[return-value]
 
     @reading
     async def read1(self, size: int = -1, /) -> bytes:
         """What the buffer has, or else one transfer: up to ``size`` bytes."""
         if size is None:
             self._wrapped.read1(size)
-        return await self._read1(self._length("read1", size))
+        return await self._buffer.read1(self._length("read1", size))
 
     @reading
-    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        """Fills ``buffer``; the number of bytes, fewer only at the end."""
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fills ``buffer``; the number of bytes, fewer only at the end. None: non-blocking, and
+        nothing there."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
-            return await self._read_to(memory, once=False)
+            return await self._buffer.read_to(memory, once=False)  # type: ignore[return-value]
 
     @reading
-    async def readinto1(self, buffer: WriteableBuffer, /) -> int | None:
-        """What the buffer has, or else one transfer, into ``buffer``; the number of bytes."""
+    async def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """What the buffer has, or else one transfer, into ``buffer``; the number of bytes. None:
+        non-blocking, and nothing there."""
         with pinned(self._wrapped, "readinto1", buffer, writable=True) as memory:
-            return await self._read_to(memory, once=True)
+            return await self._buffer.read_to(memory, once=True)  # type: ignore[return-value]
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
         limit = self._length("readline", size)
-        line = self._line_at_hand(limit)
+        line = self._buffer.line_at_hand(limit)
         if line is None:
-            return await self._readline(limit)
+            return await self._buffer.readline(limit)
         await checkpoint_at_once()
-        self._pos += len(line)
+        self._buffer.pass_over(len(line))
         return line
 
     @reading
@@ -72,23 +86,21 @@ class BufferedFile(FileBuffer):
         lines: list[bytes] = []
         try:
             return await gather_lines(self._next_line, number, lines)
-        except BaseException:
-            self._give_back(b"".join(lines))
+        except BaseException as stop:
+            self._buffer.give_back_after(stop, b"".join(lines))
             raise
 
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; its length in bytes."""
-        if type(data) is bytes and self._fits(length := len(data)):
+        if type(data) is bytes and self._buffer.fits(length := len(data)):
             await checkpoint_at_once()
-            self._put(data, length)
+            self._buffer.put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:
-            length = memory.length
-            small = length < self._large and not self._unwritten()
-            if small or self._fits(length) or self._behind_for(length) is not None:
+            if self._buffer.takes_at_once(memory.length):
                 await checkpoint_at_once()
-            return await self._write(memory)
+            return await self._buffer.write(memory)
 
     @writing
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
@@ -98,39 +110,29 @@ class BufferedFile(FileBuffer):
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position; where it is then, in bytes. Writes what is buffered."""
-        return await self._seek(offset, whence)
+        return await self._buffer.seek(offset, whence)
 
     @either
     async def tell(self) -> int:
         """The position, in bytes."""
         await checkpoint_at_once()
-        if self._behind is not None:
-            await self._behind.wait()
-        return self._tell()
+        await self._buffer.landed()
+        return self._buffer.tell()
 
     @writing
     async def truncate(self, size: int | None = None, /) -> int:
         """Makes the file ``size`` bytes long, or as long as the position, after writing
         what is buffered. By the ring from Linux 6.9 on, else by a worker thread."""
-        await self._flush()
-        return await truncate(self._raw, size)
+        await self._buffer.flush()
+        return await self._transfers.truncate(size)
 
     @either
     async def flush(self) -> None:
-        """Writes what is buffered."""
+        """Writes what is buffered: it is with the kernel then, and others can read it."""
         if not self._unwritten():
             await checkpoint_at_once()
         if self._can_write:
-            await self._flush()
-
-    @enable_ki_protection
-    async def _settle(self) -> None:
-        await self._turns.take()
-        try:
-            if self._behind is not None:
-                await self._behind.finish()
-        finally:
-            self._turns.leave()
+            await self._buffer.flush()
 
     @either
     async def detach(self) -> RawFile:
@@ -138,51 +140,47 @@ class BufferedFile(FileBuffer):
         of no use from then on."""
         await checkpoint_at_once()
         if self._can_write:
-            await self._flush()
-        return RawFile(self._wrapped.detach())
-
-    # Lines
-
-    def _line_at_hand(self, limit: int) -> bytes | None:
-        """The next line, if the buffer has it; the position does not move."""
-        ahead = self._ahead()
-        most = ahead if limit < 0 else min(ahead, limit)
-        start = self._pos
-        end = self._buffer.find(b"\n", start, start + most) + 1
-        if end or most == limit:
-            return bytes(self._view[start : end or start + most])
-        return None
+            await self._buffer.flush()
+        return RawFile(self._wrapped.detach(), self._transfers, self._turns)
 
     async def _next_line(self) -> bytes:
-        line = self._line_at_hand(-1)
+        line = self._buffer.line_at_hand(-1)
         if line is None:
-            return await self._readline(-1)
-        self._pos += len(line)
+            return await self._buffer.readline(-1)
+        self._buffer.pass_over(len(line))
         return line
 
-    async def _readline(self, limit: int) -> bytes:
-        """A line of which the buffer has only a part."""
-        ahead = self._ahead()
-        parts = [self._take(ahead)] if ahead else []
-        left = limit - ahead if limit >= 0 else -1
-        await self._leave_buffer(ahead)
+    async def _write_data(self, data: ReadableBuffer) -> int:
+        with pinned(self._wrapped, "write", data) as memory:
+            return await self._buffer.write(memory)
+
+    def _unwritten(self) -> bool:
+        return self._buffer.unwritten
+
+    async def _write_out(self) -> None:
+        await self._buffer.write_out()
+
+    @enable_ki_protection
+    async def _settle(self) -> None:
+        await self._turns.take()
         try:
-            while True:
-                self._drop_read()
-                self._pos = 0
-                if not await self._fill():
-                    break
-                line = self._line_at_hand(left)
-                if line is not None:
-                    self._pos += len(line)
-                    parts.append(line)
-                    break
-                parts.append(self._take(self._read_end))
-                left -= len(parts[-1]) if left > 0 else 0
-        except BaseException:
-            self._give_back(b"".join(parts))
-            raise
-        return b"".join(parts)
+            await self._buffer.settle()
+        finally:
+            self._turns.leave()
+
+    async def _write_before(self, *, changes: bool) -> None:
+        if not (self._buffer.unwritten or (changes and self._buffer.ahead)):
+            return
+        await self._turns.take()
+        try:
+            await (self._buffer.flush() if changes else self._buffer.write_out())
+        finally:
+            self._turns.leave()
+
+    async def _forget_ahead(self) -> None:
+        if self._buffer.ahead:
+            with trio.CancelScope(shield=True):
+                await self._write_before(changes=True)
 
 
 class BufferedReaderFile(BufferedFile):
@@ -194,11 +192,9 @@ class BufferedReaderFile(BufferedFile):
         not move."""
         self._length("peek", size)
         if self._can_write:
-            await self._flush()
-        if self._ahead():
+            await self._buffer.flush()
+        if self._buffer.ahead:
             await checkpoint_at_once()
         else:
-            self._drop_read()
-            self._pos = 0
-            await self._fill()
-        return bytes(self._view[self._pos : self._pos + self._ahead()])
+            await self._buffer.fill()
+        return self._buffer.look()

@@ -33,7 +33,7 @@ from .armed import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, Armed
 from .internals import context
 from .sender import Sender
 from .sleep import READY, is_cancelled, sleep_for_data, yield_shielded
-from .waiting import Stopping
+from .waiter import Stopping
 
 if TYPE_CHECKING:
     from .connections import Connections

@@ -2,111 +2,64 @@
 
 - What was decoded and not yet given out is ``_decoded[_used:]``. ``_snapshot`` is a state of
   the decoder in which it holds no bytes, and the bytes that lead from there to ``_decoded``.
-- A call that is cancelled in the middle puts back what it had decoded, with the earliest
-  snapshot.
+- A call that is cancelled in the middle has not happened. Where there are positions, all is as it
+  was before, and the bytes are read again. What has none gets its characters back.
+- As with the standard library, `readlines` that stops before the end has lost the position, until
+  the file is moved or flushed, and a call that fails is where it failed.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import trio
-
-from .async_file import AsyncFile, gather_lines
-from .text_position import Snapshot
+from .async_file import gather_lines
+from .text_position import Cookie, Snapshot, cookie_past
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from .buffered_file import BufferedFile
-
-T = TypeVar("T")
+    from .buffer import FileBuffer
 
 _CHUNK: Final = 8192
 
 
-class Decoding(AsyncFile[str]):
-    """The reading half of a text file, without its calls."""
+class Decoding:
+    """Of one text file that is read. Who calls has the file's turn."""
 
-    _wrapped: io.TextIOWrapper
-
-    def __init__(self, wrapped: io.TextIOWrapper, buffered: BufferedFile, newline: str | None) -> None:
-        super().__init__(wrapped, buffered._turns)
-        self._buffered = buffered
+    def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
+        self._wrapped = wrapped
+        self._buffer = buffer
         self._newline = newline
-        self._seekable = self._telling = wrapped.seekable()
-        self._decoder: Any = self._new_decoder() if self._can_read else None
+        self._seekable = wrapped.seekable()
+        self._telling = self._seekable
+        """Whether the position is known: whether snapshots are made."""
+        self._decoder = _new_decoder(wrapped, newline)
         self._decoded = ""
         self._used = 0
         self._snapshot: Snapshot | None = None
         self._bytes_per_character = 0.0
 
-    def _new_decoder(self) -> Any:
-        wrapped = self._wrapped
-        decoder = codecs.getincrementaldecoder(wrapped.encoding)(wrapped.errors or "strict")
-        if self._newline:
-            return decoder
-        return io.IncrementalNewlineDecoder(decoder, self._newline is None)
+    @property
+    def ahead(self) -> int:
+        """How many characters can be given out."""
+        return len(self._decoded) - self._used
 
-    def _take(self, length: int) -> str:
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The kinds of line ends that were read, if they are translated or told apart."""
+        kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", None)
+        return kinds
+
+    def take(self, length: int) -> str:
+        """The next ``length`` characters of what is `ahead`, or all of it."""
         start = self._used
         text = self._decoded[start : start + length]
         self._used = start + len(text)
         return text
 
-    def _forget(self) -> None:
-        self._decoded, self._used, self._snapshot = "", 0, None
-
-    async def _read_all(self) -> str:
-        data = await self._buffered._read_all()
-        text: str = self._decoder.decode(data or b"", True)
-        text = self._take(len(self._decoded)) + text
-        if self._snapshot is not None:
-            self._forget()
-        return text
-
-    async def _read(self, length: int) -> str:
-        passed = _Passed(self)
-        parts = [self._take(length)]
-        left = length - len(parts[0])
-        while left > 0 and await self._read_chunk(left, passed):
-            parts.append(self._take(left))
-            left -= len(parts[-1])
-        return "".join(parts)
-
-    async def _read_chunk(self, length: int, passed: _Passed) -> bool:
-        """Decodes one more transfer, of about ``length`` characters, over what there was.
-        False at the end."""
-        snapshot = Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
-        size = max(_CHUNK, int(max(self._bytes_per_character, 1.0) * length))
-        try:
-            data = await self._buffered._read1(size)
-        except BaseException:
-            passed.put_back(self)
-            raise
-        text: str = self._decoder.decode(data, not data)
-        self._decoded, self._used = text, 0
-        self._bytes_per_character = len(data) / len(text) if text else 0.0
-        if snapshot:
-            self._snapshot = Snapshot(snapshot.flags, snapshot.data + data)
-        passed.chunks.append((text, data, self._snapshot))
-        return bool(text or data)
-
-    def _line_end(self, text: str, start: int) -> int:
-        """Where the line ends, past its end mark; 0 if there is none."""
-        if self._newline:
-            found = text.find(self._newline, start)
-            return found + len(self._newline) if found >= 0 else 0
-        end = text.find("\n", start) + 1
-        if self._newline is None:
-            return end
-        carriage = text.find("\r", start, end or len(text)) + 1
-        return carriage if carriage and carriage != end - 1 else end
-
-    def _line_at_hand(self, limit: int) -> str | None:
-        """The next line, if it is decoded already; the position does not move."""
+    def line_at_hand(self, limit: int) -> str | None:
+        """The next line, of ``limit`` characters at most, if it is decoded already; it stays there."""
         if not self._decoded:
             return None
         start = self._used
@@ -117,17 +70,48 @@ class Decoding(AsyncFile[str]):
             return None
         return self._decoded[start:end]
 
-    async def _readline(self, limit: int = -1, passed: _Passed | None = None) -> str:
-        """A line of which only a part is decoded."""
-        passed = passed or _Passed(self)
+    def pass_over(self, length: int) -> None:
+        """What `line_at_hand` has returned is given out."""
+        self._used += length
+
+    async def read_all(self) -> str:
+        """All characters to the end."""
+        data = await self._buffer.read_all()
+        text: str = self._decoder.decode(data or b"", True)
+        text = self.take(len(self._decoded)) + text
+        if self._snapshot is not None:
+            self._forget()
+        return text
+
+    async def read(self, length: int) -> str:
+        """So many characters, fewer only at the end."""
+        mark = self._mark()
+        parts = [self.take(length)]
+        left = length - len(parts[0])
+        try:
+            while left > 0 and await self._read_chunk(left, mark):
+                parts.append(self.take(left))
+                left -= len(parts[-1])
+        except BaseException as stop:
+            self._go_back(mark, stop, parts)
+            raise
+        return "".join(parts)
+
+    async def readline(self, limit: int = -1, mark: _Mark | None = None) -> str:
+        """A line of which only a part is decoded. ``mark``: of the call that it is a part of."""
+        mark = mark or self._mark()
         parts: list[str] = []
         held = ""  # may be the first half of an end mark
         length = 0
         while True:
-            while not self._decoded:
-                if not await self._read_chunk(0, passed):
-                    self._forget()
-                    return "".join((*parts, held))
+            try:
+                while not self._decoded:
+                    if not await self._read_chunk(0, mark):
+                        self._forget()
+                        return "".join((*parts, held))
+            except BaseException as stop:
+                self._go_back(mark, stop, [*parts, held])
+                raise
             line = held + self._decoded[self._used :]
             offset = len(held) - self._used
             end = self._line_end(line, 0)
@@ -144,48 +128,142 @@ class Decoding(AsyncFile[str]):
             held = line[end:]
             self._decoded, self._used = "", 0
 
-    async def _readlines(self, hint: int, lines: list[str]) -> None:
-        passed = _Passed(self)
-
-        async def next_line() -> str:
-            line = self._line_at_hand(-1)
-            if line is None:
-                return await self._readline(-1, passed)
-            self._used += len(line)
-            return line
-
-        await gather_lines(next_line, hint, lines)
-
-    async def _untold(self, work: Awaitable[T]) -> T:
-        """``work``, after which, as after `next`, the position is not known; unless it is
-        cancelled, and so has not happened."""
-        snapshot, happened = self._snapshot, True
+    async def readlines(self, hint: int) -> list[str]:
+        """The lines to the end, or until they are longer than ``hint``, if that is positive."""
+        mark = self._mark()
+        lines: list[str] = []
+        self._telling = False
         try:
-            return await work
-        except (trio.Cancelled, KeyboardInterrupt):
-            happened = False
+            await gather_lines(partial(self._next_line, mark), hint, lines)
+        except BaseException as stop:
+            self._go_back(mark, stop, lines)
             raise
-        finally:
-            if happened:
-                self._telling, self._snapshot = False, snapshot
+        if not 0 < hint < sum(map(len, lines)):
+            self._snapshot = None
+            self._telling = self._seekable
+        return lines
+
+    async def _next_line(self, mark: _Mark) -> str:
+        line = self.line_at_hand(-1)
+        if line is None:
+            return await self.readline(-1, mark)
+        self._used += len(line)
+        return line
+
+    async def _read_chunk(self, length: int, mark: _Mark) -> bool:
+        """Decodes one more transfer, of about ``length`` characters, over what there was.
+        False at the end."""
+        snapshot = Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
+        size = max(_CHUNK, int(max(self._bytes_per_character, 1.0) * length))
+        data = await self._buffer.read1(size)
+        if not mark.has_read:
+            mark.has_read, mark.offset = True, self._buffer.tell() - len(data) if self._seekable else 0
+        text: str = self._decoder.decode(data, not data)
+        self._decoded, self._used = text, 0
+        self._bytes_per_character = len(data) / len(text) if text else 0.0
+        if snapshot:
+            self._snapshot = Snapshot(snapshot.flags, snapshot.data + data)
+        return bool(text or data)
+
+    def _line_end(self, text: str, start: int) -> int:
+        """Where the line ends, past its end mark; 0 if there is none."""
+        if self._newline:
+            found = text.find(self._newline, start)
+            return found + len(self._newline) if found >= 0 else 0
+        end = text.find("\n", start) + 1
+        if self._newline is None:
+            return end
+        carriage = text.find("\r", start, end or len(text)) + 1
+        return carriage if carriage and carriage != end - 1 else end
+
+    # Going back
+
+    def _mark(self) -> _Mark:
+        return _Mark(self, self._decoder.getstate())
+
+    def _go_back(self, mark: _Mark, stop: BaseException, given: list[str]) -> None:
+        """After a call that has given out so much since ``mark``, and is not to have happened."""
+        has_failed = isinstance(stop, Exception)
+        if not self._seekable:
+            if not has_failed or isinstance(stop, OSError):
+                self._decoded = "".join(given) + self._decoded[self._used :]
+                self._used = 0
+        elif not has_failed or not mark.has_read:
+            self._decoded, self._used, self._snapshot, self._telling = mark.state
+            if mark.has_read:
+                self._decoder.setstate(mark.decoder_state)
+                self._buffer.go_back(mark.offset)
+
+    def _forget(self) -> None:
+        self._decoded, self._used, self._snapshot = "", 0, None
+
+    # Positions
+
+    def flushed(self) -> None:
+        """The file was flushed: its position is known again."""
+        self._telling = self._seekable
+
+    def written(self) -> None:
+        """What was read ahead is not what comes next."""
+        if self._snapshot is not None:
+            self._forget()
+        self._decoder.reset()
+
+    def tell(self, position: int) -> int:
+        """The cookie, with the buffer at ``position``."""
+        if self._snapshot is None:
+            return position
+        flags, data = self._snapshot
+        start = Cookie(position - len(data), flags)
+        if not self._used:
+            return start.packed()
+        return cookie_past(start, data, self._used, self._wrapped, self._newline)
+
+    def moved(self, cookie: Cookie | None) -> None:
+        """The buffer is where ``cookie`` says, or at the end of the file if there is none."""
+        self._forget()
+        if cookie is not None:
+            self._snapshot = Snapshot(cookie.flags, b"")
+        if cookie is not None and (cookie.position or cookie.flags):
+            self._decoder.setstate((b"", cookie.flags))
+        else:
+            self._decoder.reset()
+
+    def skip(self, cookie: Cookie, data: bytes) -> None:
+        """Goes over the characters that ``cookie`` says, of which the bytes are ``data``."""
+        self._decoded = self._decoder.decode(data, bool(cookie.at_end))
+        self._snapshot = Snapshot(cookie.flags, data)
+        if len(self._decoded) < cookie.characters:
+            raise OSError("can't restore logical file position")
+        self._used = cookie.characters
+
+    def check_told(self) -> None:
+        """Raises if the position is not known."""
+        if not self._telling:
+            raise OSError("telling position disabled by next() call")
 
 
-class _Passed:
-    """What one call has gone over, to put it back if the call is cancelled."""
+class _State(NamedTuple):
+    decoded: str
+    used: int
+    snapshot: Snapshot | None
+    telling: bool
 
-    def __init__(self, file: Decoding) -> None:
-        self.start = (file._decoded, file._used, file._snapshot)
-        self.chunks: list[tuple[str, bytes, Snapshot | None]] = []
 
-    def put_back(self, file: Decoding) -> None:
-        decoded, used, snapshot = self.start
-        if snapshot is not None:
-            snapshot = Snapshot(snapshot.flags, snapshot.data + b"".join(data for _, data, _ in self.chunks))
-        elif self.chunks:
-            _, _, first = self.chunks[0]
-            if first is not None:
-                rest = b"".join(data for _, data, _ in self.chunks[1:])
-                snapshot = Snapshot(first.flags, first.data + rest)
-        file._decoded = decoded + "".join(text for text, _, _ in self.chunks)
-        file._used = used
-        file._snapshot = snapshot
+class _Mark:
+    """Where a call has begun."""
+
+    __slots__ = ("decoder_state", "has_read", "offset", "state")
+
+    def __init__(self, decoding: Decoding, decoder_state: Any) -> None:
+        self.state = _State(decoding._decoded, decoding._used, decoding._snapshot, decoding._telling)
+        self.decoder_state = decoder_state
+        self.has_read = False
+        """Whether the call has read from the buffer since then."""
+        self.offset = 0
+        """Where the buffer was before that, in bytes."""
+
+
+def _new_decoder(wrapped: io.TextIOWrapper, newline: str | None) -> Any:
+    decoder = codecs.getincrementaldecoder(wrapped.encoding)(wrapped.errors or "strict")
+    return decoder if newline else io.IncrementalNewlineDecoder(decoder, newline is None)

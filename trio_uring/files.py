@@ -11,16 +11,18 @@ from __future__ import annotations
 import functools
 import io
 import os
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from . import lowlevel
-from .buffered_file import BufferedFile, BufferedReaderFile
+from .buffer import FileBuffer
+from .position import Position
 from .raw_file import RawFile
 from .session import current_manager
-from .text_file import TextFile
+from .text_file import TextFile, buffered
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +36,15 @@ if TYPE_CHECKING:
         OpenTextMode,
         StrOrBytesPath,
     )
+    from trio._file_io import AsyncIOWrapper
 
     from .async_file import AsyncFile
+    from .binary_file import BinaryFile
+    from .buffered_file import BufferedFile, BufferedReaderFile
 
     _Opener = Callable[[str, int], int]
+
+WrappedT = TypeVar("WrappedT")
 
 
 @overload
@@ -87,6 +94,17 @@ async def open_file(
 @overload
 async def open_file(
     file: StrOrBytesPath | int,
+    mode: OpenBinaryMode,
+    buffering: int = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: _Opener | None = None,
+) -> BinaryFile: ...
+@overload
+async def open_file(
+    file: StrOrBytesPath | int,
     mode: str,
     buffering: int = -1,
     encoding: str | None = None,
@@ -108,27 +126,44 @@ async def open_file(
     closefd: bool = True,
     opener: _Opener | None = None,
 ) -> AsyncFile[Any]:
-    """`trio.open_file` without threads: the file is opened, read and written by the ring. What a
-    regular file has in the page cache is read by the calling thread, which does not wait.
+    """`trio.open_file` without threads where that is faithful: a regular file that is opened by
+    its name is opened, read and written by the ring. What it has in the page cache is read by the
+    calling thread, which does not wait.
 
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
-    Cancelled before the kernel has opened it, the file is not open. Linux 5.6.
+    Cancelled before the kernel has opened it, the file is not open; to wait for the other side of
+    a FIFO may be cancelled as well. Linux 5.6; 5.15 for FIFOs, which before go by a thread each,
+    and that waits on after a cancellation.
 
-    A write to a regular file that does not fit the buffer goes on behind its call, 8 MiB at
-    most. Every call but a further write waits for it: ``flush`` before others are to see the
-    data. An error comes from the next call that needs the file, and what could not be written
+    *Fast and slow*: the position of a file that was opened by its name is kept here. Others may use
+    a descriptor as well that was given as a number, by `wrap_file` or by an ``opener``; and any
+    file's, from the first ``fileno()``, ``wrapped``, ``buffer`` or ``raw`` that a caller asked for
+    on, and after a fork. Its position is the kernel's then, and reads and writes at it go by Trio's
+    worker threads, since only read(2) and write(2) lock it. So do those on file systems that the
+    ring was not tested on (it was on ext4, xfs, btrfs, tmpfs and overlays of these), and on
+    devices. Fast at all times, without a thread: ``pread``, ``pread_into``, ``pwrite``, ``fsync()``
+    and ``fdatasync()`` of the file, `Path.stat`.
+
+    What a file has accepted is in its buffer, and on its way to the kernel if that was full, until
+    ``flush``: `os._exit`, `os.execv` or a signal that kills lose it, and another handle on the file
+    sees it only then. In particular a write to a regular file opened by its name that does not fit
+    the buffer goes on behind its call, 8 MiB at most; every call but a further write waits for it.
+    An error comes from the next call that needs the file, and what could not be written
     stays to be tried again, as what is buffered does; `open` raises it from a large write, and
     drops that. Where the file grows, up to three writes are with the kernel: should the disk be
     full for one and not for the next, there are zeros between them until the kernel has
-    answered for all. Unbuffered files, pipes, devices and O_SYNC are written while their call lasts.
+    answered for all. Everything else, as files without a buffer, is written while its call lasts.
 
-    In a run that is on epoll the same object does its work in Trio's worker threads.
+    One file object may be used by two runs, one after the other; in the middle of a call of the
+    one, the other gets a RuntimeError. In a run that is on epoll the same object does its work in
+    Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
     path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
     if opener is not None or not closefd or not _is_path(path):
         await checkpoint()
-        return _over(open(file, mode, buffering, *arguments, closefd, opener), buffering, newline)
+        wrapped = open(file, mode, buffering, *arguments, closefd, opener)  # noqa: SIM115
+        return _over(wrapped, buffering, newline, ours=False)
     if buffering == 1:
         flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
         if "b" in mode:
@@ -140,17 +175,23 @@ async def open_file(
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
     fd = await _open(path, flags)
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
-    return _over(wrapped, buffering, newline)
+    return _over(wrapped, buffering, newline, ours=True)
 
 
+@overload
+def wrap_file(file: io.FileIO) -> RawFile: ...  # type: ignore[overload-overlap]
+@overload
+def wrap_file(file: WrappedT) -> AsyncIOWrapper[WrappedT]: ...
 def wrap_file(file: Any) -> Any:
-    """`trio.wrap_file`, without threads where that is faithful: for an `io.FileIO`, whose
-    calls are then single operations of the ring.
+    """`trio.wrap_file`; of an `io.FileIO` a file as `open_file` makes them. Its position is the
+    kernel's, which others may move: by threads, but for ``pread`` and the like.
 
     Any other file, as one with a buffer, which its other users go on to share, is wrapped
     by Trio: its methods run in worker threads.
     """
-    return RawFile(file) if type(file) is io.FileIO else trio.wrap_file(file)
+    if type(file) is not io.FileIO or file.closed:
+        return trio.wrap_file(file)
+    return RawFile(file, Transfers(Position(file, ours=False)))
 
 
 _CREATED: Final = 0o666
@@ -187,16 +228,12 @@ async def _open(path: StrOrBytesPath, flags: int) -> int:
     return await lowlevel.openat(path, flags, _CREATED)
 
 
-def _over(wrapped: Any, buffering: int, newline: str | None) -> AsyncFile[Any]:
+def _over(wrapped: Any, buffering: int, newline: str | None, *, ours: bool) -> AsyncFile[Any]:
     if isinstance(wrapped, io.FileIO):
-        return RawFile(wrapped)
-    if isinstance(wrapped, io.TextIOWrapper):
-        return TextFile(wrapped, _buffered(wrapped.buffer, buffering), newline)
-    return _buffered(wrapped, buffering)
-
-
-def _buffered(wrapped: Any, buffering: int) -> BufferedFile:
-    if buffering <= 1:
-        buffering = wrapped.raw._blksize
-    kind = BufferedReaderFile if wrapped.readable() else BufferedFile
-    return kind(wrapped, buffering)
+        return RawFile(wrapped, Transfers(Position(wrapped, ours=ours)))
+    binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped
+    size = binary.raw._blksize if buffering <= 1 else buffering
+    buffer = FileBuffer(binary, size, Transfers(Position(binary.raw, ours=ours)))
+    if binary is wrapped:
+        return buffered(wrapped, buffer)
+    return TextFile(wrapped, buffer, newline)

@@ -158,10 +158,15 @@ def check_trio(table: Iterable[Replaced]) -> None:
         found = vars(trio_run)
         missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
     if missing:
-        raise UringUnavailableError(
-            f"trio-uring does not know the internals of Trio {trio.__version__}: {', '.join(missing)}",
-            f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring",
-        )
+        raise unknown_trio(", ".join(missing))
+
+
+def unknown_trio(what: str) -> UringUnavailableError:
+    """For a Trio that is not laid out as we know it: ``what`` is missing or different."""
+    return UringUnavailableError(
+        f"trio-uring does not know the internals of Trio {trio.__version__}: {what}",
+        f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring",
+    )
 
 
 def name_of(owner: Any, name: str) -> str:
@@ -268,4 +273,5 @@ __all__ = [
     "is_trios_own",
     "name_of",
     "trio_run",
+    "unknown_trio",
 ]

@@ -5,9 +5,9 @@ submission and returns the kernel's answer: an int >= 0, or it raises OSError wi
 and, where it was given one, the file's name. An operation that the kernel is too old for
 raises OSError with EINVAL; ``python -m trio_uring doctor`` lists what it has.
 
-Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves;
-but not with a write to a regular file that ends short, as on a full disk: Linux, 6.18 too,
-returns what was written and leaves the position where it was.
+Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves: a
+file that has one is read and written by a worker thread of Trio's then, as files on file systems
+are that the ring was not tested on, with an offset too (`trio_uring.open_file` says which).
 A buffer is whatever has the buffer protocol, contiguous, and writable if it is read into;
 it cannot be resized before the operation is over. A file is a descriptor, or has
 ``fileno()``; it has to stay open that long. ``dir_fd`` is a directory's descriptor, from
@@ -21,8 +21,10 @@ over by then or could not be stopped. Regular files usually cannot.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +36,7 @@ from .arguments import (
     FURTHEST,
     address_of,
     as_unsigned,
+    asks_of,
     bytes_of,
     directory_of,
     fileno_of,
@@ -43,11 +46,13 @@ from .arguments import (
     size_of,
     vector_of,
 )
-from .operation import ASYNC, FTRUNCATE, MOST, NULL, OPENAT, READ, WRITE, failure, perform
+from .file_systems import has_position, is_measured
+from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, OPENAT, READ, WRITE, failure, perform
 from .session import current_manager
+from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
@@ -55,7 +60,9 @@ if TYPE_CHECKING:
     from .manager import UringManager
     from .readiness import HasFileno
 
-_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_WRONLY | os.O_RDWR | os.O_PATH
+_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
+_WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
+"""For the reader of a FIFO, or whoever has a lease on a file."""
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
@@ -67,21 +74,26 @@ _STATX_BASIC_STATS: Final = 0x7FF
 async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6.
 
-    A FIFO that is opened only to read is open once there is something to read or its
-    writer has gone, where `os.open` waits for no more than the writer.
+    To wait for the other side of a FIFO takes none of the workers that the kernel has for files.
+    Before Linux 5.15 it takes a thread, which waits on after a cancellation.
     """
     flags |= os.O_CLOEXEC
+    if flags & _OPENED_AT_ONCE:
+        return await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags)
     try:
-        fd = await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags)
+        fd = await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno != errno.ENXIO or flags & os.O_NONBLOCK:
+        if error.errno not in _WOULD_WAIT:
             raise
-    else:
-        if flags & _OPENED_AT_ONCE or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            return fd
-        return await _with_writer(fd)
-    # The kernel tried with O_NONBLOCK first: that is its answer for a FIFO without a reader.
-    return await _of_path(OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
+        return await _open_waiting(path, flags, mode, dir_fd)
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISBLK(kind):  # where O_NONBLOCK asks for less than the medium
+        os.close(fd)
+        return await _open_waiting(path, flags, mode, dir_fd)
+    if stat.S_ISFIFO(kind) and flags & os.O_ACCMODE == os.O_RDONLY:
+        await _wait_for_writer(fd, flags)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return fd
 
 
 async def close(fd: int) -> None:
@@ -95,27 +107,45 @@ async def close(fd: int) -> None:
 
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
-    """Reads into ``buffer``; the number of bytes, 0 at the end. Linux 5.6."""
+    """Reads into ``buffer``; the number of bytes, 0 at the end. Without an offset as `readv`.
+    Linux 5.6."""
     view = bytes_of(buffer, writable=True)
-    return await _transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
+    if offset is not None:
+        return await _transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
+    return await _transfer_here(READ, os.readv, file, pointer_to(view), min(len(view), MOST), (view,))
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
-    """Writes from ``data``; the number of bytes, which may be fewer. Linux 5.6."""
+    """Writes from ``data``; the number of bytes, which may be fewer. Without an offset as
+    `writev`. Linux 5.6."""
     view = bytes_of(data)
-    return await _transfer(WRITE, file, pointer_to(view), min(len(view), MOST), offset, (view,))
+    if offset is not None:
+        return await _transfer(WRITE, file, pointer_to(view), min(len(view), MOST), offset, (view,))
+    return await _transfer_here(WRITE, os.writev, file, pointer_to(view), min(len(view), MOST), (view,))
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
-    """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
+    """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1.
+
+    Without an offset a file that has a position is read by a worker thread, since an operation
+    of the ring does not lock the position; with one, no thread is needed.
+    """
     views = [bytes_of(buffer, writable=True) for buffer in buffers]
-    return await _transfer(_READV, file, vector_of(views), len(views), offset, views)
+    if offset is not None:
+        return await _transfer(_READV, file, vector_of(views), len(views), offset, views)
+    return await _transfer_here(_READV, os.readv, file, vector_of(views), len(views), views)
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
-    """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1."""
+    """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1.
+
+    Without an offset a file that has a position is written by a worker thread, since an operation
+    of the ring does not lock the position; with one, no thread is needed.
+    """
     views = [bytes_of(buffer) for buffer in buffers]
-    return await _transfer(_WRITEV, file, vector_of(views), len(views), offset, views)
+    if offset is not None:
+        return await _transfer(_WRITEV, file, vector_of(views), len(views), offset, views)
+    return await _transfer_here(_WRITEV, os.writev, file, vector_of(views), len(views), views)
 
 
 async def fsync(file: int | HasFileno) -> None:
@@ -222,15 +252,25 @@ async def splice(
     of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
     if -FURTHEST <= count < 0:
         raise ValueError("count must not be negative")
+    source_fd = fileno_of(source, moves=source_offset is None)
+    fd = fileno_of(destination, moves=destination_offset is None)
+    asks_source, asks_destination = asks_of(source), asks_of(destination)
+
+    def fileno() -> int:
+        if asks_source is not None and asks_source() != source_fd:
+            return -1
+        return fd if asks_destination is None else asks_destination()
+
     result = await perform(
         _manager(),
         _SPLICE,
-        fileno_of(destination),
+        fd,
         ffi.cast("void *", offset_of(source_offset)),
         min(size_of(count), MOST),
         offset_of(destination_offset),
         flags,
-        other_fd=fileno_of(source),
+        other_fd=source_fd,
+        fileno=fileno if asks_source or asks_destination else None,
     )
     return _checked(result)
 
@@ -253,14 +293,64 @@ _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
 
 
-async def _with_writer(fd: int) -> int:
-    """A FIFO, which the kernel may have opened without waiting for a writer."""
+async def _open_waiting(path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
+    """By a worker of its own, which may wait for as long as it takes."""
+    with Waiting(_manager()) as has_worker:
+        if has_worker:
+            return await _of_path(OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
+        opening = _OpeningThread()
+        try:
+            return await trio.to_thread.run_sync(
+                partial(opening.open, path, flags, mode, dir_fd=dir_fd),
+                abandon_on_cancel=True,
+                limiter=trio.CapacityLimiter(1),
+            )
+        except trio.Cancelled:
+            opening.is_wanted = False
+            raise
+
+
+class _OpeningThread:
+    """What it opens after it was abandoned it closes."""
+
+    is_wanted = True
+
+    def open(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+        if not self.is_wanted:
+            os.close(fd)
+        return fd
+
+
+async def _wait_for_writer(fd: int, flags: int) -> None:
+    """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
+
+    The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
+    second open waits for that. We are a reader meanwhile, as who waits in open(2) is.
+    """
+    failures: list[OSError] = []
+
+    async def first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+        try:
+            await wait()
+        except OSError as error:
+            failures.append(error)
+        scope.cancel()
+
+    async def opened_again() -> None:
+        os.close(await _open_waiting(f"/proc/self/fd/{fd}", flags, 0, None))
+
     try:
-        await trio.lowlevel.wait_readable(fd)
-    except BaseException:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, partial(trio.lowlevel.wait_readable, fd), nursery.cancel_scope)
+            nursery.start_soon(first, opened_again, nursery.cancel_scope)
+        if failures:
+            raise failures[0]
+    except BaseException as stop:
         os.close(fd)
+        if not isinstance(stop, GeneratorExit):
+            await trio.lowlevel.checkpoint_if_cancelled()  # and not with a group
         raise
-    return fd
 
 
 def _manager() -> UringManager:
@@ -281,17 +371,62 @@ async def _transfer(
     file: int | HasFileno,
     address: Pointer,
     length: int,
-    offset: int | None,
+    offset: int,
     views: Sequence[memoryview],
 ) -> int:
-    at = offset_of(offset)
+    """At an offset."""
+    at, fd = size_of(offset), fileno_of(file)
     try:
-        return _checked(await perform(_manager(), opcode, fileno_of(file), address, length, at, held=views))
+        if not _is_for_the_ring(fd):
+            call = os.preadv if opcode in (READ, _READV) else os.pwritev
+            return await trio.to_thread.run_sync(call, fd, views, at)
+        return _checked(
+            await perform(_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
+        )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
         for view in views:
             view.release()
         raise
+
+
+async def _transfer_here(
+    opcode: int,
+    call: Callable[[int, Sequence[memoryview]], int],
+    file: int | HasFileno,
+    address: Pointer,
+    length: int,
+    views: Sequence[memoryview],
+) -> int:
+    """At the position; of what has none, the ring's."""
+    manager, fd = _manager(), fileno_of(file, moves=True)
+    try:
+        if _has_position(fd):
+            return await trio.to_thread.run_sync(call, fd, views)
+        with Waiting(manager):
+            return _checked(
+                await perform(manager, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file))
+            )
+    except (OSError, trio.Cancelled, KeyboardInterrupt):
+        for view in views:
+            view.release()
+        raise
+
+
+def _is_for_the_ring(fd: int) -> bool:
+    """Also what is wrong: the ring tells."""
+    try:
+        status = os.fstat(fd)
+    except (OSError, OverflowError):
+        return True
+    return not stat.S_ISREG(status.st_mode) or is_measured(fd, status)
+
+
+def _has_position(fd: int) -> bool:
+    try:
+        return has_position(fd, os.fstat(fd).st_mode)
+    except (OSError, OverflowError):
+        return False
 
 
 async def _of_file(
@@ -303,7 +438,10 @@ async def _of_file(
     *,
     flags: int = 0,
 ) -> int:
-    return _checked(await perform(_manager(), opcode, fileno_of(file), address, length, offset, flags))
+    fd = fileno_of(file)
+    return _checked(
+        await perform(_manager(), opcode, fd, address, length, offset, flags, fileno=asks_of(file))
+    )
 
 
 async def _of_path(

@@ -68,7 +68,7 @@ from .operation import Operation
 from .readiness import RaiseCancel, Readiness
 from .sleep import READY
 from .statistics import UringStatistics
-from .waiting import task_of
+from .waiter import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
-from .waiting import Stopping, task_of
+from .waiter import Stopping, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ._native import Pointer
     from .manager import UringManager
-    from .waiting import Waiter
+    from .waiter import Waiter
 
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
@@ -35,7 +35,8 @@ ASYNC: Final = 1 << 4 << 8
 """With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
 # A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
 # what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
-STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, -errno.EINTR, -512, -513, -514, -516)
+_INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)
+STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, *_INTERRUPTED)
 # The numbers of <linux/io_uring.h>.
 READ: Final = 22
 WRITE: Final = 23
@@ -53,13 +54,15 @@ class Operation:
 
     __slots__ = ("held", "manager", "owner", "result", "slot", "task")
 
-    def __init__(self, manager: UringManager, task: Task, slot: int, held: object) -> None:
+    def __init__(
+        self, manager: UringManager, task: Task, slot: int, held: object, owner: object = None
+    ) -> None:
         self.manager = manager
         self.task: Waiter = task
         self.slot = slot
         self.held = held
-        self.owner: object = None
-        """Whose descriptor it is for; None: only a number."""
+        self.owner = owner
+        """Whose descriptor it is for (native/python/checking.c); None: it is only a number."""
         self.result = -errno.ECANCELED
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
@@ -90,26 +93,34 @@ async def perform(
     *,
     other_fd: int = 0,
     held: object = None,
+    fileno: Callable[[], int] | None = None,
 ) -> int:
     """The result of one operation: >= 0, or -errno. A checkpoint.
 
     ``opcode`` may have ASYNC in it. ``address`` and ``held`` are kept until the kernel is
-    done with them. Cancelled: the operation has not happened, or a part of it that the
-    kernel does not tell of.
+    done with them. ``fileno`` of whom ``fd`` belongs to is asked again before the kernel gets
+    it: -EBADF if that raises, or tells another number. What the kernel has interrupted is
+    repeated. Cancelled: the operation has not happened, or a part of it that the kernel does
+    not tell of.
     """
-    # In a scope that is cancelled already it is taken back before the kernel sees it.
-    slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
-    if slot < 0:
-        return slot
-    operation = Operation(manager, current_task(), slot, (address, held))
-    manager.operations[slot] = operation
-    try:
-        await wait_task_rescheduled(operation.abort)
-    except GeneratorExit:  # the run has crashed, and nobody is left to close it
-        if opcode & 0xFF == OPENAT and operation.result >= 0:
-            os.close(operation.result)
-        raise
-    return operation.outcome()
+    if fileno is not None:
+        opcode |= lib.TU_CHECKED
+    while True:
+        # In a scope that is cancelled already it is taken back before the kernel sees it.
+        slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
+        if slot < 0:
+            return slot
+        operation = Operation(manager, current_task(), slot, (address, held), fileno)
+        manager.operations[slot] = operation
+        try:
+            await wait_task_rescheduled(operation.abort)
+        except GeneratorExit:  # the run has crashed, and nobody is left to close it
+            if opcode & 0xFF == OPENAT and operation.result >= 0:
+                os.close(operation.result)
+            raise
+        result = operation.outcome()
+        if result >= 0 or result not in _INTERRUPTED:
+            return result
 
 
 def failure(result: int, path: object = None, other: object = None) -> OSError:

@@ -100,7 +100,9 @@ class RingOptions:
     """Bytes of one buffer, 1024 to 1048576: what one receive brings at most. Memory is
     taken when data first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by
     default. Where even the addresses for that are refused, the first call on a stream socket
-    raises OSError (ENOMEM), and so does every later one."""
+    raises OSError (ENOMEM), and so does every later one. Where it is the locked memory that
+    announces them, 16 bytes for each in whole pages, stream sockets of the run wait by readiness,
+    after a `UringFallbackWarning`."""
 
     read_ahead: int = 131072
     """Bytes, >= 1, received from one connection that no task has asked for yet, at which its

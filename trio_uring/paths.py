@@ -24,22 +24,36 @@ import pathlib
 import stat
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 
 import trio
 
 from . import features, lowlevel
 from .files import open_file
+from .position import Position
 from .session import current_manager
-from .transfers import left_of, read_all
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from _typeshed import ReadableBuffer, StrOrBytesPath, StrPath
+    from _typeshed import (
+        OpenBinaryMode,
+        OpenBinaryModeReading,
+        OpenBinaryModeUpdating,
+        OpenBinaryModeWriting,
+        OpenTextMode,
+        ReadableBuffer,
+        StrOrBytesPath,
+        StrPath,
+    )
     from typing_extensions import Self
 
     from .async_file import AsyncFile
+    from .binary_file import BinaryFile
+    from .buffered_file import BufferedFile, BufferedReaderFile
+    from .raw_file import RawFile
+    from .text_file import TextFile
 
 
 class Path(trio.Path, pathlib.PurePosixPath):
@@ -59,7 +73,61 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
     # Contents
 
-    async def open(  # type: ignore[override]  # of Trio's overloads, each with a file of its own
+    @overload  # type: ignore[override]  # of Trio's overloads, each with a file of its own
+    async def open(
+        self,
+        mode: OpenTextMode = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> TextFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryMode,
+        buffering: Literal[0],
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> RawFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryModeReading | OpenBinaryModeUpdating,
+        buffering: Literal[-1, 1] = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BufferedReaderFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryModeWriting,
+        buffering: Literal[-1, 1] = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BufferedFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryMode,
+        buffering: int = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BinaryFile: ...
+    @overload
+    async def open(
+        self,
+        mode: str,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> AsyncFile[Any]: ...
+    async def open(
         self,
         mode: str = "r",
         buffering: int = -1,
@@ -77,10 +145,10 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if current_manager() is None:
             return await super().read_bytes()
         fd = await lowlevel.openat(self, os.O_RDONLY)
-        try:
-            return await _read(fd, self)
-        finally:
-            os.close(fd)
+        parts: list[bytes] = []
+        with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
+            await Transfers(Position(raw, ours=True)).read_to_end(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_text(
         self, encoding: str | None = None, errors: str | None = None, newline: str | None = None
@@ -99,11 +167,8 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if current_manager() is None:
             return await super().write_bytes(data)
         view = memoryview(data)
-        fd = await lowlevel.openat(self, _WRITE_FLAGS, 0o666)
-        try:
-            return await _write(fd, view.cast("B"))
-        finally:
-            os.close(fd)
+        async with await open_file(self, "wb", 0) as file:
+            return await _write(file, view.cast("B"))
 
     async def write_text(
         self,
@@ -122,15 +187,12 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if current_manager() is None:
             return await super().write_text(data, encoding, errors, newline)
         _check_text_arguments(encoding, errors, newline)
-        fd = await lowlevel.openat(self, _WRITE_FLAGS, 0o666)
-        try:
+        async with await open_file(self, "wb", 0) as file:
             encoded = io.BytesIO()
             text = io.TextIOWrapper(encoded, encoding, errors, newline)
             text.write(data)
             text.flush()
-            await _write(fd, memoryview(encoded.getvalue()))
-        finally:
-            os.close(fd)
+            await _write(file, memoryview(encoded.getvalue()))
         return len(data)
 
     # What is there
@@ -282,7 +344,6 @@ class Path(trio.Path, pathlib.PurePosixPath):
                 await super().link_to(target)
 
 
-_WRITE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 
@@ -298,21 +359,8 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
-async def _read(fd: int, path: Path) -> bytes:
-    """All of the file, from its start."""
-    found = os.fstat(fd)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if stat.S_ISFIFO(found.st_mode):
-        # The kernel opened it without waiting for a writer, before whom it has an end.
-        await trio.lowlevel.wait_readable(fd)
-    parts: list[bytes] = []
-    await read_all(fd, left_of(found, 0), parts)
-    return b"".join(parts)
-
-
-async def _write(fd: int, data: memoryview) -> int:
+async def _write(file: RawFile, data: memoryview) -> int:
     written = 0
     while written < len(data):
-        written += await lowlevel.write(fd, data[written:] if written else data)
+        written += await file.write(data[written:] if written else data)
     return written

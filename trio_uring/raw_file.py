@@ -6,27 +6,32 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from ._native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
+from .binary_file import BinaryFile
 from .budget import checkpoint_at_once
-from .reading_at_once import Reader
-from .transfers import left_in, pinned, read_all, truncate, write_from
+from .memory import pinned
+from .position import SHARED, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from .async_file import Turns
+    from .transfers import Transfers
 
-class RawFile(AsyncFile[bytes]):
+
+class RawFile(BinaryFile):
     """A file opened with ``buffering=0``: each call is one transfer, which may be shorter
     than asked for. As `io.FileIO`."""
 
     _wrapped: io.FileIO
 
-    def __init__(self, wrapped: io.FileIO) -> None:
-        super().__init__(wrapped)
-        self._reader = Reader(wrapped)
+    def __init__(self, wrapped: io.FileIO, transfers: Transfers, turns: Turns | None = None) -> None:
+        super().__init__(wrapped, transfers, turns)
         # What a cancelled call had read from something without positions, as a pipe.
         self._given_back = b""
 
@@ -35,21 +40,21 @@ class RawFile(AsyncFile[bytes]):
         return self._wrapped.closefd
 
     @reading
-    async def read(self, size: int | None = -1, /) -> bytes | None:
+    async def read(self, size: int | None = -1, /) -> bytes:
         """One transfer of up to ``size`` bytes, or all to the end if that is negative;
         empty at the end. None: non-blocking, and nothing there."""
         length = self._length("read", size)
         if length < 0:
             return await self._read_all()
-        return await (self._read(length) if self._given_back else self._reader.read_new(length))
+        return await (self._read(length) if self._given_back else self._transfers.read_new(length))  # type: ignore[return-value]
 
     @reading
-    async def readall(self) -> bytes | None:
+    async def readall(self) -> bytes:
         """All bytes to the end. None: non-blocking, and nothing there."""
         return await self._read_all()
 
     @reading
-    async def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
         """One transfer into ``buffer``; the number of bytes, 0 at the end. None: non-blocking,
         and nothing there."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
@@ -58,7 +63,7 @@ class RawFile(AsyncFile[bytes]):
                 data = self._take(memory.length)
                 ffi.memmove(memory.address, data, len(data))
                 return len(data)
-            return await self._reader.read(memory.address, memory.length, memory.held)
+            return await self._transfers.read(memory.address, memory.length, memory.held)  # type: ignore[return-value]
 
     @reading
     async def readline(self, size: int | None = -1, /) -> bytes:
@@ -71,15 +76,15 @@ class RawFile(AsyncFile[bytes]):
         lines: list[bytes] = []
         try:
             return await gather_lines(self._readline, number, lines)
-        except BaseException:
-            self._give_back(b"".join(lines))
+        except BaseException as stop:
+            self._give_back_after(stop, b"".join(lines))
             raise
 
     @writing
-    async def write(self, data: ReadableBuffer, /) -> int | None:
-        """One transfer from ``data``; the number of bytes, which may be smaller. None:
-        non-blocking, and no room."""
-        return await self._write(data)
+    async def write(self, data: ReadableBuffer, /) -> int:
+        """One transfer from ``data``; the number of bytes, which may be smaller. It is with the
+        kernel then. None: non-blocking, and no room."""
+        return await self._write(data)  # type: ignore[return-value]
 
     @writing
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
@@ -90,7 +95,7 @@ class RawFile(AsyncFile[bytes]):
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position; where it is then, in bytes."""
         await checkpoint_at_once()
-        position = self._wrapped.seek(offset, whence)
+        position = self._position.seek(offset, whence)
         self._given_back = b""
         return position
 
@@ -98,13 +103,13 @@ class RawFile(AsyncFile[bytes]):
     async def tell(self) -> int:
         """The position, in bytes."""
         await checkpoint_at_once()
-        return self._wrapped.tell()
+        return self._position.tell()
 
     @writing
     async def truncate(self, size: int | None = None, /) -> int:
         """Makes the file ``size`` bytes long, or as long as the position. By the ring from
         Linux 6.9 on, else by a worker thread."""
-        return await truncate(self._wrapped, size)
+        return await self._transfers.truncate(size)
 
     @either
     async def flush(self) -> None:
@@ -119,21 +124,23 @@ class RawFile(AsyncFile[bytes]):
         if self._given_back:
             await checkpoint_at_once()
             return self._take(length)
-        return await self._reader.read_new(length)
+        return await self._transfers.read_new(length)
 
-    async def _read_all(self) -> bytes | None:
+    async def _read_all(self) -> bytes:
         parts = [self._take(len(self._given_back))] if self._given_back else []
         try:
-            complete = await read_all(self._wrapped.fileno(), left_in(self._wrapped), parts)
-        except BaseException:
-            self._give_back(b"".join(parts))
+            complete = await self._transfers.read_to_end(parts)
+        except BaseException as stop:
+            self._give_back_after(stop, b"".join(parts))
             raise
-        return b"".join(parts) if parts or complete else None
+        return b"".join(parts) if parts or complete else None  # type: ignore[return-value]
 
     async def _readline(self, limit: int = -1) -> bytes:
-        """As far as the line goes, and no further: what a file with positions gave too much
-        is read again, and from others each transfer is of one byte."""
-        block = io.DEFAULT_BUFFER_SIZE if self._wrapped.seekable() else 1
+        """As far as the line goes, and no further: what a file whose position is ours gave too
+        much is read again, and from others each transfer is of one byte."""
+        if self._position.kind is SHARED:
+            return await trio.to_thread.run_sync(self._wrapped.readline, limit)
+        block = io.DEFAULT_BUFFER_SIZE if self._position.is_ours else 1
         parts: list[bytes] = []
         left = limit
         try:
@@ -150,14 +157,14 @@ class RawFile(AsyncFile[bytes]):
                     break
                 parts.append(data)
                 left -= len(data) if left > 0 else 0
-        except BaseException:
-            self._give_back(b"".join(parts))
+        except BaseException as stop:
+            self._give_back_after(stop, b"".join(parts))
             raise
         return b"".join(parts)
 
     async def _write(self, data: ReadableBuffer) -> int | None:
         with pinned(self._wrapped, "write", data) as memory:
-            return await write_from(self._wrapped, memory.address, memory.length, memory.held)
+            return await self._transfers.write(memory.address, memory.length, memory.held)
 
     def _take(self, length: int) -> bytes:
         data, self._given_back = self._given_back[:length], self._given_back[length:]
@@ -166,7 +173,13 @@ class RawFile(AsyncFile[bytes]):
     def _give_back(self, data: bytes) -> None:
         if not data:
             return
-        if self._wrapped.seekable():
-            self._wrapped.seek(-len(data), os.SEEK_CUR)
-        else:
+        if self._position.kind is STREAM:
             self._given_back = data + self._given_back
+        else:
+            self._position.seek(-len(data), os.SEEK_CUR)
+
+    def _give_back_after(self, stop: BaseException, data: bytes) -> None:
+        """Unless the call has failed and the position tells: it is past the data then, as with the
+        standard library."""
+        if not isinstance(stop, OSError) or self._position.kind is STREAM:
+            self._give_back(data)

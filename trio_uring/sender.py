@@ -18,7 +18,7 @@ from trio.lowlevel import Abort, reschedule
 from ._native import lib
 from .internals import WaitTaskRescheduled, context
 from .operation import STOPPED, Operation
-from .waiting import Stopping, raise_closed, task_of
+from .waiter import Stopping, raise_closed, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,11 +35,17 @@ if TYPE_CHECKING:
 
 RetT = TypeVar("RetT")
 
+# Imported now, since a run may come when no file can be opened any more.
 _managers: tuple[type[UringManager], ...] = ()
+_lacking: Exception | None = None
+"""What is not in Trio by the name by which it is public."""
 if missing is None:
-    from . import io_manager
+    try:
+        from . import io_manager
 
-    _managers = (io_manager.UringManager,)
+        _managers = (io_manager.UringManager,)
+    except (ImportError, AttributeError) as _error:
+        _lacking = _error
 
 
 class TrioRunArguments(TypedDict, total=False):
@@ -81,11 +87,12 @@ def run(
     """
     __tracebackhide__ = True
     with _requested(ring):
-        _request.manager = None
+        outer, _request.manager = _request.manager, None  # Trio refuses a run inside another
         try:
             return trio.run(async_fn, *args, **trio_run_arguments)
         finally:
             _close_left_open()
+            _request.manager = outer
 
 
 def _close_left_open() -> None:
@@ -201,12 +208,12 @@ def open_ring(options: RingOptions) -> Ring:
 
 def knows_reschedule() -> bool:
     """Whether a run that starts now wakes its tasks without a line of Python for each."""
-    return missing is None and bool(_loaded().knows_reschedule())
+    return bool(_managers) and bool(_loaded().knows_reschedule())
 
 
 def wrapped_names() -> tuple[str, ...]:
     """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
-    names: tuple[str, ...] = () if missing is not None else _loaded().wrapped_names()
+    names: tuple[str, ...] = _loaded().wrapped_names() if _managers else ()
     return names
 
 
@@ -227,6 +234,8 @@ def _loaded() -> Any:
     """io_manager.py; raises UringUnavailableError if the core cannot be loaded."""
     if missing is not None:
         raise unavailable(missing) from missing
+    if _lacking is not None:
+        raise internals.unknown_trio(str(_lacking)) from _lacking
     return io_manager
 
 

@@ -1,6 +1,7 @@
 """Trio's sockets: what their methods are replaced by while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each calls Trio's own.
+In a run that is on epoll, or without completions, each calls Trio's own: ``ORIGINAL``, or, where
+that does no more, what is below it (`by_readiness`), which also those get who have it wrapped.
 
 | call | how |
 | --- | --- |

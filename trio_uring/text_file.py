@@ -1,4 +1,4 @@
-"""Text files: characters over a file with a buffer.
+"""Text files: characters over a buffer.
 
 How they are read is for decoding.py. Text that is written is encoded and handed to the buffer
 at once; the buffer's own rules then say when it is written.
@@ -11,38 +11,45 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
-from .async_file import either, reading, write_lines, writing
+from .async_file import AsyncFile, either, reading, write_lines, writing
 from .budget import checkpoint_at_once
+from .buffered_file import BufferedFile, BufferedReaderFile
 from .decoding import Decoding
-from .text_position import Cookie, Snapshot, cookie_past
-from .transfers import pinned, truncate
+from .memory import pinned
+from .text_position import Cookie
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Iterable
 
-    from .buffered_file import BufferedFile
+    from .async_file import Turns
+    from .buffer import FileBuffer
 
 
-class TextFile(Decoding):
+class TextFile(AsyncFile[str]):
     """A text file; as `io.TextIOWrapper`."""
 
-    def __init__(self, wrapped: io.TextIOWrapper, buffered: BufferedFile, newline: str | None) -> None:
-        super().__init__(wrapped, buffered, newline)
-        buffered._kept.append(wrapped)
-        self._line_buffering = wrapped.line_buffering
-        self._encoder: Any = self._new_encoder() if self._can_write else None
+    _wrapped: io.TextIOWrapper
 
-    def __del__(self) -> None:
-        # Before the standard library's file closes the descriptor.
-        if "_buffered" in self.__dict__:
-            self._buffered._write_abandoned()
+    def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
+        super().__init__(wrapped, buffer.position)
+        self._buffer = buffer
+        buffer.kept.append(wrapped)
+        self._newline = newline
+        self._seekable = wrapped.seekable()
+        self._line_buffering = wrapped.line_buffering
+        self._decoding = Decoding(wrapped, buffer, newline) if self._can_read else None
+        self._encoder: Any = self._new_encoder() if self._can_write else None
 
     @property
     def buffer(self) -> Any:
-        """The standard library's file on the same descriptor: past our buffers."""
-        return self._wrapped.buffer
+        """The standard library's file on the same descriptor: past our buffers. Who asks for it
+        can move the position: as `fileno`."""
+        buffer = self._wrapped.buffer
+        self._share()
+        return buffer
 
     @property
     def encoding(self) -> str:
@@ -60,36 +67,31 @@ class TextFile(Decoding):
     def newlines(self) -> str | tuple[str, ...] | None:
         """The kinds of line ends that were read, if they are translated or told apart."""
         none: Any = self._wrapped.newlines  # or raises, as we are detached
-        kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", none)
-        return kinds
+        return none if self._decoding is None else self._decoding.newlines
 
-    @either
+    @reading
     async def __anext__(self) -> str:
-        if not self._can_read:
-            self._telling = False
-            next(self._wrapped)  # which raises
-        line = self._line_at_hand(-1)
+        decoding = self._readable()
+        line = decoding.line_at_hand(-1)
         if line is not None:
             await checkpoint_at_once()
-            self._telling = False
-            self._used += len(line)
+            decoding.pass_over(len(line))
             return line
-        if line := await self._untold(self._readline()):
+        if line := await decoding.readline():
             return line
-        self._snapshot = None
-        self._telling = self._seekable
         raise StopAsyncIteration
 
     @reading
     async def read(self, size: int | None = -1, /) -> str:
         """``size`` characters, fewer only at the end; all to the end if that is negative."""
+        decoding = self._readable()
         length = self._length("read", size)
         if length < 0:
-            return await self._read_all()
-        if length > len(self._decoded) - self._used:
-            return await self._read(length)
+            return await decoding.read_all()
+        if length > decoding.ahead:
+            return await decoding.read(length)
         await checkpoint_at_once()
-        return self._take(length)
+        return decoding.take(length)
 
     @reading
     async def readline(self, size: int | None = -1, /) -> str:
@@ -97,27 +99,22 @@ class TextFile(Decoding):
         if size is None:
             self._wrapped.readline(size)  # type: ignore[arg-type]  # which raises
         limit = self._length("readline", size)
-        line = self._line_at_hand(limit)
+        decoding = self._readable()
+        line = decoding.line_at_hand(limit)
         if line is None:
-            return await self._readline(limit)
+            return await decoding.readline(limit)
         await checkpoint_at_once()
-        self._used += len(line)
+        decoding.pass_over(len(line))
         return line
 
     @either
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
         """The lines to the end, or until they are longer than ``hint`` characters."""
         number = self._length("readlines", hint)
-        if not self._can_read:
-            self._telling = False
+        if self._decoding is None:
             self._wrapped.readlines()  # which raises
-        lines: list[str] = []
         await checkpoint_at_once()
-        await self._untold(self._readlines(number, lines))
-        if not 0 < number < sum(map(len, lines)):
-            self._snapshot = None
-            self._telling = self._seekable
-        return lines
+        return await self._readable().readlines(number)
 
     @writing
     async def write(self, text: str, /) -> int:
@@ -159,11 +156,11 @@ class TextFile(Decoding):
         await self._flush()
         if not self._can_write:
             self._wrapped.truncate(size)  # which raises
-        return await truncate(self._buffered._raw, size)
+        return await self._buffer.transfers.truncate(size)
 
     @either
     async def flush(self) -> None:
-        """Writes what is buffered."""
+        """Writes what is buffered: it is with the kernel then, and others can read it."""
         if not self._unwritten():
             await checkpoint_at_once()
         await self._flush()
@@ -174,22 +171,41 @@ class TextFile(Decoding):
         then on."""
         await checkpoint_at_once()
         await self._flush()
-        self._wrapped.detach()
-        return self._buffered
+        return buffered(self._wrapped.detach(), self._buffer, self._turns)
+
+    def _readable(self) -> Decoding:
+        assert self._decoding is not None
+        return self._decoding
 
     def _unwritten(self) -> bool:
-        return self._buffered._unwritten()
+        return self._buffer.unwritten
 
     async def _write_out(self) -> None:
-        await self._buffered._write_out()
+        await self._buffer.write_out()
 
+    @enable_ki_protection
     async def _settle(self) -> None:
-        await self._buffered._settle()
+        await self._turns.take()
+        try:
+            await self._buffer.settle()
+        finally:
+            self._turns.leave()
+
+    @enable_ki_protection
+    async def _sync(self, *, data_only: bool) -> None:
+        self._own_fileno()  # which raises if it is closed
+        await self._turns.take()
+        try:
+            await self._buffer.write_out()
+        finally:
+            self._turns.leave()
+        await self._buffer.transfers.sync(data_only=data_only)
 
     async def _flush(self) -> None:
-        self._telling = self._seekable
+        if self._decoding is not None:
+            self._decoding.flushed()
         if self._can_write:
-            await self._buffered._flush()
+            await self._buffer.flush()
 
     # Writing
 
@@ -197,7 +213,7 @@ class TextFile(Decoding):
         wrapped = self._wrapped
         encoder = codecs.getincrementalencoder(wrapped.encoding)(wrapped.errors or "strict")
         # No byte order mark in the middle of a file, nor into a pipe.
-        if self._buffered._tell() != 0 if self._seekable else _has_order(wrapped.encoding):
+        if self._buffer.tell() != 0 if self._seekable else _has_order(wrapped.encoding):
             encoder.setstate(0)
         return encoder
 
@@ -211,20 +227,18 @@ class TextFile(Decoding):
             text = text.replace("\n", self._newline)
         state = self._encoder.getstate()
         data = self._encoder.encode(text)
-        if self._buffered._fits(len(data)):
-            self._buffered._put(data, len(data))
+        if self._buffer.fits(len(data)):
+            self._buffer.put(data, len(data))
         else:
             try:
-                await self._buffered._write(pinned(self._wrapped, "write", data))
+                await self._buffer.write(pinned(self._wrapped, "write", data))
             except BaseException:
                 self._encoder.setstate(state)
                 raise
         if flush:
-            await self._buffered._flush()
-        if self._snapshot is not None:
-            self._forget()
-        if self._decoder is not None:
-            self._decoder.reset()
+            await self._buffer.flush()
+        if self._decoding is not None:
+            self._decoding.written()
         return length
 
     def _at(self, start: bool) -> None:
@@ -241,46 +255,34 @@ class TextFile(Decoding):
     async def _tell(self) -> int:
         if not self._seekable:
             self._wrapped.tell()  # which raises
-        if not self._telling:
-            raise OSError("telling position disabled by next() call")
+        if self._decoding is not None:
+            self._decoding.check_told()
         await self._flush()
-        position = self._buffered._tell()
-        if self._decoder is None or self._snapshot is None:
-            return position
-        flags, data = self._snapshot
-        start = Cookie(position - len(data), flags)
-        if not self._used:
-            return start.packed()
-        return cookie_past(start, data, self._used, self._wrapped, self._newline)
+        position = self._buffer.tell()
+        return position if self._decoding is None else self._decoding.tell(position)
 
     async def _seek(self, number: int) -> None:
         cookie = Cookie.unpacked(number)
-        chars, data = "", b""
-        await self._buffered._seek(cookie.position, os.SEEK_SET)
-        self._forget()
-        self._snapshot = Snapshot(cookie.flags, b"") if self._decoder is not None else None
-        if self._decoder is not None:
-            if cookie.position or cookie.flags:
-                self._decoder.setstate((b"", cookie.flags))
-            else:
-                self._decoder.reset()
+        await self._buffer.seek(cookie.position, os.SEEK_SET)
+        if self._decoding is not None:
+            self._decoding.moved(cookie)
         if cookie.characters:
             with trio.CancelScope(shield=True):  # or we would be neither here nor there
-                data = await self._buffered._read(cookie.bytes) or b""
-            chars = self._decoder.decode(data, bool(cookie.at_end))
-            self._decoded, self._snapshot = chars, Snapshot(cookie.flags, data)
-            if len(chars) < cookie.characters:
-                raise OSError("can't restore logical file position")
-            self._used = cookie.characters
+                data = await self._buffer.read(cookie.bytes) or b""
+            self._readable().skip(cookie, data)
         self._at(cookie.position == 0 and cookie.flags == 0)
 
     async def _seek_end(self) -> int:
-        position = await self._buffered._seek(0, os.SEEK_END)
-        self._forget()
-        if self._decoder is not None:
-            self._decoder.reset()
+        position = await self._buffer.seek(0, os.SEEK_END)
+        if self._decoding is not None:
+            self._decoding.moved(None)
         self._at(position == 0)
         return position
+
+
+def buffered(wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> BufferedFile:
+    """The binary file for one of the standard library's."""
+    return (BufferedReaderFile if wrapped.readable() else BufferedFile)(wrapped, buffer, turns)
 
 
 def _has_order(encoding: str) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from . import lowlevel
+from .arguments import fileno_of
 from .async_file import AsyncFile
 from .session import current_manager
 
@@ -61,6 +62,9 @@ async def send_file(
         know after a cancellation or an error. To a socket without copying, it is what the
         kernel has accepted, exactly; else it counts the pieces that went out whole.
 
+    Without copying, what is sent is the file's pages, by and by: data that changes after this
+    has returned may still be what the peer receives.
+
     A regular file can be sent again from where it stopped; what was taken out of a pipe
     is lost if it had not been sent. On io_uring no thread is used; on epoll, files are
     read in Trio's threads. Linux 5.7.
@@ -96,7 +100,7 @@ class _Sending:
         count: int | None,
         progress: Callable[[int], object] | None,
     ) -> None:
-        self.fd = file if isinstance(file, int) else file.fileno()
+        self.fd = fileno_of(file)
         self.mode = os.fstat(self.fd).st_mode
         self.has_offsets = stat.S_ISREG(self.mode) or stat.S_ISBLK(self.mode)
         if offset and not self.has_offsets:

@@ -1,198 +1,283 @@
-"""The transfers that all files are made of, and the memory that they go to and come from.
+"""The transfers that all files are made of. Which way each goes:
 
-- Data is read and written at the descriptor's own position, which the kernel moves by
-  what it transferred. So the position is true after a cancellation, for a descriptor that
-  is shared, and for what has no offsets, as pipes and terminals.
-- In a run on io_uring a transfer is one operation of the ring; in a run on epoll, one call
-  in a worker thread of Trio's. Moving the position and asking for the size do not wait for
-  a device, and are system calls of the calling thread.
+  position   file system  read                     write                pread, pwrite
+  OWN        measured     at once, then the ring,  the ring, at an      the ring
+                          at an explicit offset    explicit offset
+             another      pread(2)                 pwrite(2)            pread(2), pwrite(2)
+  APPENDED   measured     as OWN                   the ring, at the     the ring
+                                                   end, one at a time
+             another      pread(2)                 write(2)             pread(2), pwrite(2)
+  SHARED     any          read(2)                  write(2)             the ring if measured, else
+                                                                        pread(2), pwrite(2)
+  STREAM     none         the ring                 the ring             refused by the kernel
+
+- A system call is made in a worker thread of Trio's. In a run on epoll all are.
+- The position moves when a transfer is over. So a call that is cancelled has left it as it was,
+  or has its result.
+- "At once" is what the page cache has (page_cache.py).
+- A read of a regular file gives what read(2) gives: all that was asked for, but for the end of
+  the file and errors. That the page cache has only a part is no reason to fall short.
+- The end is where a read of nothing says so. A file may say too little of its size, and one that
+  is read in pieces of its own making, as those of /proc and /sys are, falls short in the middle.
 - One transfer moves 2 GiB less a page at most, as read(2) and write(2).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
-import stat
 from operator import index
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
-from ._native import ffi, uncleared_bytes
+from ._native import ffi, lib
 from .features import has_operation
+from .internals import context
+from .memory import LARGE, new_bytes
 from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
+from .page_cache import PageCache
+from .position import APPENDED, OWN, SHARED, STREAM
 from .session import current_manager
+from .sleep import is_cancelled, yield_shielded
+from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-    from typing_extensions import Self
+    from collections.abc import Callable
+
+    from .manager import UringManager
+    from .position import Position
 
 _from_buffer: Any = ffi.from_buffer
-_cast = ffi.cast
-
-
-async def read_into(fd: int, memory: Any, length: int, held: object = None) -> int | None:
-    """Reads up to ``length`` bytes to where the pointer ``memory`` points. The number read,
-    0 at the end; None if the descriptor is non-blocking and has nothing."""
-    manager = current_manager()
-    if manager is None:
-        return await _by_thread(os.readv, fd, [ffi.buffer(memory, length)])
-    while True:
-        result = await perform(manager, READ, fd, memory, min(length, MOST), HERE, held=held)
-        if result >= 0:
-            return result
-        _check(result)
-        if result == -errno.EAGAIN:
-            return None
-
-
-async def write_from(raw: io.FileIO, memory: Any, length: int, held: object = None) -> int | None:
-    """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
-    written; None if the descriptor is non-blocking and cannot take any."""
-    fd = raw.fileno()
-    manager = current_manager()
-    if manager is None:
-        return await _by_thread(os.write, fd, ffi.buffer(memory, length))
-    before = raw.tell() if raw.seekable() else -1
-    while True:
-        result = await perform(manager, WRITE, fd, memory, min(length, MOST), HERE, held=held)
-        if result >= 0:
-            if result < length and before >= 0:
-                correct_position(raw, before + result)
-            return result
-        _check(result)
-        if result == -errno.EAGAIN:
-            return None
-
-
-async def read_all(fd: int, left: tuple[int, bool], parts: list[bytes]) -> bool:
-    """Reads to the end, into ``parts``. What is ``left`` says `left_of`. False if it stopped
-    there since a non-blocking descriptor had no more."""
-    length, complete = left
-    while True:
-        data = new_bytes(length)
-        got = await read_into(fd, _from_buffer(data), length, data)
-        if not got:
-            return got is not None
-        parts.append(data if got == length else data[:got])
-        if got < length and complete:
-            return True
-        length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
-
-
-async def truncate(raw: io.FileIO, size: int | None) -> int:
-    """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
-    if size is None:
-        size = raw.tell()
-    length = index(size) if hasattr(size, "__index__") else -1
-    if not 0 <= length < 1 << 63:
-        raw.truncate(size)  # which raises
-    manager = current_manager()
-    if manager is None or not has_operation("ftruncate"):
-        await trio.to_thread.run_sync(raw.truncate, length)
-        return size
-    result = await perform(manager, FTRUNCATE, raw.fileno(), offset=length)
-    if result < 0:
-        raise failure(result)
-    return size
-
-
-def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = False) -> Memory:
-    """Where a caller's buffer is, and will be; else what the method ``name`` raises."""
-    try:
-        view = memoryview(buffer)
-        # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
-        # which such a pointer lives. The view alone keeps the memory where it is.
-        address = _cast("char *", _from_buffer(view, require_writable=writable))
-    except (TypeError, ValueError, BufferError):
-        getattr(wrapped, name)(buffer)
-        raise
-    return Memory(address, view)
-
-
-class Memory:
-    """A caller's buffer, which stays where it is until the ``with`` block ends."""
-
-    __slots__ = ("address", "held", "length")
-
-    def __init__(self, address: Any, held: memoryview) -> None:
-        self.address = address
-        self.length = held.nbytes
-        self.held = held
-
-    def as_bytes(self) -> bytes:
-        """The bytes, which nobody will change: the caller's own if that is what it gave."""
-        data = self.held.obj
-        return data if type(data) is bytes and len(data) == self.length else self.held.tobytes()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A task that is thrown away with its run leaves the memory to the kernel.
-        if kind is not GeneratorExit:
-            self.held.release()
-
-
-def new_bytes(length: int) -> bytes:
-    """Bytes that nobody else has seen yet, so that the kernel may fill them. They are not
-    cleared first, which would take half as long as reading them.
-
-    Some processors (AMD, `rep movsb`) copy pages at a fifth of their speed to memory that begins
-    1 to 31 bytes into a page. Of large results, which are aligned to 16 bytes, one in 256 does.
-    """
-    data = uncleared_bytes(length)
-    return data if length < _LARGE or id(data) & 4095 != _SLOW_PLACE else uncleared_bytes(length)
-
-
-_LARGE: Final = 1 << 16
-_SLOW_PLACE: Final = (16 - bytes.__basicsize__ + 1) & 4095  # in its page, of the object
+_read_at_once = lib.tu_read_at_once
+_PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
+_FSYNC: Final = 3
+_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
-def left_in(raw: io.FileIO) -> tuple[int, bool]:
-    """`left_of` an open file."""
+class Transfers:
+    """Of one file; all its layers share it. Who calls has the file's turn, but for `pread`,
+    `pwrite` and `sync`."""
+
+    __slots__ = ("_cache", "_ended", "position", "raw")
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self._ended = False
+        """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
+        self.raw = position.raw
+        cached = position.is_ours and position.is_regular and position.measured
+        self._cache = PageCache() if cached else None
+
+    async def read_new(self, length: int) -> bytes | None:
+        """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
+        data = new_bytes(length)
+        got = await self.read(data, length, data)
+        if got is None:
+            return None
+        return data if got == length else data[:got]
+
+    async def read(self, memory: Any, length: int, held: object) -> int | None:
+        """Reads up to ``length`` bytes to where the pointer ``memory`` points, which may be
+        ``held`` itself. The number read, 0 at the end; None if the descriptor is non-blocking
+        and has nothing. A checkpoint."""
+        fd = self.raw.fileno()
+        position = self.position
+        cache = self._cache
+        done = 0
+        if cache is not None and position.is_ours:
+            task = getattr(context, "task", None)
+            run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+            if run is not None and cache.may_be_asked():
+                if is_cancelled(task):
+                    await checkpoint_if_cancelled()
+                got = _read_at_once(fd, memory, length, position.at)
+                if got >= 0:
+                    position.at += got
+                    cache.had_it()
+                    self._ended = got < length
+                    if not (got and run.budget and run.may_go_on()):
+                        await yield_shielded()
+                    return got
+                if got < _PART:
+                    done = _PART - got
+                else:
+                    cache.had_not(got)
+        if memory is held:
+            memory = _from_buffer(memory)
+        return await self._read_by(fd, memory, length, held, done)
+
+    async def _read_by(self, fd: int, memory: Any, length: int, held: object, done: int) -> int | None:
+        position = self.position
+        manager = current_manager()
+        if not position.is_ours:
+            if manager is not None and position.kind is STREAM:
+                with Waiting(manager):
+                    return await _by_ring(manager, READ, fd, memory, length, HERE, held)
+            return await _by_thread(os.readv, held, fd, [ffi.buffer(memory, length)])
+        got: int | None
+        if manager is None or not position.measured:
+            rest = [ffi.buffer(memory + done, length - done)]
+            got = await _by_thread(os.preadv, held, fd, rest, position.at + done)
+        else:
+            got, self._ended = await _read_fully(manager, fd, memory, length, position.at, held, done)
+        if got:
+            position.move(got)
+        return got
+
+    async def write(self, memory: Any, length: int, held: object = None) -> int | None:
+        """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
+        written; None if the descriptor is non-blocking and cannot take any."""
+        fd = self.raw.fileno()
+        position = self.position
+        manager = current_manager()
+        data = ffi.buffer(memory, length)
+        done: int | None
+        if position.kind is OWN:
+            if manager is not None and position.measured:
+                done = await _by_ring(manager, WRITE, fd, memory, length, position.at, held)
+            else:
+                done = await _by_thread(os.pwrite, held, fd, data, position.at)
+            if done:
+                position.move(done)
+            return done
+        if manager is not None and position.kind is STREAM:
+            with Waiting(manager):
+                return await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+        if manager is None or position.kind is SHARED or not position.measured:
+            done = await _by_thread(os.write, held, fd, data)
+        else:
+            done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+            if done is not None and done < length and position.kind is APPENDED:
+                # The kernel tries for the rest, and has not moved the position when that fails.
+                self.raw.seek(0, os.SEEK_END)
+        position.ask()
+        return done
+
+    async def read_to_end(self, parts: list[bytes]) -> bool:
+        """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
+        descriptor had no more."""
+        length = self._left()
+        while True:
+            data = new_bytes(length)
+            self._ended = False
+            got = await self.read(data, length, data)
+            if not got:
+                return got is not None
+            parts.append(data if got == length else data[:got])
+            if self._ended:
+                return True
+            length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
+
+    def _left(self) -> int:
+        """How many bytes the file says that there are."""
+        try:
+            left = os.fstat(self.raw.fileno()).st_size - self.position.tell()
+        except OSError:
+            return io.DEFAULT_BUFFER_SIZE
+        if left <= 0:
+            return io.DEFAULT_BUFFER_SIZE
+        # One byte more spares a copy if it has grown, but a large result would be copied.
+        return left + 1 if left < LARGE else left
+
+    async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
+        """`os.preadv` to ``memory``: the position has no part in it."""
+        fd = self.raw.fileno()
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            read = await _by_thread(os.preadv, held, fd, [ffi.buffer(memory, length)], offset)
+            return _some(read)
+        return (await _read_fully(manager, fd, memory, length, offset, held, 0))[0]
+
+    async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
+        """`os.pwrite` from ``memory``: the position has no part in it."""
+        fd = self.raw.fileno()
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            return _some(await _by_thread(os.pwrite, held, fd, ffi.buffer(memory, length), offset))
+        return _some(await _by_ring(manager, WRITE, fd, memory, length, offset, held))
+
+    async def sync(self, *, data_only: bool) -> None:
+        """`os.fsync` or `os.fdatasync`."""
+        fd = self.raw.fileno()
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, fd)
+            return
+        result = await perform(manager, _FSYNC, fd, flags=int(data_only))
+        if result < 0:
+            raise failure(result)
+
+    async def truncate(self, size: int | None) -> int:
+        """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
+        if size is None:
+            size = self.position.tell()
+        length = index(size) if hasattr(size, "__index__") else -1
+        if not 0 <= length < 1 << 63:
+            self.raw.truncate(size)  # which raises
+        manager = current_manager()
+        if manager is None or not has_operation("ftruncate") or not self.position.measured:
+            await trio.to_thread.run_sync(self.raw.truncate, length)
+            return size
+        result = await perform(manager, FTRUNCATE, self.raw.fileno(), offset=length)
+        if result < 0:
+            raise failure(result)
+        return size
+
+
+async def _read_fully(
+    manager: UringManager, fd: int, memory: Any, length: int, offset: int, held: object, done: int
+) -> tuple[int, bool]:
+    """What read(2) would give of a regular file, of which ``done`` bytes are there; and whether a
+    read of nothing has shown the end."""
+    length = min(length, MOST)
+    while True:
+        try:
+            got = _some(await _by_ring(manager, READ, fd, memory + done, length - done, offset + done, held))
+        except OSError:
+            if done:
+                return done, False
+            raise
+        done += got
+        if done == length or not got:
+            return done, not got
+        # Most often this is the end, and the page cache knows.
+        got = _read_at_once(fd, memory + done, length - done, offset + done)
+        if got >= 0:
+            return done + got, done + got < length
+        if got < _PART:
+            done += _PART - got
+
+
+async def _by_ring(
+    manager: UringManager, opcode: int, fd: int, memory: Any, length: int, offset: int, held: object
+) -> int | None:
+    while True:
+        result = await perform(manager, opcode, fd, memory, min(length, MOST), offset, held=held)
+        if result >= 0:
+            return result
+        if result not in _AGAIN:
+            raise failure(result)
+        if result == -errno.EAGAIN:
+            return None
+
+
+async def _by_thread(call: Callable[..., int], held: object, *args: object) -> int | None:
+    """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread."""
+
+    def transfer(_: object) -> int:
+        return call(*args)
+
     try:
-        return left_of(os.fstat(raw.fileno()), raw.tell())
-    except OSError:
-        return io.DEFAULT_BUFFER_SIZE, False
-
-
-def left_of(status: os.stat_result, position: int) -> tuple[int, bool]:
-    """How many bytes `read_all` should ask for first, and whether fewer mean the end: the
-    ring itself goes on where a read of a regular file falls short."""
-    left = status.st_size - position
-    if left <= 0:
-        return io.DEFAULT_BUFFER_SIZE, False
-    # One byte more spares the read that finds the end, but a large result would be copied.
-    return (left + 1 if left < _LARGE else left), stat.S_ISREG(status.st_mode)
-
-
-def correct_position(raw: io.FileIO, position: int) -> None:
-    """After a write that fell short, as on a full disk. The kernel tries for the rest, and
-    when that fails it has not moved the position at all (seen on 6.18)."""
-    if appends(raw.fileno()):
-        raw.seek(0, os.SEEK_END)
-    else:
-        raw.seek(position)
-
-
-def appends(fd: int) -> bool:
-    """Whether what is written goes to the end of the file, wherever the position is."""
-    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
-
-
-def _check(result: int) -> None:
-    if result not in (-errno.EAGAIN, -errno.EINTR):
-        raise failure(result)
-
-
-async def _by_thread(call: Any, fd: int, argument: object) -> int | None:
-    try:
-        moved: int = await trio.to_thread.run_sync(call, fd, argument)
+        return await trio.to_thread.run_sync(transfer, held)
     except BlockingIOError:
         return None
-    return moved
+
+
+def _some(count: int | None) -> int:
+    if count is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return count

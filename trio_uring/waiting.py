@@ -1,43 +1,51 @@
-"""Who waits for an operation, and how a task is told that it was stopped."""
+"""Operations that may wait for as long as somebody else likes, and the kernel's workers.
+
+What the ring cannot do at once a worker of the kernel's does, and of those for files there are
+few: four for each CPU. An open of a FIFO keeps one until its other side is opened, and so may a
+read or a write of what has no position. With all of them waiting no file of the run could be
+read any more. So each of these operations is allowed a worker more, from Linux 5.15 on.
+
+The workers belong to the thread, as does how many there may be, whatever runs it makes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+import os
+import threading
+from typing import TYPE_CHECKING
 
-import outcome
-import trio
+from ._native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trio.lowlevel import Task
+    from .manager import UringManager
 
 
-class Stopping:
-    """A task whose operation the kernel was asked to stop: it waits for the answer. If that is that
-    the operation has not happened, ``raise_reason`` tells the task why."""
+class _Workers(threading.local):
+    """Of this thread."""
 
-    __slots__ = ("raise_reason", "task")
-
-    def __init__(self, task: Task, raise_reason: Callable[[], NoReturn]) -> None:
-        self.task = task
-        self.raise_reason = raise_reason
-
-    def answer(self) -> outcome.Error:
-        """What the task is to be sent if its operation has not happened."""
-        answer = outcome.capture(self.raise_reason)
-        assert isinstance(answer, outcome.Error)
-        return answer
+    waiting = 0
+    """Operations that may wait, and are with the kernel."""
+    added = 0
+    """Workers that were allowed for them."""
 
 
-Waiter: TypeAlias = "Task | Stopping | None"
-"""A task that waits, one whose operation is being stopped, or nobody."""
+_workers = _Workers()
+os.register_at_fork(after_in_child=lambda: vars(_workers).clear())
 
 
-def task_of(waiter: Waiter) -> Task | None:
-    """The task that waits, whether its operation is being stopped or not."""
-    return waiter.task if isinstance(waiter, Stopping) else waiter
+class Waiting:
+    """While it lasts, the kernel may use one worker more."""
 
+    __slots__ = ("has_worker",)
 
-def raise_closed() -> NoReturn:
-    raise trio.ClosedResourceError("another task closed this fd")
+    def __init__(self, manager: UringManager) -> None:
+        self.has_worker = _workers.waiting < _workers.added or not lib.tu_add_workers(manager.core, 1)
+        """Whether it may: False before Linux 5.15."""
+        _workers.waiting += 1
+        _workers.added = max(_workers.added, _workers.waiting if self.has_worker else 0)
+
+    def __enter__(self) -> bool:
+        return self.has_worker
+
+    def __exit__(self, *_: object) -> None:
+        _workers.waiting -= 1

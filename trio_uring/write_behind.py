@@ -11,9 +11,9 @@ added here, and the task goes on.
                                                 completions, of which no task need know
   STUCK    some     nothing                     IDLE, by `finish`
 
-- A write goes to where the descriptor's position is when it is submitted, and moves that
-  past it at once. So files that share a position, in this process, overwrite nothing. With
-  O_APPEND it goes to the end of the file, and the position follows it, as with write(2).
+- Only of files whose position is ours, on file systems that were measured. So nobody who keeps
+  to the file object sees it, and each write has an offset of its own, whoever gets the file
+  meanwhile. With O_APPEND it goes to the end of the file, and the kernel says where that was.
 - One write at a time, but several where a file grows at its end, or the worker would pause
   between two for as long as it takes to wake us and to be woken. The kernel does the writes
   to a file one after the other, in order. That is not promised, but only what others see of
@@ -26,6 +26,8 @@ added here, and the task goes on.
   that failed.
 - The manager holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
   the file is thrown away is tried once more by our finaliser, which blocks.
+- FLYING, no other run may use the file: the manager's thread changes what is here.
+- A child that was forked while we are FLYING leaves the writes to its parent.
 - No more is accepted than MOST_BEHIND, which the files of a run that are FLYING share out,
   but always one write. So what they all hold together is a few times that, and one write
   and one buffer each.
@@ -34,9 +36,10 @@ added here, and the task goes on.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import stat
+import threading
+import time
+import weakref
 from array import array
 from collections import deque
 from contextlib import suppress
@@ -45,19 +48,21 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ._native import ffi, lib
+from .internals import context
 from .operation import HERE, WRITEV, failure
+from .position import APPENDED, OWN
 from .session import current_manager
 from .sleep import READY
-from .transfers import appends, correct_position, write_from
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable
     from typing import NoReturn
 
     from trio.lowlevel import Task
 
     from .manager import UringManager
+    from .position import Position
+    from .transfers import Transfers
 
 _submit = lib.tu_submit
 _flush = lib.tu_flush
@@ -75,18 +80,14 @@ _MOST_FLIGHTS: Final = 3
 0.83, three 0.90 (with warm memory, ext4, Linux 6.18)."""
 _MOST_PARTS: Final = 1024
 """That one write takes (IOV_MAX)."""
-_WAITS: Final = getattr(os, "O_DIRECT", 0) | os.O_SYNC
-"""A descriptor with one of these wants to know that its data has arrived, or where it is."""
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
+_PAUSE: Final = 0.0002
+"""Seconds, between two looks of a thread that cannot sleep in the run."""
 
 
-def may_write_behind(raw: io.FileIO) -> bool:
-    """Regular files only: what has a reader at its other end is not kept waiting for."""
-    try:
-        fd = raw.fileno()
-        return stat.S_ISREG(os.fstat(fd).st_mode) and not fcntl.fcntl(fd, fcntl.F_GETFL) & _WAITS
-    except OSError:
-        return False
+def may_write_behind(position: Position) -> bool:
+    """Whether nobody who keeps to the file object could tell."""
+    return position.is_ours and position.is_regular and position.measured
 
 
 class Flight:
@@ -101,7 +102,7 @@ class Flight:
         self._behind = behind
         self._held = held
         self.start = start
-        """Where the descriptor was, in bytes."""
+        """Where it goes to, in bytes."""
         self.length = length
         self.parts = parts
         self.result: int | None = None
@@ -124,21 +125,26 @@ class WriteBehind:
     """Of one file. Who adds or waits has the file's turn."""
 
     __slots__ = (
+        "__weakref__",
+        "_appends",
         "_error",
         "_flights",
         "_grows",
-        "_here",
         "_kept",
         "_manager",
         "_parts",
+        "_pwrite",
         "_raw",
         "_start",
+        "_transfers",
         "_waiting",
+        "_written_to",
         "size",
     )
 
-    def __init__(self, raw: io.FileIO, kept: list[object]) -> None:
-        self._raw = raw
+    def __init__(self, transfers: Transfers, kept: list[object]) -> None:
+        self._transfers = transfers
+        self._raw = transfers.raw
         self._kept = kept
         """Files of the standard library, which would close the descriptor if they were collected."""
         self.size = 0
@@ -146,22 +152,47 @@ class WriteBehind:
         self._parts: deque[bytes] = deque()
         self._start = 0
         """Where in the first of them we are."""
+        self._written_to = 0
+        """Where in the file that is to go; the file's position is past all parts."""
         self._manager: UringManager | None = None
         """FLYING: of the run that writes."""
         self._flights: deque[Flight] = deque()
-        self._here = False
-        """FLYING: with one write, at the descriptor's own position."""
+        self._appends = transfers.position.kind is APPENDED
         self._grows = False
         """FLYING: at the end of the file."""
         self._error: Exception | None = None
         self._waiting: Task | None = None
+        self._pwrite = os.pwrite  # which the module may not have any longer when we are finalised
+        transfers.position.behind = self
+        _all.add(self)
 
     def __del__(self) -> None:
+        self.write_now()
+
+    def write_now(self) -> None:
+        """STUCK: tries once more, by the calling thread. For finalisers: it uses no name of this
+        module, which may have none any longer."""
         if self._manager is not None or self._raw.closed:
             return
         while self._parts:
             rest = memoryview(self._parts[0])[self._start :]
-            self._went_out(os.write(self._raw.fileno(), rest))
+            if self._appends:
+                self._went_out(self._raw.write(rest) or 0)
+            else:
+                self._went_out(self._pwrite(self._raw.fileno(), rest, self._written_to))
+
+    def is_of_another_run(self, manager: object) -> bool:
+        """FLYING: whether that is another manager's."""
+        return self._manager is not None and self._manager is not manager
+
+    def appends_now(self) -> bool:
+        """Whether the kernel's position is being moved, by writes at the end of the file."""
+        return self._appends and self._manager is not None
+
+    @property
+    def unplaced(self) -> int:
+        """Bytes that are to be written, and that the file's position is not past."""
+        return self.size if self._appends else 0
 
     async def make_room(self, length: int) -> None:
         """Waits until ``length`` bytes, in two parts at most, may be added. Raises what went wrong."""
@@ -178,19 +209,25 @@ class WriteBehind:
 
     def add(self, *parts: bytes) -> None:
         """Takes them, one after the other; there has to be room."""
-        for data in parts:
-            self.leave(data)
         manager = current_manager()
         assert manager is not None
+        for data in parts:
+            self.leave(data)
         if self._manager is None:
             self._write(manager)
-        elif self._manager is manager:
+        else:
             self._write_more(manager)
 
     def leave(self, data: bytes) -> None:
-        """Takes the last data of a file that is thrown away, on whatever thread."""
+        """Takes data to be written later; also the last of a file that is thrown away, on
+        whatever thread."""
+        position = self._transfers.position
+        if not self.size:
+            self._written_to = position.at
         self._parts.append(data)
         self.size += len(data)
+        if position.kind is OWN:
+            position.at += len(data)
 
     async def wait(self) -> None:
         """Waits while FLYING. Raises what went wrong."""
@@ -209,8 +246,26 @@ class WriteBehind:
         while self._parts:
             data = self._parts[0]
             memory = _from_buffer(data) + self._start
-            written = await write_from(self._raw, memory, len(data) - self._start, data)
-            self._went_out(written or 0)
+            length = len(data) - self._start
+            if self._appends:
+                written = await self._transfers.write(memory, length, data) or 0
+            else:
+                written = await self._transfers.pwrite(memory, length, data, self._written_to)
+            self._went_out(written)
+
+    def block(self, *, elsewhere: bool) -> None:
+        """Waits while FLYING, for who may not await: a task, whose run waits with it, or, if the
+        run can be waited for, another thread. In the middle of a tick nobody can."""
+        manager = self._manager
+        if manager is None:
+            return
+        is_task = threading.get_ident() == manager._owner and getattr(context, "task", None) is not None
+        while (is_task or elsewhere) and self._manager is not None and not manager.closed:
+            if is_task:
+                _flush(manager.core)
+                manager.reap()
+            if self._manager is not None:
+                time.sleep(_PAUSE)
 
     def land(self) -> None:
         """Takes the results that have come, in the order of the writes."""
@@ -224,6 +279,7 @@ class WriteBehind:
                 self._fall_short()
             self._manager = None
             manager.files_written -= 1
+            self._transfers.position.ask()
             if self._parts and self._error is None:
                 self._write(manager)
         else:
@@ -241,29 +297,29 @@ class WriteBehind:
         if result < 0 and result not in _AGAIN:
             self._error = failure(result)
         with suppress(OSError, ValueError):  # it was closed below us
-            self._go_back(flights[0].reached, flights)
+            self._cut_off(flights[0].reached, flights)
         self._went_out(max(result, 0))
 
-    def _go_back(self, position: int, flights: list[Flight]) -> None:
-        if not self._here and self._raw.tell() != flights[-1].end:  # others have moved it
+    def _cut_off(self, end: int, flights: list[Flight]) -> None:
+        """What was written past ``end``; a file that may only grow keeps it, to be overwritten."""
+        if self._appends:
+            # The kernel tries for the rest, and has not moved the position when that fails.
+            self._raw.seek(0, os.SEEK_END)
             return
         fd = self._raw.fileno()
-        furthest = max((flight.reached for flight in flights if (flight.result or 0) > 0), default=position)
-        if furthest > position and os.fstat(fd).st_size == furthest:
-            with suppress(OSError):  # a file that may only grow: the rest overwrites it
-                os.ftruncate(fd, position)
-        correct_position(self._raw, position)
+        furthest = max((flight.reached for flight in flights if (flight.result or 0) > 0), default=end)
+        if furthest > end and self._transfers.position.is_ours and os.fstat(fd).st_size == furthest:
+            os.ftruncate(fd, end)
 
     def _write(self, manager: UringManager) -> None:
         """IDLE: the first write."""
         try:
-            start, fd = self._raw.tell(), self._raw.fileno()
-            self._here = appends(fd)
-            self._grows = not self._here and start == os.fstat(fd).st_size
+            fd = self._raw.fileno()
+            self._grows = not self._appends and self._written_to == os.fstat(fd).st_size
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
-        self._submit(manager, start)
+        self._submit(manager, fd)
         if self._flights:
             self._manager = manager
             manager.files_written += 1
@@ -280,17 +336,18 @@ class WriteBehind:
             and self.size - sum(flight.length for flight in flights) >= _AT_ONCE
         ):
             try:
-                start = self._raw.tell()
-            except (OSError, ValueError) as error:  # it was closed below us
+                fd = self._raw.fileno()
+            except ValueError as error:  # it was closed below us
                 self._error = error
                 return
-            if start != flights[-1].end or not self._submit(manager, start):  # others have moved it
+            if not self._submit(manager, fd):
                 return
 
-    def _submit(self, manager: UringManager, start: int) -> bool:
+    def _submit(self, manager: UringManager, fd: int) -> bool:
         """Of the parts that are not with the kernel, what it writes at once."""
         flights = self._flights
         skipped = 0 if flights else self._start
+        start = flights[-1].end if flights else self._written_to
         held: list[object] = []
         vector = array("L")
         length = -skipped
@@ -304,19 +361,10 @@ class WriteBehind:
         vector[0] += skipped
         vector[1] -= skipped
         address = _from_buffer(vector)
-        if not self._here:
-            try:
-                self._raw.seek(start + length)
-            except (OSError, OverflowError):  # farther than files go: this one shall fall short
-                if flights:
-                    return False
-                self._here, self._grows = True, False
-        offset = HERE if self._here else start
-        slot = _submit(manager.core, WRITEV, self._raw.fileno(), address, len(held), offset, 0, 0)
+        offset = HERE if self._appends else start
+        slot = _submit(manager.core, WRITEV, fd, address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
-            if not self._here:
-                self._raw.seek(start)
             return False
         flights.append(Flight(self, start, length, len(held), (held, address)))
         manager.operations[slot] = flights[-1]
@@ -324,6 +372,7 @@ class WriteBehind:
 
     def _went_out(self, written: int) -> None:
         self.size -= written
+        self._written_to += written
         start = self._start + written
         while self._parts and start >= len(self._parts[0]):
             start -= len(self._parts.popleft())
@@ -338,3 +387,23 @@ class WriteBehind:
     def _abort(self, _: Callable[[], NoReturn]) -> Abort:
         self._waiting = None
         return Abort.SUCCEEDED
+
+    def leave_to_parent(self) -> None:
+        """In a forked child."""
+        if self._manager is None:
+            return
+        self._manager = self._error = self._waiting = None
+        self._parts.clear()
+        self._flights.clear()
+        self.size = self._start = 0
+
+
+_all: weakref.WeakSet[WriteBehind] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for behind in list(_all):
+        behind.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -91,19 +91,19 @@ static PyObject *owner_of(PyObject *run, const tu_core *core, uint64_t user_data
 	}
 }
 
-/* What is no socket of ours tells it itself. */
-static bool is_stale(PyObject *owner)
+/* Of a socket of ours, or of who is called and tells the number of its descriptor. */
+static bool is_stale(PyObject *owner, int fd)
 {
-	PyObject *answer;
+	PyObject *number;
 	bool stale;
 
 	if (!owner || owner == Py_None)
 		return false;
 	if (PyObject_TypeCheck(owner, tu_known.armed))
 		return !tu_is_current(owner);
-	answer = PyObject_GetAttr(owner, tu_names.is_current);
-	stale = answer != Py_True;
-	Py_XDECREF(answer);
+	number = PyObject_CallNoArgs(owner);
+	stale = !number || PyLong_AsLong(number) != fd;
+	Py_XDECREF(number);
 	return stale;
 }
 
@@ -114,7 +114,7 @@ static void check(PyObject *run, const tu_core *core)
 	for (uint32_t number = 0; (sqe = tu_ring_pending(&core->ring, number)); number++) {
 		PyObject *owner = owner_of(run, core, sqe->user_data);
 
-		if (is_stale(owner))
+		if (is_stale(owner, sqe->fd))
 			sqe->fd = -1;
 		PyErr_Clear();
 		Py_XDECREF(owner);

@@ -8,8 +8,8 @@ static int intern_names(void)
 		PyObject **name;
 		const char *text;
 	} all[] = {
+		{ &tu_names.cr_await, "cr_await" },
 		{ &tu_names.held, "_held" },
-		{ &tu_names.is_current, "is_current" },
 		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },
 		{ &tu_names.send_conflict_detector, "_send_conflict_detector" },

@@ -203,6 +203,19 @@ static bool hold(struct sending *sending, PyObject *stream)
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }
 
+/* Keeps an exception that there is. */
+static void let_go(const struct sending *sending)
+{
+	PyObject *type;
+	PyObject *value;
+	PyObject *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	if (PyObject_SetAttr(sending->detector, tu_names.held, Py_False) < 0)
+		PyErr_Clear();
+	PyErr_Restore(type, value, traceback);
+}
+
 /* The slot of a send of bytes, a new reference, whose sender the run's operations have; NULL if
  * nothing was submitted, or with an exception. */
 static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyObject *fd, PyObject *data)
@@ -250,8 +263,7 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 	if (core && tu_get(call->connection, TU_CONNECTION_SENDER) == sending->sender &&
 	    submit(call, sending, core, data))
 		return true;
-	if (!PyErr_Occurred())
-		PyObject_SetAttr(sending->detector, tu_names.held, Py_False);
+	let_go(sending);
 	return false;
 }
 

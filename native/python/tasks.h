@@ -11,8 +11,8 @@
 
 /* Interned. */
 struct tu_names {
+	PyObject *cr_await;
 	PyObject *held;
-	PyObject *is_current;
 	PyObject *recv;
 	PyObject *send;
 	PyObject *send_conflict_detector;

@@ -83,13 +83,34 @@ static int take_readiness(const struct tick *tick, const tu_event *event, PyObje
 	return wake_queued(task, send, tick->ready);
 }
 
-/* The task that an operation or a connection has, a new reference; NULL if it has none. */
+/* Whether a task sleeps until this object wakes it: its abort function is a method of the object's.
+ * While a cancelled task waits for the kernel's answer Trio keeps none; one that is over does not wait. */
+static bool sleeps_on(PyObject *task, PyObject *object)
+{
+	PyObject *abort = tu_get(task, TU_TASK_ABORT_FUNC);
+	PyObject *awaited;
+
+	if (abort != Py_None)
+		return PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
+	awaited = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.cr_await);
+	if (!awaited)
+		PyErr_Clear(); /* no coroutine of Python's */
+	Py_XDECREF(awaited);
+	return awaited != Py_None;
+}
+
+/* The task that an operation or a connection has, a new reference; NULL if it has none. An exception
+ * may have kept it from falling asleep: then nobody waits. */
 static PyObject *task_of(PyObject *object, enum tu_slot slot)
 {
 	PyObject *task = tu_get(object, slot);
 
 	if (!task || Py_TYPE(task) != tu_known.task)
 		return NULL;
+	if (!sleeps_on(task, object)) {
+		tu_set(object, slot, Py_None);
+		return NULL;
+	}
 	Py_INCREF(task);
 	return task;
 }

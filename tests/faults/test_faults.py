@@ -85,9 +85,9 @@ def direct(library: Path, rule: str, calls: Sequence[str]) -> str:
             "EIO",
             [
                 "fd = os.memfd_create('file')",
-                "try: await lowlevel.write(fd, b'data')",
+                "try: await lowlevel.write(fd, b'data', 0)",
                 "except OSError as error: print(error.errno, os.fstat(fd).st_size, end=' ')",
-                "print(await lowlevel.write(fd, b'data'), os.pread(fd, 9, 0))",
+                "print(await lowlevel.write(fd, b'data', 0), os.pread(fd, 9, 0))",
             ],
             "5 0 4 b'data'",
             id="an error comes instead of what was asked for, once",
@@ -96,7 +96,7 @@ def direct(library: Path, rule: str, calls: Sequence[str]) -> str:
             "short counts",
             [
                 "fd = os.memfd_create('file')",
-                "count = await lowlevel.write(fd, b'data')",
+                "count = await lowlevel.write(fd, b'data', 0)",
                 "print(0 < count < 4, os.pread(fd, 9, 0) == b'data'[:count])",
             ],
             "True True",
@@ -107,7 +107,7 @@ def direct(library: Path, rule: str, calls: Sequence[str]) -> str:
             [
                 "fd = os.memfd_create('file')",
                 "before = trio.lowlevel.current_statistics().io_statistics.entered",
-                "print(await lowlevel.write(fd, b'data'), os.pread(fd, 9, 0), end=' ')",
+                "print(await lowlevel.write(fd, b'data', 0), os.pread(fd, 9, 0), end=' ')",
                 "print(trio.lowlevel.current_statistics().io_statistics.entered - before >= 2)",
             ],
             "4 b'data' True",

@@ -57,7 +57,7 @@ READ_ONLY: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
-def test_every_kind_of_buffer_is_read_into_and_written_from(tree: Path, kind: str) -> None:
+def test_every_kind_of_buffer_is_read_into_and_written_from(tree: Path, threads: None, kind: str) -> None:
     content = bytes(range(1, 25))
     Path("file").write_bytes(content)
 
@@ -108,7 +108,7 @@ def test_what_is_not_one_stretch_of_bytes_is_refused(tree: Path, kind: str) -> N
     assert Path("file").read_bytes() == b"0123456789"
 
 
-def test_an_offset_leaves_the_position_alone_and_none_moves_it(tree: Path) -> None:
+def test_an_offset_leaves_the_position_alone_and_none_moves_it(tree: Path, threads: None) -> None:
     async def main() -> None:
         with open("file", "r+b", buffering=0) as file:
             buffer = bytearray(4)
@@ -185,7 +185,7 @@ async def our_splice_back(ends: tuple[int, int], moving: Awaitable[int]) -> int:
     return splice_back(ends, await moving)
 
 
-def test_one_call_moves_what_one_system_call_does(tree: Path) -> None:
+def test_one_call_moves_what_one_system_call_does(tree: Path, threads: None) -> None:
     large = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
 
     async def main() -> None:
@@ -213,7 +213,7 @@ def test_a_vector_has_as_many_buffers_as_in_os(tree: Path) -> None:
             )
 
 
-def test_a_descriptor_that_cannot_is_the_error_of_os(tree: Path) -> None:
+def test_a_descriptor_that_cannot_is_the_error_of_os(tree: Path, threads: None) -> None:
     with (
         Descriptor(os.open("file", os.O_RDONLY)) as reader,
         Descriptor(os.open("file", os.O_WRONLY)) as writer,
@@ -282,7 +282,7 @@ def test_a_file_over_4_gib_is_reached_everywhere(tree: Path) -> None:
     URING.run(main)
 
 
-def test_a_full_device_is_enospc() -> None:
+def test_a_full_device_is_enospc(threads: None) -> None:
     async def main() -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             for refused in (lowlevel.write(full, b"x"), lowlevel.writev(full, [b"x"])):
@@ -333,7 +333,7 @@ def test_a_file_that_would_be_too_large_is_cut_off_and_then_efbig(tree: Path) ->
     assert os.path.getsize("file") == 5000
 
 
-def test_a_file_that_is_cut_off_while_it_is_read_ends_there(tree: Path) -> None:
+def test_a_file_that_is_cut_off_while_it_is_read_ends_there(tree: Path, threads: None) -> None:
     Path("file").write_bytes(bytes(100_000))
 
     async def main() -> list[int]:

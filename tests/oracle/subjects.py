@@ -32,8 +32,20 @@ PATIENCE = 600
 TRIO = Subject("trio", EPOLL, trio.open_file, examples=40, iterates_by_readline=True)
 SUBJECTS = [
     TRIO,
-    Subject("io_uring", attrs.evolve(URING, patience=PATIENCE), trio_uring.open_file, examples=250),
-    Subject("epoll", attrs.evolve(EPOLL, patience=PATIENCE), trio_uring.open_file, examples=60),
+    Subject(
+        "io_uring",
+        attrs.evolve(URING, patience=PATIENCE),
+        trio_uring.open_file,
+        examples=250,
+        iterates_by_readline=True,
+    ),
+    Subject(
+        "epoll",
+        attrs.evolve(EPOLL, patience=PATIENCE),
+        trio_uring.open_file,
+        examples=60,
+        iterates_by_readline=True,
+    ),
 ]
 
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)

@@ -9,7 +9,6 @@ import errno
 import os
 import socket
 import threading
-import types
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,13 @@ import pytest
 import trio
 from equivalence import EPOLL, URING, Backend, every_backend, every_ring, needs_completions
 from pairs import arm, peer_socket, tcp_pair
+from steps import interrupted
 from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions, sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("no_hanging")
 
@@ -190,21 +190,6 @@ def test_a_listener_that_was_closed_below_accepts_nobody(
     if ahead and backend.ring is not None:
         backend = Backend(backend.name, attrs.evolve(backend.ring, accept_ahead=ahead))
     backend.run(main)
-
-
-@types.coroutine
-def interrupted(call: Awaitable[object], action: Callable[[], object]) -> Generator[object, Any, object]:
-    """Awaits ``call``, and does ``action`` where that first sleeps: what it has queued the kernel
-    has not seen."""
-    iterator = call.__await__()
-    message = next(iterator)
-    action()
-    while True:
-        answer = yield message
-        try:
-            message = iterator.send(answer)
-        except StopIteration as end:
-            return end.value
 
 
 PENDING: dict[str, Callable[[trio.SocketStream], Awaitable[object]]] = {

@@ -1,0 +1,184 @@
+"""Where a file is read and written next, and who knows.
+
+  kind      what                                         who knows the position
+  OWN       a regular file or a block device that we     we: every transfer has an explicit offset
+            opened by name, and that is nobody else's
+  APPENDED  the same, with O_APPEND                      we, for reads; a write is at the end, and
+                                                         the kernel then says where that was
+  SHARED    what others may use as well                  the kernel
+  STREAM    pipes, terminals, sockets: no position       nobody
+
+- OWN and APPENDED become SHARED, for good, by `Position.share`: before a caller gets the
+  descriptor, or a file of the standard library that has it, and before a fork.
+- The kernel's position is moved by read(2) and write(2) alone, which lock it. An operation of
+  the ring does not, and where a request completes later than it was submitted (O_DIRECT, some
+  file systems) it does not even move it. So others would overwrite what we write, and we them.
+- A device such as /dev/zero can be sought and keeps its position at 0: it is SHARED, whoever
+  opened it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from .file_systems import has_position, is_measured
+
+if TYPE_CHECKING:
+    import io
+
+    from .write_behind import WriteBehind
+
+
+class Kind(enum.Enum):
+    OWN = enum.auto()
+    APPENDED = enum.auto()
+    SHARED = enum.auto()
+    STREAM = enum.auto()
+
+
+OWN: Final = Kind.OWN
+APPENDED: Final = Kind.APPENDED
+SHARED: Final = Kind.SHARED
+STREAM: Final = Kind.STREAM
+
+
+class Position:
+    """Of one file; all its layers share it. Who moves it has the file's turn."""
+
+    _pwrite = staticmethod(os.pwrite)
+    __slots__ = (
+        "__weakref__",
+        "_behind",
+        "_certain",
+        "_measured",
+        "at",
+        "is_ours",
+        "is_regular",
+        "kind",
+        "raw",
+    )
+
+    def __init__(self, raw: io.FileIO, *, ours: bool) -> None:
+        """``ours``: it was opened by its name, and nobody else knows the descriptor."""
+        self.raw = raw
+        status = os.fstat(raw.fileno())
+        self.is_regular = stat.S_ISREG(status.st_mode)
+        self.kind = _kind_of(raw, status.st_mode, ours=ours)
+        self._measured: bool | None = None
+        self._certain = -1
+        """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
+        self.at = 0
+        """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
+        self._behind: weakref.ref[WriteBehind] | None = None
+        self.is_ours = self.kind is OWN or self.kind is APPENDED
+        if self.is_ours:
+            self._measured = is_measured(raw.fileno(), status)
+            if self._measured and self.is_regular:
+                self._certain = _ALWAYS_ALLOWED
+            if self.kind is APPENDED:
+                self.at = raw.tell()
+            _of_us[id(self)] = self
+
+    @property
+    def behind(self) -> WriteBehind | None:
+        """What has some of the file's writes go on behind their calls; the buffer has it."""
+        return self._behind() if self._behind is not None else None
+
+    @behind.setter
+    def behind(self, behind: WriteBehind) -> None:
+        self._behind = weakref.ref(behind)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the ring may read and write this file, at an explicit offset."""
+        if self._measured is None:
+            fd = self.raw.fileno()
+            status = os.fstat(fd)
+            is_file = stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)
+            self._measured = is_file and is_measured(fd, status)
+        return self._measured
+
+    def tell(self) -> int:
+        return self.at if self.is_ours else self.raw.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As `io.FileIO.seek`; without a system call where the answer is certain."""
+        if not self.is_ours:
+            return self.raw.seek(offset, whence)
+        # Numbers, and not the names of `os`: it is called as late as `write_now`.
+        if type(offset) is int and whence in (0, 1):
+            target = offset if whence == 0 else self.at + offset
+            if 0 <= target <= self._certain:
+                self.at = target
+                return target
+        if whence == 1:
+            self.raw.seek(self.at)
+        self.at = self.raw.seek(offset, whence)
+        return self.at
+
+    def move(self, count: int) -> None:
+        """After a transfer at `at` of so many bytes. It may have been shared meanwhile."""
+        if self.is_ours:
+            self.at += count
+        elif self.kind is SHARED:
+            self.raw.seek(count, os.SEEK_CUR)
+
+    def ask(self) -> None:
+        """APPENDED, after a write: the kernel knows where that was."""
+        if self.kind is APPENDED:
+            self.at = self.raw.tell()
+
+    def write_now(self, data: memoryview) -> int:
+        """Writes from ``data``, by the calling thread; the number of bytes. For finalisers: it uses
+        no name of this module, which may have none any longer."""
+        if self.kind.name == "OWN":
+            done = self._pwrite(self.raw.fileno(), data, self.at)
+            self.at += done
+            return done
+        done = self.raw.write(data) or 0
+        if not done:
+            raise BlockingIOError("what a file had accepted could not be written")
+        return done
+
+    def share(self, *, forks: bool = False) -> None:
+        """Gives the position to the kernel, when all is written that is being written. A thread
+        that ``forks``, and is not the run's, waits for nothing: the run may wait for it."""
+        if not self.is_ours:
+            return
+        behind = self.behind
+        if behind is not None:
+            behind.block(elsewhere=not forks)
+        if behind is None or not behind.appends_now():
+            self.raw.seek(self.at)
+        self.kind, self.is_ours = SHARED, False
+        _of_us.pop(id(self), None)
+
+
+_ALWAYS_ALLOWED: Final = (1 << 31) - 1
+"""Bytes: all of the measured file systems have files of that length."""
+_of_us: weakref.WeakValueDictionary[int, Position] = weakref.WeakValueDictionary()
+
+
+def _kind_of(raw: io.FileIO, mode: int, *, ours: bool) -> Kind:
+    if not raw.seekable() or not has_position(raw.fileno(), mode):
+        return STREAM
+    if not ours or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        return SHARED
+    return APPENDED if "a" in raw.mode else OWN
+
+
+def _before_fork() -> None:
+    """Parent and child go on as if they were at one descriptor, as they are."""
+    for reference in _of_us.valuerefs():
+        position = reference()
+        if position is not None:
+            with suppress(OSError, ValueError):  # it was closed
+                position.share(forks=True)
+
+
+os.register_at_fork(before=_before_fork)
