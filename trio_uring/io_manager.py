@@ -39,7 +39,9 @@ class IOManager(UringManager):
     """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
 
     below: ClassVar[Callable[[], Any]]
-    _thread: int | None = None
+    _holder: tuple[int, bool] | None = None
+    has_files = False
+    """Whether Trio's files and paths are ours in this run."""
 
     def __new__(cls) -> Any:
         """Opens the run's ring, before anything of the run exists.
@@ -62,6 +64,7 @@ class IOManager(UringManager):
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
         manager._is_guest = _serve_late
+        manager.has_files = options.files
         manager._tell(opened)
         return manager
 
@@ -102,7 +105,7 @@ class IOManager(UringManager):
 
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
-        self._thread = names.acquire()
+        self._holder = names.acquire(files=self.has_files)
         request.manager = weakref.ref(self)
         super().serve(runner)
         _served[id(self)] = weakref.ref(self)
@@ -111,7 +114,10 @@ class IOManager(UringManager):
         found = super().statistics()
         flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
         return attrs.evolve(
-            found, flags=flags, knows_reschedule=self._knows_reschedule, wrapped=wrapped_names()
+            found,
+            flags=flags,
+            knows_reschedule=self._knows_reschedule,
+            wrapped=wrapped_names(files=self.has_files),
         )
 
     def close(self) -> None:
@@ -123,9 +129,9 @@ class IOManager(UringManager):
         finally:
             if had_ring:
                 locked_memory.ring_was_closed()
-            if self._thread is not None:
-                thread, self._thread = self._thread, None
-                names.release(thread)
+            if self._holder is not None:
+                holder, self._holder = self._holder, None
+                names.release(holder)
 
 
 def _serve_late() -> bool:

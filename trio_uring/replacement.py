@@ -7,6 +7,7 @@
 - Trio's own, called by such a wrapper, reaches ours further down: those of streams call the
   sockets', and the sockets' call ``_nonblocking_helper`` (nonblocking.py). Where there is no such
   way (`Replaced.vital`) sockets work by readiness as long as the name is somebody else's.
+- Files and paths (replaced_files.py) are replaced only while somebody wants those as well.
 - What makes a run, ``TheIOManager`` and ``setup_runner``, is wrapped, whatever it is. Each
   wrapper calls what it was put over, for good: one that somebody has wrapped in turn is not
   put over him again, but another one is.
@@ -20,13 +21,13 @@ import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from . import connecting, nonblocking, receiving, sockets, streams
+from . import connecting, nonblocking, receiving, replaced_files, sockets, streams
 from .internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 TABLE: Final[tuple[Replaced, ...]] = (
     *sockets.REPLACEMENTS,
@@ -40,41 +41,63 @@ TABLE: Final[tuple[Replaced, ...]] = (
 _NO_THREAD: Final = 0
 
 
-# Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell.
-_ROWS: Final[tuple[tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]], ...]] = tuple(
-    (replaced, vars(replaced.owner), name, ours)
-    for replaced in TABLE
-    if replaced.owner is not None
-    for name, ours in replaced.functions.items()
-)
+_Row: TypeAlias = "tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]]"
+_Holder: TypeAlias = "tuple[int, bool]"
+"""A thread, and whether it wants files as well."""
 
 
-def wrapped_names() -> tuple[str, ...]:
+def _rows(table: Iterable[Replaced]) -> tuple[_Row, ...]:
+    """Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell."""
+    return tuple(
+        (replaced, vars(replaced.owner), name, ours)
+        for replaced in table
+        if replaced.owner is not None
+        for name, ours in replaced.functions.items()
+    )
+
+
+_ROWS: Final = _rows(TABLE)
+
+
+@functools.cache
+def _file_rows() -> tuple[_Row, ...]:
+    return _rows(replaced_files.table())
+
+
+def wrapped_names(*, files: bool) -> tuple[str, ...]:
     """The names that hold somebody else's function now: neither Trio's own nor ours."""
     return tuple(
         name_of(replaced.owner, name)
-        for replaced, names, name, ours in _ROWS
+        for replaced, names, name, ours in (*_ROWS, *(_file_rows() if files else ()))
         if (found := names.get(name)) not in (ours, None) and not is_trios_own(found)
     )
 
 
-def _put_methods() -> None:
-    for replaced, names, name, ours in _ROWS:
+def _put(rows: Iterable[_Row]) -> None:
+    for replaced, names, name, ours in rows:
         found = names.get(name)
         if found is not ours and is_trios_own(found):
             if name not in replaced.original:
                 _dress(ours, found)
                 replaced.original[name] = found
             setattr(replaced.owner, name, ours)
-    if "_uring_excluded" not in vars(SocketType):
-        SocketType._uring_excluded = _EXCLUDED
     _mark_coroutine_functions()
 
 
-def _take_methods_back() -> None:
-    for replaced, names, name, ours in _ROWS:
+def _take_back(rows: Iterable[_Row]) -> None:
+    for replaced, names, name, ours in rows:
         if names.get(name) is ours:
             setattr(replaced.owner, name, replaced.original[name])
+
+
+def _put_methods() -> None:
+    _put(_ROWS)
+    if "_uring_excluded" not in vars(SocketType):
+        SocketType._uring_excluded = _EXCLUDED
+
+
+def _take_methods_back() -> None:
+    _take_back(_ROWS)
     if "_uring_excluded" in vars(SocketType):
         del SocketType._uring_excluded
 
@@ -161,35 +184,42 @@ class Replacement:
         self.setup = setup
         self._manager = manager
         self._lock = threading.RLock()
-        self._holders: list[int] = []
+        self._holders: list[_Holder] = []
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork,
             after_in_child=self._after_fork_in_child,
         )
 
-    def install(self, *, wanted: bool) -> None:
-        """For all threads, until it is no longer ``wanted``."""
+    def install(self, *, wanted: bool, files: bool = False) -> None:
+        """For all threads, with ``files`` or without, until it is no longer ``wanted``."""
         with self._lock:
-            if wanted and _NO_THREAD not in self._holders:
-                self.acquire(_NO_THREAD)
-            elif not wanted and _NO_THREAD in self._holders:
-                self.release(_NO_THREAD)
+            before = [holder for holder in self._holders if holder[0] == _NO_THREAD]
+            if wanted and before != [(_NO_THREAD, files)]:
+                self.acquire(_NO_THREAD, files=files)
+            elif wanted:
+                return
+            for holder in before:
+                self.release(holder)
 
-    def acquire(self, thread: int | None = None) -> int:
-        """Returns what `release` wants: ``thread``, by default this one."""
-        holder = threading.get_ident() if thread is None else thread
+    def acquire(self, thread: int | None = None, *, files: bool = False) -> _Holder:
+        """Returns what `release` wants. Of ``thread``, by default this one."""
+        holder = (threading.get_ident() if thread is None else thread, files)
         with self._lock:
             # Names that are ours already are left alone: an interrupt may come before the holder.
             _put_methods()
+            if files:
+                _put(_file_rows())
             self._manager.put()
             self.setup.put()
             self._holders.append(holder)
         return holder
 
-    def release(self, thread: int) -> None:
+    def release(self, holder: _Holder) -> None:
         with self._lock:
-            self._holders.remove(thread)
+            self._holders.remove(holder)
+            if holder[1] and not any(files for _, files in self._holders):
+                _take_back(_file_rows())
             if not self._holders:
                 self.setup.take_back()
                 self._manager.take_back()
@@ -202,7 +232,7 @@ class Replacement:
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        for thread in set(self._holders) - {threading.get_ident(), _NO_THREAD}:
-            while thread in self._holders:
-                self.release(thread)
+        for holder in list(self._holders):
+            if holder[0] not in (threading.get_ident(), _NO_THREAD):
+                self.release(holder)
         self._lock.release()

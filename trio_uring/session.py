@@ -213,7 +213,7 @@ def knows_reschedule() -> bool:
 
 def wrapped_names() -> tuple[str, ...]:
     """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
-    names: tuple[str, ...] = _loaded().wrapped_names() if _managers else ()
+    names: tuple[str, ...] = _loaded().wrapped_names(files=resolve_options(None).files) if _managers else ()
     return names
 
 
@@ -247,13 +247,13 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
     if names is None:
         yield
         return
-    thread = names.acquire()
+    holder = names.acquire(files=options.files)
     try:
         _request.options = options
         yield
     finally:
         _request.options = None
-        names.release(thread)
+        names.release(holder)
 
 
 def _names(options: RingOptions) -> Replacement | None:
@@ -275,7 +275,7 @@ def _install(options: RingOptions | None, *, warned: bool = False) -> None:
         names: Replacement = _loaded().names
     except UringUnavailableError:
         return  # they have not been touched
-    names.install(wanted=options is not None)
+    names.install(wanted=options is not None, files=options is not None and options.files)
 
 
 __all__ = ["install", "installed", "run", "run_statistics", "start_guest_run", "uninstall"]
