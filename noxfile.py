@@ -43,6 +43,7 @@ MYPY = [
     "noxfile.py",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
+    "tests/user_types.py",
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
 
@@ -111,7 +112,11 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests:tests/faults"})
-    missing = [name for name in ("gcc", "clang", "clang-tidy", "shellcheck") if not shutil.which(name)]
+    missing = [
+        name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)
+    ]
+    if "node" not in missing:
+        session.run("pyright", "--pythonpath", f"{session.bin}/python", "tests/user_types.py")
     for compiler in (["gcc", "-fanalyzer"], ["clang"]):
         if compiler[0] not in missing:
             session.log(f"{' '.join(compiler)} compiles {len(SOURCES)} files")

@@ -95,6 +95,7 @@ void tu_lose(tu_core *core)
 {
 	tu_ring_close(&core->ring);
 	tu_interrupt_lose(&core->interrupt);
+	tu_close_interrupt(core);
 }
 
 /* Where the owner has not waited for what is pending, the kernel goes on with it for a
@@ -129,7 +130,7 @@ void tu_signal_forced(tu_core *core)
 
 void tu_close_interrupt(tu_core *core)
 {
-	tu_interrupt_close(&core->interrupt);
+	tu_interrupt_close(&core->interrupt, !core->ring.lost);
 }
 
 /* Readiness */

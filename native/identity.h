@@ -8,15 +8,13 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* A ring has an inode of its own from Linux 5.16 on. Before, all rings have one, as all eventfds. */
 struct tu_identity {
 	dev_t device;
 	ino_t inode;
-	unsigned long eventfd; /* eventfds share one inode, and have numbers; 0: none */
 };
 
-/* A ring has an inode of its own from Linux 5.16 on; before, all rings have one. */
 struct tu_identity tu_identify(int fd);
-struct tu_identity tu_identify_eventfd(int fd);
 
 bool tu_identity_is(const struct tu_identity *one, struct tu_identity other);
 

@@ -11,25 +11,24 @@ int tu_interrupt_open(struct tu_interrupt *interrupt)
 
 	if (fd < 0)
 		return -errno;
-	interrupt->identity = tu_identify_eventfd(fd);
+	interrupt->identity = tu_identify(fd);
 	atomic_store(&interrupt->fd, fd);
 	return 0;
 }
 
-void tu_interrupt_close(struct tu_interrupt *interrupt)
+void tu_interrupt_close(struct tu_interrupt *interrupt, bool certain)
 {
 	int fd = atomic_exchange(&interrupt->fd, -1);
 
 	while (atomic_load(&interrupt->users))
 		sched_yield();
-	if (fd >= 0 && tu_identity_is(&interrupt->identity, tu_identify_eventfd(fd)))
+	if (fd >= 0 && certain && tu_identity_is(&interrupt->identity, tu_identify(fd)))
 		close(fd);
 }
 
 void tu_interrupt_lose(struct tu_interrupt *interrupt)
 {
 	atomic_store(&interrupt->users, 0);
-	tu_interrupt_close(interrupt);
 }
 
 static void use(struct tu_interrupt *interrupt, ssize_t (*call)(int fd))

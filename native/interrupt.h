@@ -27,6 +27,7 @@
 #define TU_INTERRUPT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "identity.h"
@@ -43,10 +44,11 @@ struct tu_interrupt {
 /* Owner. 0 or -errno. What has been signalled stays so, if it was closed before. */
 int tu_interrupt_open(struct tu_interrupt *interrupt);
 
-/* Owner. A descriptor that was closed below us is somebody else's by now, and left to him. */
-void tu_interrupt_close(struct tu_interrupt *interrupt);
+/* Owner. `certain`: as far as we know the number is still the eventfd's. Otherwise it is left open,
+ * since eventfds cannot be told apart: it may be somebody else's. */
+void tu_interrupt_close(struct tu_interrupt *interrupt, bool certain);
 
-/* A forked child: whoever used it at that moment is not there. */
+/* A forked child, before it closes it: whoever used it at that moment is not there. */
 void tu_interrupt_lose(struct tu_interrupt *interrupt);
 
 /* Any thread, a signal handler or a finaliser. Nothing happens once closed. */

@@ -321,6 +321,7 @@ static bool arm_again(struct tu_operations *operations, struct tu_ring *ring, ui
 	operation->state = TU_EDGE;
 	if (operation->goes_on)
 		return true;
+	tu_ring_make_room(ring);
 	sqe = tu_ring_sqe(ring);
 	if (!sqe)
 		return false;

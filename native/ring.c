@@ -43,16 +43,12 @@ int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, ui
 	return 0;
 }
 
-static bool is_ours(const struct tu_ring *ring)
-{
-	return tu_identity_is(&ring->identity, tu_identify(ring->uring.ring_fd));
-}
-
 void tu_ring_close(struct tu_ring *ring)
 {
 	if (!ring->open)
 		return;
-	if (!is_ours(ring))
+	tu_ring_check(ring);
+	if (ring->lost)
 		ring->uring.ring_fd = -1;
 	ring->open = false;
 	io_uring_queue_exit(&ring->uring);
@@ -66,8 +62,10 @@ void tu_ring_close(struct tu_ring *ring)
 
 void tu_ring_check(struct tu_ring *ring)
 {
-	if (ring->open && !is_ours(ring))
-		ring->broken = -EBADF;
+	if (!ring->open || tu_identity_is(&ring->identity, tu_identify(ring->uring.ring_fd)))
+		return;
+	ring->lost = true;
+	ring->broken = -EBADF;
 }
 
 static void queue_what_is_aside(struct tu_ring *ring)
@@ -226,6 +224,14 @@ int tu_ring_flush(struct tu_ring *ring)
 			return result;
 	} while (tu_ring_has_submissions(ring) || take_taskrun(ring));
 	return 0;
+}
+
+void tu_ring_make_room(struct tu_ring *ring)
+{
+	while (io_uring_cq_ready(&ring->uring) + io_uring_sq_ready(&ring->uring) >= ring->uring.cq.ring_entries ||
+	       (tu_ring_flags(ring) & IORING_SQ_CQ_OVERFLOW))
+		if (tu_ring_flush(ring) < 0 || stash_completions(ring) < 0)
+			return;
 }
 
 static struct io_uring_sqe *put_aside(struct tu_ring *ring)

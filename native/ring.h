@@ -33,6 +33,7 @@ struct tu_ring {
 	struct io_uring uring;
 	struct tu_identity identity; /* of its descriptor */
 	bool open;                   /* mapped */
+	bool lost;                   /* its descriptor was closed below us */
 	bool enabled;                /* no longer R_DISABLED */
 	bool no_iowait;              /* 6.15: a sleeping ring does not count as I/O wait */
 	int broken;                  /* 0, or -errno: why it is not entered again */
@@ -79,6 +80,10 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
 /* Enters until nothing is pending and no deferred work is left: afterwards the
  * kernel has acted on every submission, cancels among them. */
 int tu_ring_flush(struct tu_ring *ring);
+
+/* Before a multishot is queued that may complete at once: takes completions out of the way, so that
+ * there is room for it and for all that is queued. A multishot that finds none is ended. */
+void tu_ring_make_room(struct tu_ring *ring);
 
 /* Whether completions signal the eventfd that is registered. */
 void tu_ring_set_notifications(struct tu_ring *ring, bool on);

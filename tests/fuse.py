@@ -12,9 +12,9 @@ import errno
 import os
 import struct
 import subprocess
+import sys
 import threading
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,7 +22,8 @@ import pytest
 from equivalence import python
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 UNSHARE = ("unshare", "--mount", "--propagation", "private")
 _HEADER = struct.Struct("=IIQQIIII")  # length, opcode, request, node, uid, gid, pid, padding
@@ -32,7 +33,7 @@ _ATTRIBUTES = struct.Struct("=QQQQQQIIIIIIIIII")
 _LOOKUP, _FORGET, _GETATTR, _SETATTR, _OPEN, _READ, _WRITE, _STATFS = 1, 2, 3, 4, 14, 15, 16, 17
 _RELEASE, _FSYNC, _FLUSH, _INITIALISE, _OPENDIR, _RELEASEDIR, _BATCH_FORGET = 18, 20, 25, 26, 27, 29, 42
 _DIRECT_IO = 1
-_SIZE, _HANDLE = 1 << 3, 1 << 6
+_SIZE = 1 << 3
 _BUFFER = 1 << 20
 _ROOT, _FILE = 1, 2
 
@@ -53,28 +54,29 @@ class Served:
 
     def answer(self, opcode: int, node: int, body: bytes) -> bytes | int:
         """The answer to a request, or -errno."""
-        if opcode == _LOOKUP:
-            if body.rstrip(b"\0") != b"file":
-                return -errno.ENOENT
-            return struct.pack("=QQQQII", _FILE, 0, 0, 0, 0, 0) + self._attributes(_FILE)
-        if opcode == _SETATTR:
-            valid, _, _, size = struct.unpack_from("=IIQQ", body)
-            if valid & _SIZE:
-                del self.content[size:]
-                self.content.extend(bytes(size - len(self.content)))
-        if opcode in (_GETATTR, _SETATTR):
-            return struct.pack("=QII", 0, 0, 0) + self._attributes(node)
-        if opcode in (_OPEN, _OPENDIR):
-            return struct.pack("=QII", 0, _DIRECT_IO if self.direct and opcode == _OPEN else 0, 0)
-        if opcode == _READ:
-            return self._read(*struct.unpack_from("=QQI", body))
-        if opcode == _WRITE:
-            return self._write(*struct.unpack_from("=QQI", body), body[40:])
-        if opcode == _STATFS:
-            return bytes(80)
-        if opcode in (_RELEASE, _RELEASEDIR, _FLUSH, _FSYNC):
-            return b""
-        return -errno.ENOSYS
+        answers: dict[int, Callable[[], bytes | int]] = {
+            _LOOKUP: lambda: self._find(body.rstrip(b"\0")),
+            _GETATTR: lambda: struct.pack("=QII", 0, 0, 0) + self._attributes(node),
+            _SETATTR: lambda: self._change(node, *struct.unpack_from("=IIQQ", body)),
+            _OPEN: lambda: struct.pack("=QII", 0, _DIRECT_IO if self.direct else 0, 0),
+            _OPENDIR: lambda: struct.pack("=QII", 0, 0, 0),
+            _READ: lambda: self._read(*struct.unpack_from("=QQI", body)),
+            _WRITE: lambda: self._write(*struct.unpack_from("=QQI", body), body[40:]),
+            _STATFS: lambda: bytes(80),
+            **dict.fromkeys((_RELEASE, _RELEASEDIR, _FLUSH, _FSYNC), lambda: b""),
+        }
+        return answers[opcode]() if opcode in answers else -errno.ENOSYS
+
+    def _find(self, name: bytes) -> bytes | int:
+        if name != b"file":
+            return -errno.ENOENT
+        return struct.pack("=QQQQII", _FILE, 0, 0, 0, 0, 0) + self._attributes(_FILE)
+
+    def _change(self, node: int, valid: int, _: int, __: int, size: int) -> bytes:
+        if valid & _SIZE:
+            del self.content[size:]
+            self.content.extend(bytes(size - len(self.content)))
+        return struct.pack("=QII", 0, 0, 0) + self._attributes(node)
 
     def _attributes(self, node: int) -> bytes:
         mode, size = (0o40755, 0) if node == _ROOT else (0o100644, len(self.content))
@@ -143,7 +145,7 @@ def _refusal() -> str:
         "    assert path.read_bytes() == b'x'\n"
     )
     done = subprocess.run(
-        [*UNSHARE, os.sys.executable, "-c", code, "/tmp"],  # type: ignore[attr-defined]
+        [*UNSHARE, sys.executable, "-c", code, "/tmp"],
         capture_output=True,
         text=True,
         timeout=60,

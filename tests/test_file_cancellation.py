@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 from equivalence import URING, Backend
-from open_files import CALLS, every_kind, of, on_both, over
+from open_files import CALLS, KINDS, every_kind, of, on_both, over
 
 from trio_uring import open_file
 
@@ -195,3 +195,109 @@ def test_no_call_of_a_cancelled_scope_happens(
         assert path.read_bytes() == b"one\ntwo\n" * 10
 
     backend.run(main)
+
+
+@every_kind
+def test_calls_on_a_file_that_are_cancelled_at_random_moments_leave_its_position(
+    tmp_path: Path, kind: str
+) -> None:
+    chance = random.Random(4)
+    path = tmp_path / "file"
+    lines = [f"{number} \u20ac {'x' * chance.randrange(300)}\n" for number in range(5000)]
+    path.write_text("".join(lines), encoding="utf-8")
+    outcomes = set()
+
+    def drop_some() -> None:
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), chance.randrange(1 << 19), 1 << 18, os.POSIX_FADV_DONTNEED)
+
+    async def main() -> None:
+        mode, buffering = KINDS[kind]
+        arguments = {"encoding": "utf-8"} if kind == "text" else {}
+        got: list[Any] = []
+        async with await open_file(path, mode, buffering, **arguments) as file:
+            while not got or got[-1]:
+                drop_some()
+                before = await file.tell()
+                scope = trio.CancelScope()
+                if not chance.randrange(4):
+                    scope.cancel()
+
+                async def stop(scope: trio.CancelScope = scope) -> None:
+                    for _ in range(chance.randrange(6)):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stop)
+                    with scope:
+                        call = chance.choice([file.read, file.readline, file.read])
+                        got.append(await call(chance.choice([10, 5000, 100_000])))
+                outcomes.add(scope.cancelled_caught)
+                if scope.cancelled_caught:
+                    assert await file.tell() == before
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await file.readlines()
+        assert of(kind, b"").join(got) == of(kind, "".join(lines).encode())
+
+    URING.run(main)
+    assert outcomes == {True, False}
+
+
+@on_both
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_unbuffered_writes_that_are_cancelled_have_happened_or_not(
+    backend: Backend, tmp_path: Path, mode: str
+) -> None:
+    chance = random.Random(5)
+    path = tmp_path / "file"
+    accepted: list[bytes] = []
+
+    async def main() -> None:
+        async with await open_file(path, mode, 0) as file:
+            for number in range(100):
+                data = bytes([number]) * chance.choice([10, 20_000, 2 << 20])
+                scope = trio.CancelScope()
+
+                async def stop(scope: trio.CancelScope = scope) -> None:
+                    for _ in range(chance.randrange(5)):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stop)
+                    with scope:
+                        accepted.append(data[: await file.write(data)])
+                assert await file.tell() == path.stat().st_size == sum(map(len, accepted))
+
+    backend.run(main)
+    assert path.read_bytes() == b"".join(accepted)
+
+
+@pytest.mark.parametrize("hint", [-1, 100_000])
+def test_readlines_that_is_cancelled_has_read_nothing(tmp_path: Path, hint: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\ntwo\n" * 30_000)
+
+    async def main() -> None:
+        for mode, ticks in (("r", 3), ("r", 10), ("rb", 3), ("rb", 10)):
+            async with await open_file(path, mode, 1000) as file:
+                await file.readline()
+                before = await file.tell()
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+
+                        async def stop(scope: trio.CancelScope = scope, ticks: int = ticks) -> None:
+                            for _ in range(ticks):
+                                await trio.lowlevel.checkpoint()
+                            scope.cancel()
+
+                        nursery.start_soon(stop)
+                        await file.readlines(hint)
+                assert scope.cancelled_caught
+                assert await file.tell() == before
+                assert len(await file.read()) == 240_000 - 4
+
+    URING.run(main)

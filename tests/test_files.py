@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import os
 import pty
 import resource
 import threading
+import tracemalloc
 import tty
 from typing import TYPE_CHECKING, Any
 
@@ -447,3 +449,84 @@ def test_detaching_writes_and_goes_one_layer_down(backend: Backend, tmp_path: Pa
         await raw.aclose()
 
     backend.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("newline", [None, "", "\n"])
+def test_the_position_of_a_text_file_is_told_while_it_is_iterated(
+    backend: Backend, tmp_path: Path, newline: str | None
+) -> None:
+    path = tmp_path / "file"
+    lines = [f"{number} \u20ac\n" for number in range(3000)]
+    path.write_text("".join(lines), encoding="utf-8")
+
+    async def main() -> None:
+        async with await open_file(path, encoding="utf-8", newline=newline) as file:
+            told = [await file.tell() async for _ in file]
+            ends = list(itertools.accumulate(len(line.encode()) for line in lines))
+            assert told == ends
+            for number in (7, 2999, 1500):
+                await file.seek(told[number - 1])
+                assert await file.readline() == lines[number]
+
+    backend.run(main)
+
+
+def test_readlines_holds_no_second_copy_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x" * 99_999 + "\n" + "y" * 5_000_000)
+
+    async def main() -> None:
+        async with await open_file(path) as file:
+            tracemalloc.start()
+            lines = await file.readlines()
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert sum(map(len, lines)) == 5_100_000
+            # The pieces of the last line, and the line.
+            assert peak < 2.5 * 5_100_000
+
+    URING.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_what_does_not_block_says_that_there_is_nothing(
+    backend: Backend, pipe: tuple[int, int], buffering: int
+) -> None:
+    reader, writer = pipe
+    for end in pipe:
+        os.set_blocking(end, False)
+
+    async def main() -> None:
+        source = await open_file(reader, "rb", buffering, closefd=False)
+        target = await open_file(writer, "wb", 0, closefd=False)
+        for call in (lambda: source.read(5), source.read, lambda: source.readinto(bytearray(3))):
+            assert await call() is None
+        written = 0
+        while (count := await target.write(bytes(1 << 16))) is not None:
+            written += count
+        assert written >= 4096
+        assert await source.read(100) == bytes(100)
+
+    backend.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("mode", ["w", "r+", "wb", "r+b"])
+def test_files_that_refuse_offsets_are_written(backend: Backend, mode: str) -> None:
+    """As those of /proc that are made up in one go."""
+    with open("/proc/self/comm") as file:
+        name = file.read()
+
+    async def main() -> None:
+        async with await open_file("/proc/self/comm", mode) as file:
+            await file.write(b"changed" if "b" in mode else "changed")
+        with open("/proc/self/comm") as changed:
+            assert changed.read() == "changed\n"
+
+    try:
+        backend.run(main)
+    finally:
+        with open("/proc/self/comm", "w") as restored:
+            restored.write(name)

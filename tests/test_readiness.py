@@ -460,6 +460,30 @@ def test_wait_on_a_half_closed_connection_can_be_cancelled_and_closed(
     assert backend.run(lambda: main("close")) == ["closed"]
 
 
+@every_ring
+def test_more_half_closed_connections_than_the_ring_has_room_for_let_it_sleep(backend: Backend) -> None:
+    async def main() -> None:
+        with socketpair() as (ours, peer):
+            fill(ours)
+            peer.shutdown(socket.SHUT_WR)
+            numbers = [os.dup(ours.fileno()) for _ in range(300)]
+            waiters = [Waiter() for _ in numbers]
+            async with trio.open_nursery() as nursery:
+                for waiter, fd in zip(waiters, numbers, strict=True):
+                    nursery.start_soon(waiter.run, wait_writable, fd)
+                await wait_all_tasks_blocked(0.01)
+                calls = entered()
+                await trio.sleep(0.1)
+                assert entered() - calls < 50
+                drain(peer)
+            assert all(waiter.outcomes == ["ready"] for waiter in waiters)
+            assert io_statistics().operations_in_flight == 0
+            for fd in numbers:
+                os.close(fd)
+
+    backend.run(main)
+
+
 # Many waiters on a small ring
 
 

@@ -233,17 +233,6 @@ def test_a_read_past_the_page_cache_is_left_to_the_ring(path: Path) -> None:
     URING.run(main)
 
 
-def test_a_file_system_that_cannot_tell_is_read_by_the_ring() -> None:
-    async def main() -> None:
-        async with await open_file("/proc/version", "rb") as file:
-            before = entered()
-            with open("/proc/version", "rb") as plain:
-                assert await file.read(PIECE) == plain.read()
-            assert entered() > before
-
-    URING.run(main)
-
-
 def test_large_results_do_not_begin_where_processors_copy_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, other = _begins_at(16), _begins_at(48)
     given = [slow, other]

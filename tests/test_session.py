@@ -293,22 +293,23 @@ def test_a_run_that_is_being_set_up_while_another_thread_installs_is_on_epoll_as
         trio_uring.uninstall()
 
 
-class InterruptedList(list[int]):
-    """Ctrl-C arrives once: just before ``append``, or just after the last holder's ``remove``,
+class InterruptedDict(dict[int, int]):
+    """Ctrl-C arrives once: just before a holder comes, or just after the last one has gone,
     which is the run's caller's. (The manager's own is protected.)"""
 
     def __init__(self, at: str) -> None:
         super().__init__()
         self.at = at
 
-    def append(self, item: int) -> None:
-        self.interrupt("append")
-        super().append(item)
+    def __setitem__(self, number: int, thread: int) -> None:
+        self.interrupt("coming")
+        super().__setitem__(number, thread)
 
-    def remove(self, item: int) -> None:
-        super().remove(item)
+    def pop(self, *arguments: Any) -> Any:
+        found = super().pop(*arguments)
         if not self:
-            self.interrupt("remove")
+            self.interrupt("leaving")
+        return found
 
     def interrupt(self, where: str) -> None:
         if where == self.at:
@@ -316,11 +317,11 @@ class InterruptedList(list[int]):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", ["append", "remove"])
+@pytest.mark.parametrize("at", ["coming", "leaving"])
 def test_an_interrupt_while_names_are_replaced_leaves_later_runs_alone(
     monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    monkeypatch.setattr(io_manager.names, "_holders", InterruptedList(at))
+    monkeypatch.setattr(io_manager.names, "_holders", InterruptedDict(at))
     with pytest.raises(KeyboardInterrupt):
         trio_uring.run(trio.sleep, 0)
     assert trio.run(backend) == "epoll"

@@ -635,3 +635,28 @@ def test_every_write_is_a_checkpoint(tmp_path: Path) -> None:
                     await file.write(bytes(size))
 
     URING.run(main)
+
+
+@on_both
+@pytest.mark.parametrize("buffering", [0, 1000])
+def test_an_append_of_nothing_and_one_that_fails_leave_the_position(
+    backend: Backend, tmp_path: Path, buffering: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 5000)
+
+    async def main() -> None:
+        async with await open_file(path, "a+b", buffering) as file:
+            await file.write(b"")
+            for offset in (0, 7):
+                assert await file.seek(offset) == offset
+                await file.write(b"")
+                await file.flush()
+                assert await file.tell() == offset
+            with files_no_longer_than(5000), pytest.raises(OSError, match="File too large"):  # noqa: PT012
+                await file.write(b"y" * 2000)
+                await file.flush()
+            if not buffering:
+                assert await file.tell() == 7
+
+    backend.run(main)

@@ -79,6 +79,10 @@ def wake(
     Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.
     """
 
+def sleeps_on(task: Task, waker: object, /) -> bool:
+    """Whether the task sleeps, with a method of ``waker`` to abort that. Not if an exception has come
+    between its submission and its sleep."""
+
 def start_receive(stream: trio.SocketStream, length: object, /) -> Connection | None:
     """The calling task is the connection's, and has to sleep on its ``message``: the answer will be
     up to ``length`` bytes. None: nothing was done, and it is for Python."""
@@ -91,3 +95,6 @@ def uncleared_bytes(length: int, /) -> bytes:
     """Bytes whose contents are whatever was there, to be filled before anybody else sees them.
 
     Raises SystemError for a negative length, and MemoryError."""
+
+def keep(memory: object, /) -> None:
+    """Never frees it, since the kernel may still use it. Cannot fail."""

@@ -110,7 +110,7 @@ class Acceptor(Armed):
     @property
     def busy(self) -> bool:
         """Another task waits, for a connection or for readability."""
-        return self.waiter is not None or self.fd in self.run.readers
+        return self.is_waited_for() or self.fd in self.run.readers
 
     @property
     def readable(self) -> bool:

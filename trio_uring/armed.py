@@ -108,7 +108,7 @@ class Armed(ABC):
         """The operation's, in the states in which something is with the kernel."""
         self.waiter: Waiter = None
         self.forsaken = False
-        """The socket is gone, and nobody has closed it."""
+        """The socket is gone, and this run was not told."""
         self.takes_nothing_ahead = takes_nothing_ahead
 
     @property
@@ -170,10 +170,23 @@ class Armed(ABC):
             self.run.unsettled.append(self)
             self.run.manager.force_wakeup()
             return
-        while self.state in _MULTISHOT:
-            if self._stop(STOPPING):
-                self.run.manager.checked(_flush(self.run.core))
-                self.run.manager.reap()
+        self._stop_now(_MULTISHOT, STOPPING)
+
+    def forsake(self) -> None:
+        """The run drops it at its next tick: for any thread, at any moment."""
+        self.forsaken = True
+        self.run.unsettled.append(self)
+        self.run.manager.force_wakeup()
+
+    def is_waited_for(self) -> bool:
+        """Whether a task waits for it. Who was cancelled waits for the kernel's answer, which nobody
+        else is to wait for: it is got now. For the run's own tasks."""
+        self._stop_now((CANCELLING,), CANCELLING)
+        return self.waiter is not None
+
+    def is_sent_to(self) -> bool:
+        """`is_sending`, after the kernel's answer to whoever was cancelled: the same."""
+        return False
 
     def close(self) -> bool:
         """Whoever waits gets trio.ClosedResourceError, or what he was told before. True if the
@@ -235,6 +248,13 @@ class Armed(ABC):
         self._slot = 0
         self.state = IDLE
         return False
+
+    def _stop_now(self, states: tuple[State, ...], state: State) -> None:
+        """Stops what the kernel has, and waits until it has answered."""
+        while self.state in states:
+            if self._stop(state):
+                self.run.manager.checked(_flush(self.run.core))
+                self.run.manager.reap()
 
     def _has_ended(self) -> None:
         """The last completion is in."""

@@ -48,6 +48,8 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
         self._position = position
+        self._raw = position.raw
+        self._is_detached = False
         self._turns = turns or Turns(position)
         self._can_read: bool = wrapped.readable()
         self._can_write: bool = wrapped.writable()
@@ -141,7 +143,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
         The descriptor is closed by the calling thread, as `os.close` does.
         """
-        if self._turns.taken() or self._unwritten():
+        if self._turns.holder or self._unwritten():
             await self._close_in_turn()
             await checkpoint_if_cancelled()
         else:
@@ -201,35 +203,36 @@ class Turns:
     first is in the middle of a call, or the run is still writing to the file.
     """
 
-    __slots__ = ("_holder", "_position", "_waiting")
+    __slots__ = ("_position", "_waiting", "holder")
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self._holder: dict[int, trio.lowlevel.Task] = {}
+        self.holder: dict[int, trio.lowlevel.Task] = {}
         """The task that has the turn, at 0: an entry that is made and found in one step, whatever
         threads ask for it."""
         self._waiting: trio.lowlevel.ParkingLot | None = None
         """Tasks of the holder's run."""
 
     def taken(self) -> bool:
-        return bool(self._holder)
+        return bool(self.holder)
 
     def take_now(self) -> bool:
         """Takes the turn, if no other task of this run has it."""
-        try:
-            task = context.task
-        except AttributeError:
-            raise RuntimeError("must be called from async context") from None
-        holder = self._holder.setdefault(0, task)
+        task = running_task()
+        holder = self.holder.setdefault(0, task)
         if holder is not task:
             if holder._runner is not task._runner:
                 raise RuntimeError("a task of another run is in the middle of a call on this file")
             return False
-        behind = self._position.behind
-        if behind is not None and behind.is_of_another_run(task._runner.io_manager):
-            del self._holder[0]
-            raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
+        if self._position.written_by is not None:
+            self.check_run(task)
         return True
+
+    def check_run(self, task: Any) -> None:
+        """For who has the turn: raises, and has it no longer, if another run writes to the file."""
+        if self._position.written_by is not task._runner.io_manager:
+            del self.holder[0]
+            raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
 
     async def take(self) -> None:
         """Takes the turn, after other tasks if need be."""
@@ -241,9 +244,16 @@ class Turns:
 
     def leave(self) -> None:
         if self._waiting:
-            (self._holder[0],) = self._waiting.unpark()
+            (self.holder[0],) = self._waiting.unpark()
         else:
-            del self._holder[0]
+            del self.holder[0]
+
+
+def running_task() -> Any:
+    try:
+        return context.task
+    except AttributeError:
+        raise RuntimeError("must be called from async context") from None
 
 
 class _Method(Protocol):
@@ -265,21 +275,23 @@ def _in_turn(allowed: str) -> _Method:
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
-            if not turns.take_now():
+            # `take_now`, without its frame.
+            task = getattr(context, "task", None) or running_task()
+            if turns.holder.setdefault(0, task) is not task:
                 await turns.take()
+            elif self._position.written_by is not None:
+                turns.check_run(task)
             try:
-                wrapped = self._wrapped
-                try:
-                    refused = wrapped.closed or not getattr(self, allowed)
-                except ValueError:  # detached
-                    refused = True
-                if refused:
-                    answer: R = getattr(wrapped, name)(*args, **kwargs)
+                if self._raw.closed or self._is_detached or not getattr(self, allowed):
+                    answer: R = getattr(self._wrapped, name)(*args, **kwargs)
                     await checkpoint()
                     return answer
                 return await method(self, *args, **kwargs)
             finally:
-                turns.leave()
+                if turns._waiting is None:
+                    del turns.holder[0]
+                else:
+                    turns.leave()
 
         return call
 

@@ -38,7 +38,7 @@ from .budget import checkpoint_at_once
 from .memory import Memory, new_bytes
 from .position import STREAM
 from .session import current_manager
-from .write_behind import MOST_BEHIND, WriteBehind, may_write_behind
+from .write_behind import MOST_BEHIND, WriteBehind
 
 if TYPE_CHECKING:
     from .transfers import Transfers
@@ -50,9 +50,9 @@ _memmove: Any = ffi.memmove
 class FileBuffer:
     """Of one file. Who calls has the file's turn."""
 
-    _alive: ClassVar[dict[int, list[object]]] = {}
-    """The standard library's files of each buffer. They are not garbage before it is: else they
-    would close the descriptor before it has written what it has."""
+    _alive: ClassVar[dict[int, tuple[list[object], weakref.ref[FileBuffer]]]] = {}
+    """All buffers, with the standard library's files of each. These are not garbage before it is:
+    else they would close the descriptor before it has written what it has."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         self._wrapped = wrapped
@@ -60,10 +60,9 @@ class FileBuffer:
         self.position = transfers.position
         self.can_write: bool = wrapped.writable()
         self._can_read: bool = wrapped.readable()
-        _buffers.add(self)
         self.kept: list[object] = [wrapped]
         """Files of the standard library that close the descriptor when nobody has them."""
-        self._alive[id(self)] = self.kept
+        self._alive[id(self)] = (self.kept, weakref.ref(self))
         self._behind: WriteBehind | None = None
         self.size = size
         # A write of this many bytes goes past the buffer; the limit is that of `open`.
@@ -394,7 +393,7 @@ class FileBuffer:
 
     def _behind_for(self, length: int) -> WriteBehind | None:
         """What takes a write of this length that does not fit."""
-        if length > MOST_BEHIND or current_manager() is None or not may_write_behind(self.position):
+        if length > MOST_BEHIND or not self.position.may_go_behind or current_manager() is None:
             return None
         if self._behind is None:
             self._behind = WriteBehind(self.transfers, self.kept)
@@ -500,13 +499,12 @@ class FileBuffer:
         self.position.seek(offset)
 
 
-_buffers: weakref.WeakSet[FileBuffer] = weakref.WeakSet()
-
-
 @atexit.register
 def _write_at_exit() -> None:
-    for buffer in list(_buffers):
-        buffer.write_at_exit()
+    for _, reference in list(FileBuffer._alive.values()):
+        buffer = reference()
+        if buffer is not None:
+            buffer.write_at_exit()
 
 
 _WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE)

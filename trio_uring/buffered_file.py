@@ -141,7 +141,9 @@ class BufferedFile(BinaryFile):
         await checkpoint_at_once()
         if self._can_write:
             await self._buffer.flush()
-        return RawFile(self._wrapped.detach(), self._transfers, self._turns)
+        raw = self._wrapped.detach()
+        self._is_detached = True
+        return RawFile(raw, self._transfers, self._turns)
 
     async def _next_line(self) -> bytes:
         line = self._buffer.line_at_hand(-1)

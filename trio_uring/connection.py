@@ -29,6 +29,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ._native import lib
+from ._tasks import is_current
 from .armed import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, Armed
 from .internals import context
 from .sender import Sender
@@ -96,7 +97,7 @@ class Connection(Armed):
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
-        if self.closed:  # since the call that this coroutine is of
+        if self.closed or not is_current(self):  # since the call that this coroutine is of
             if is_cancelled(context.task):
                 await checkpoint_if_cancelled()
             await yield_shielded()
@@ -109,7 +110,7 @@ class Connection(Armed):
             finally:
                 if not (self.run.budget and self.run.may_go_on()):
                     await yield_shielded()
-        if self.waiter is not None or self.fd in self.run.readers:
+        if self.fd in self.run.readers or (self.waiter is not None and self.is_waited_for()):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self.length = length
         if self.state is IDLE:
@@ -213,6 +214,14 @@ class Connection(Armed):
     def is_sending(self) -> bool:
         """Whether a task is in `trio.SocketStream.send_all`."""
         return self.sender is not None and self.sender.is_busy
+
+    def is_sent_to(self) -> bool:
+        sender = self.sender
+        while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
+            sender.stop()
+            self.run.manager.checked(lib.tu_flush(self.run.core))
+            self.run.manager.reap()
+        return self.is_sending
 
     @property
     def readable(self) -> bool:

@@ -160,9 +160,7 @@ class Connections:
         """The socket was collected: on any thread, at any moment."""
         for known in (self.by_fd.get(reference.fd), self.acceptors.by_fd.get(reference.fd)):
             if known is not None and known.sock is reference:
-                known.forsaken = True
-                self.unsettled.append(known)
-                self.manager.force_wakeup()
+                known.forsake()
 
     def received(self, length: int, detail: int) -> bytes:
         """A copy of what is in the buffer that the ``detail`` of an event names."""

@@ -1,6 +1,6 @@
 """The characters of a file with a buffer: decoded, cut into lines, and put back.
 
-- What was decoded and not yet given out is ``_decoded[_used:]``. ``_snapshot`` is a state of
+- What was decoded and not yet given out is ``_decoded[used:]``. ``_snapshot`` is a state of
   the decoder in which it holds no bytes, and the bytes that lead from there to ``_decoded``.
 - A call that is cancelled in the middle has not happened. Where there are positions, all is as it
   was before, and the bytes are read again. What has none gets its characters back.
@@ -25,7 +25,8 @@ _CHUNK: Final = 8192
 
 
 class Decoding:
-    """Of one text file that is read. Who calls has the file's turn."""
+    """Of one text file; of one that is not read, only whether its position is known. Who calls has
+    the file's turn."""
 
     def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
         self._wrapped = wrapped
@@ -34,16 +35,17 @@ class Decoding:
         self._seekable = wrapped.seekable()
         self._telling = self._seekable
         """Whether the position is known: whether snapshots are made."""
-        self._decoder = _new_decoder(wrapped, newline)
+        self._decoder: Any = _new_decoder(wrapped, newline) if wrapped.readable() else None
         self._decoded = ""
-        self._used = 0
+        self.used = 0
+        """How many characters of it were given out."""
         self._snapshot: Snapshot | None = None
         self._bytes_per_character = 0.0
 
     @property
     def ahead(self) -> int:
         """How many characters can be given out."""
-        return len(self._decoded) - self._used
+        return len(self._decoded) - self.used
 
     @property
     def newlines(self) -> str | tuple[str, ...] | None:
@@ -53,26 +55,23 @@ class Decoding:
 
     def take(self, length: int) -> str:
         """The next ``length`` characters of what is `ahead`, or all of it."""
-        start = self._used
+        start = self.used
         text = self._decoded[start : start + length]
-        self._used = start + len(text)
+        self.used = start + len(text)
         return text
 
     def line_at_hand(self, limit: int) -> str | None:
-        """The next line, of ``limit`` characters at most, if it is decoded already; it stays there."""
+        """The next line, of ``limit`` characters at most, if it is decoded already. The caller gives
+        it out by adding its length to `used`."""
         if not self._decoded:
             return None
-        start = self._used
+        start = self.used
         end = self._line_end(self._decoded, start)
         if limit >= 0 and (end or len(self._decoded)) - start >= limit:
             end = start + limit
         elif not end:
             return None
         return self._decoded[start:end]
-
-    def pass_over(self, length: int) -> None:
-        """What `line_at_hand` has returned is given out."""
-        self._used += length
 
     async def read_all(self) -> str:
         """All characters to the end."""
@@ -112,8 +111,8 @@ class Decoding:
             except BaseException as stop:
                 self._go_back(mark, stop, [*parts, held])
                 raise
-            line = held + self._decoded[self._used :]
-            offset = len(held) - self._used
+            line = held + self._decoded[self.used :]
+            offset = len(held) - self.used
             end = self._line_end(line, 0)
             found = bool(end)
             if not found:
@@ -122,11 +121,11 @@ class Decoding:
                 found, end = True, limit - length
             parts.append(line[:end])
             if found:
-                self._used = end - offset
+                self.used = end - offset
                 return "".join(parts)
             length += end
             held = line[end:]
-            self._decoded, self._used = "", 0
+            self._decoded, self.used = "", 0
 
     async def readlines(self, hint: int) -> list[str]:
         """The lines to the end, or until they are longer than ``hint``, if that is positive."""
@@ -147,7 +146,7 @@ class Decoding:
         line = self.line_at_hand(-1)
         if line is None:
             return await self.readline(-1, mark)
-        self._used += len(line)
+        self.used += len(line)
         return line
 
     async def _read_chunk(self, length: int, mark: _Mark) -> bool:
@@ -159,7 +158,7 @@ class Decoding:
         if not mark.has_read:
             mark.has_read, mark.offset = True, self._buffer.tell() - len(data) if self._seekable else 0
         text: str = self._decoder.decode(data, not data)
-        self._decoded, self._used = text, 0
+        self._decoded, self.used = text, 0
         self._bytes_per_character = len(data) / len(text) if text else 0.0
         if snapshot:
             self._snapshot = Snapshot(snapshot.flags, snapshot.data + data)
@@ -186,16 +185,16 @@ class Decoding:
         has_failed = isinstance(stop, Exception)
         if not self._seekable:
             if not has_failed or isinstance(stop, OSError):
-                self._decoded = "".join(given) + self._decoded[self._used :]
-                self._used = 0
+                self._decoded = "".join(given) + self._decoded[self.used :]
+                self.used = 0
         elif not has_failed or not mark.has_read:
-            self._decoded, self._used, self._snapshot, self._telling = mark.state
+            self._decoded, self.used, self._snapshot, self._telling = mark.state
             if mark.has_read:
                 self._decoder.setstate(mark.decoder_state)
                 self._buffer.go_back(mark.offset)
 
     def _forget(self) -> None:
-        self._decoded, self._used, self._snapshot = "", 0, None
+        self._decoded, self.used, self._snapshot = "", 0, None
 
     # Positions
 
@@ -207,7 +206,8 @@ class Decoding:
         """What was read ahead is not what comes next."""
         if self._snapshot is not None:
             self._forget()
-        self._decoder.reset()
+        if self._decoder is not None:
+            self._decoder.reset()
 
     def tell(self, position: int) -> int:
         """The cookie, with the buffer at ``position``."""
@@ -215,13 +215,15 @@ class Decoding:
             return position
         flags, data = self._snapshot
         start = Cookie(position - len(data), flags)
-        if not self._used:
+        if not self.used:
             return start.packed()
-        return cookie_past(start, data, self._used, self._wrapped, self._newline)
+        return cookie_past(start, data, self.used, self._wrapped, self._newline)
 
     def moved(self, cookie: Cookie | None) -> None:
         """The buffer is where ``cookie`` says, or at the end of the file if there is none."""
         self._forget()
+        if self._decoder is None:
+            return
         if cookie is not None:
             self._snapshot = Snapshot(cookie.flags, b"")
         if cookie is not None and (cookie.position or cookie.flags):
@@ -235,7 +237,11 @@ class Decoding:
         self._snapshot = Snapshot(cookie.flags, data)
         if len(self._decoded) < cookie.characters:
             raise OSError("can't restore logical file position")
-        self._used = cookie.characters
+        self.used = cookie.characters
+
+    def lose(self) -> None:
+        """The position is not known any longer."""
+        self._telling = False
 
     def check_told(self) -> None:
         """Raises if the position is not known."""
@@ -256,7 +262,7 @@ class _Mark:
     __slots__ = ("decoder_state", "has_read", "offset", "state")
 
     def __init__(self, decoding: Decoding, decoder_state: Any) -> None:
-        self.state = _State(decoding._decoded, decoding._used, decoding._snapshot, decoding._telling)
+        self.state = _State(decoding._decoded, decoding.used, decoding._snapshot, decoding._telling)
         self.decoder_state = decoder_state
         self.has_read = False
         """Whether the call has read from the buffer since then."""

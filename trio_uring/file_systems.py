@@ -5,8 +5,9 @@ itself: of a server of FUSE that answers short it asks for the same offset again
 the result tells. A worker of the kernel's takes short reads of sysfs for the end. So the ring is
 for file systems on which it was tested. All others are read and written by threads.
 
-The device's number is no answer: it is given to another file system once one is unmounted. But
-what was asked of a file system that is none of these, as of a server, is asked once.
+Each device is asked once, but for those whose number is made up, as a tmpfs's: it is given to
+another file system once one is unmounted. Of those only the others are remembered, which may
+have to ask a server each time.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _MEASURED: Final = frozenset(
 """By the numbers of <linux/magic.h>."""
 _OVERLAY: Final = 0x794C7630
 
-_others: set[int] = set()
-"""Devices whose file system is none of them."""
+_known: dict[int, bool] = {}
+"""Whether the file system is one of them, by its device."""
 _overlays: set[tuple[int, str]] = set()
 """Devices and mounts of overlays all of whose layers are on one of them."""
 
@@ -62,14 +63,16 @@ def is_measured(fd: int, status: os.stat_result) -> bool:
     if stat.S_ISBLK(status.st_mode):
         return True
     device = status.st_dev
-    if device in _others or missing is not None:  # without the core there is no ring
+    if missing is not None:  # without the core there is no ring
         return False
+    known = _known.get(device)
+    if known is not None:
+        return known
     found = lib.tu_file_system(fd)
-    if found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device)):
-        return True
-    if found >= 0:
-        _others.add(device)
-    return False
+    measured = found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device))
+    if found >= 0 and (os.major(device) or not measured):
+        _known[device] = measured
+    return measured
 
 
 def _is_measured_overlay(fd: int, device: int) -> bool:

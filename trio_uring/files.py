@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from . import lowlevel
 from .buffer import FileBuffer
+from .open_at import opened
 from .position import Position
 from .raw_file import RawFile
 from .session import current_manager
@@ -173,9 +173,9 @@ async def open_file(
             flags = _flags(mode, buffering, *arguments, closefd)
         except TypeError:  # perhaps only because one of them cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
-    fd = await _open(path, flags)
+    fd, status = await _open(path, flags)
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
-    return _over(wrapped, buffering, newline, ours=True)
+    return _over(wrapped, buffering, newline, status, ours=True)
 
 
 @overload
@@ -222,18 +222,21 @@ def _flags(
     raise AssertionError
 
 
-async def _open(path: StrOrBytesPath, flags: int) -> int:
-    if current_manager() is None:
-        return await trio.to_thread.run_sync(os.open, path, flags, _CREATED)
-    return await lowlevel.openat(path, flags, _CREATED)
+async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, os.stat_result | None]:
+    manager = current_manager()
+    if manager is None:
+        return await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
+    return await opened(manager, path, flags, _CREATED)
 
 
-def _over(wrapped: Any, buffering: int, newline: str | None, *, ours: bool) -> AsyncFile[Any]:
+def _over(
+    wrapped: Any, buffering: int, newline: str | None, status: os.stat_result | None = None, *, ours: bool
+) -> AsyncFile[Any]:
     if isinstance(wrapped, io.FileIO):
-        return RawFile(wrapped, Transfers(Position(wrapped, ours=ours)))
+        return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped
     size = binary.raw._blksize if buffering <= 1 else buffering
-    buffer = FileBuffer(binary, size, Transfers(Position(binary.raw, ours=ours)))
+    buffer = FileBuffer(binary, size, Transfers(Position(binary.raw, status, ours=ours)))
     if binary is wrapped:
         return buffered(wrapped, buffer)
     return TextFile(wrapped, buffer, newline)

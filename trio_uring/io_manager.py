@@ -19,7 +19,7 @@ from .errors import UringUnavailableError
 from .fallback import fall_back
 from .internals import context
 from .manager import _LEARNT, UringManager
-from .replacement import TABLE, Replacement, Wrapped, wrapped_names
+from .replacement import TABLE, Holder, Replacement, Wrapped, wrapped_names
 from .ring import open_ring
 from .wakeup import UringWakeup
 from .wanted import installed, request
@@ -39,7 +39,7 @@ class IOManager(UringManager):
     """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
 
     below: ClassVar[Callable[[], Any]]
-    _holder: tuple[int, bool] | None = None
+    _holder: Holder | None = None
     has_files = False
     """Whether Trio's files and paths are ours in this run."""
 
@@ -130,8 +130,7 @@ class IOManager(UringManager):
             if had_ring:
                 locked_memory.ring_was_closed()
             if self._holder is not None:
-                holder, self._holder = self._holder, None
-                names.release(holder)
+                self._holder.release()
 
 
 def _serve_late() -> bool:

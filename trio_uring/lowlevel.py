@@ -21,10 +21,8 @@ over by then or could not be stopped. Regular files usually cannot.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -47,12 +45,13 @@ from .arguments import (
     vector_of,
 )
 from .file_systems import has_position, is_measured
-from .operation import ASYNC, FTRUNCATE, HERE, MOST, NULL, OPENAT, READ, WRITE, failure, perform
+from .open_at import opened
+from .operation import FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
 from .session import current_manager
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
@@ -60,9 +59,6 @@ if TYPE_CHECKING:
     from .manager import UringManager
     from .readiness import HasFileno
 
-_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
-_WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
-"""For the reader of a FIFO, or whoever has a lease on a file."""
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
@@ -77,22 +73,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
     To wait for the other side of a FIFO takes none of the workers that the kernel has for files.
     Before Linux 5.15 it takes a thread, which waits on after a cancellation.
     """
-    flags |= os.O_CLOEXEC
-    if flags & _OPENED_AT_ONCE:
-        return await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags)
-    try:
-        fd = await _of_path(OPENAT, path, dir_fd, length=mode, flags=flags | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno not in _WOULD_WAIT:
-            raise
-        return await _open_waiting(path, flags, mode, dir_fd)
-    kind = os.fstat(fd).st_mode
-    if stat.S_ISBLK(kind):  # where O_NONBLOCK asks for less than the medium
-        os.close(fd)
-        return await _open_waiting(path, flags, mode, dir_fd)
-    if stat.S_ISFIFO(kind) and flags & os.O_ACCMODE == os.O_RDONLY:
-        await _wait_for_writer(fd, flags)
-    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    fd, _ = await opened(_manager(), path, flags, mode, dir_fd)
     return fd
 
 
@@ -291,66 +272,6 @@ _FSYNC_DATASYNC: Final = 1
 
 _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
-
-
-async def _open_waiting(path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
-    """By a worker of its own, which may wait for as long as it takes."""
-    with Waiting(_manager()) as has_worker:
-        if has_worker:
-            return await _of_path(OPENAT | ASYNC, path, dir_fd, length=mode, flags=flags)
-        opening = _OpeningThread()
-        try:
-            return await trio.to_thread.run_sync(
-                partial(opening.open, path, flags, mode, dir_fd=dir_fd),
-                abandon_on_cancel=True,
-                limiter=trio.CapacityLimiter(1),
-            )
-        except trio.Cancelled:
-            opening.is_wanted = False
-            raise
-
-
-class _OpeningThread:
-    """What it opens after it was abandoned it closes."""
-
-    is_wanted = True
-
-    def open(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
-        fd = os.open(path, flags, mode, dir_fd=dir_fd)
-        if not self.is_wanted:
-            os.close(fd)
-        return fd
-
-
-async def _wait_for_writer(fd: int, flags: int) -> None:
-    """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
-
-    The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
-    second open waits for that. We are a reader meanwhile, as who waits in open(2) is.
-    """
-    failures: list[OSError] = []
-
-    async def first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
-        try:
-            await wait()
-        except OSError as error:
-            failures.append(error)
-        scope.cancel()
-
-    async def opened_again() -> None:
-        os.close(await _open_waiting(f"/proc/self/fd/{fd}", flags, 0, None))
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(first, partial(trio.lowlevel.wait_readable, fd), nursery.cancel_scope)
-            nursery.start_soon(first, opened_again, nursery.cancel_scope)
-        if failures:
-            raise failures[0]
-    except BaseException as stop:
-        os.close(fd)
-        if not isinstance(stop, GeneratorExit):
-            await trio.lowlevel.checkpoint_if_cancelled()  # and not with a group
-        raise
 
 
 def _manager() -> UringManager:

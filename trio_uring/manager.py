@@ -59,7 +59,7 @@ import outcome
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from ._native import ffi, lib
-from ._tasks import check_queued, learn, wake, watch_queue
+from ._tasks import check_queued, learn, sleeps_on, wake, watch_queue
 from .armed import ARMED, Armed
 from .connection import Connection
 from .connections import Connections
@@ -206,15 +206,20 @@ class UringManager(Readiness):
             if not isinstance(operation, Operation):
                 connections.unsettled.append(operation)
                 return
-            task = task_of(operation.task)
+            waiter = operation.task
+            task = task_of(waiter)
+            if task is waiter and task is not None and not sleeps_on(task, operation):
+                return
         elif kind == _RECEIVE:
             connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
+            _forget_absent(connection)
             if result > 0:
                 connection.deliver(connections.received(result, detail))
             if not detail & 1:
                 connection.finish(result)
             return
         elif kind == _ACCEPT:
+            _forget_absent(connections.acceptors.by_slot[key])
             connections.acceptors.complete(key, result, more=bool(detail))
             return
         else:
@@ -420,6 +425,8 @@ class UringManager(Readiness):
         try:
             if lib.tu_pinned(self.core):
                 _kept.append(self.operations)
+            else:
+                self.operations.clear()
             self.connections.close()
         finally:
             with self._guest_lock:
@@ -461,6 +468,13 @@ class _Steps:
                 raise self._first
             finally:  # or its traceback would refer back to us
                 self._first = None
+
+
+def _forget_absent(armed: Armed) -> None:
+    """Forgets a task that an exception has kept from falling asleep."""
+    waiter = armed.waiter
+    if isinstance(waiter, Task) and not sleeps_on(waiter, armed):
+        armed.waiter = None
 
 
 def _nobody(_task: Task, _outcome: object) -> None:

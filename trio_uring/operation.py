@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._native import ffi, lib
+from ._tasks import keep
 from .waiter import Stopping, task_of
 
 if TYPE_CHECKING:
@@ -106,12 +107,17 @@ async def perform(
     if fileno is not None:
         opcode |= lib.TU_CHECKED
     while True:
+        operation = Operation(manager, current_task(), 0, (address, held), fileno)
         # In a scope that is cancelled already it is taken back before the kernel sees it.
-        slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
-        if slot < 0:
-            return slot
-        operation = Operation(manager, current_task(), slot, (address, held), fileno)
-        manager.operations[slot] = operation
+        try:
+            slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
+            if slot < 0:
+                return slot
+            manager.operations[slot] = operation
+        except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+            keep(operation)
+            raise
+        operation.slot = slot
         try:
             await wait_task_rescheduled(operation.abort)
         except GeneratorExit:  # the run has crashed, and nobody is left to close it

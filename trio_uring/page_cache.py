@@ -28,28 +28,19 @@ _MOST_LEFT: Final = 63
 class PageCache:
     """What is known of one regular file's. Who reads has the file's turn."""
 
-    __slots__ = ("_left", "_missed", "_tells")
+    __slots__ = ("left", "missed", "tells")
 
     def __init__(self) -> None:
-        self._tells = True
-        self._missed = 0
+        self.tells = True
+        """Whether it is any use to ask."""
+        self.missed = 0
         """Reads that were left to the ring after the last miss; 0 after a hit."""
-        self._left = 0
+        self.left = 0
         """Reads that are still left to it."""
 
-    def may_be_asked(self) -> bool:
-        """Whether the next read is to be tried at once."""
-        if self._left:
-            self._left -= 1
-            return False
-        return self._tells
-
-    def had_it(self) -> None:
-        self._missed = 0
-
     def had_not(self, answer: int) -> None:
-        """The ring gets this read. At the end of the file, which is 0, nothing is missing."""
+        """What was asked for: the ring gets this read."""
         if answer == -errno.EAGAIN:
-            self._left = self._missed = min(2 * self._missed + 1, _MOST_LEFT)
-        elif answer:
-            self._tells = False
+            self.left = self.missed = min(2 * self.missed + 1, _MOST_LEFT)
+        else:
+            self.tells = False

@@ -12,7 +12,8 @@
   several steps, in part. A descriptor is closed in any case, by the caller's thread:
   closed by the kernel, it could still be open for writing when the file is executed.
 - The size of a file that was opened is asked for in the caller's thread, as by
-  builtin open. A file that does not give exactly that much is read until it ends.
+  builtin open. Whatever it says, the file is read until it ends; on a file system that the
+  ring is not for (`open_file` says which), by threads.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import trio
 
 from . import features, lowlevel
 from .files import open_file
+from .open_at import opened
 from .position import Position
 from .session import current_manager
 from .transfers import Transfers
@@ -142,12 +144,13 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
     async def read_bytes(self) -> bytes:
         """`pathlib.Path.read_bytes`. Linux 5.6."""
-        if current_manager() is None:
+        manager = current_manager()
+        if manager is None:
             return await super().read_bytes()
-        fd = await lowlevel.openat(self, os.O_RDONLY)
+        fd, status = await opened(manager, self, os.O_RDONLY, 0)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
-            await Transfers(Position(raw, ours=True)).read_to_end(parts)
+            await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_text(

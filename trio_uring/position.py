@@ -2,10 +2,12 @@
 
   kind      what                                         who knows the position
   OWN       a regular file or a block device that we     we: every transfer has an explicit offset
-            opened by name, and that is nobody else's
+            opened by name, and that is nobody else's,
+            on a file system that the ring is for
   APPENDED  the same, with O_APPEND                      we, for reads; a write is at the end, and
                                                          the kernel then says where that was
-  SHARED    what others may use as well                  the kernel
+  SHARED    what others may use as well, and files on    the kernel
+            other file systems
   STREAM    pipes, terminals, sockets: no position       nobody
 
 - OWN and APPENDED become SHARED, for good, by `Position.share`: before a caller gets the
@@ -14,7 +16,7 @@
   the ring does not, and where a request completes later than it was submitted (O_DIRECT, some
   file systems) it does not even move it. So others would overwrite what we write, and we them.
 - A device such as /dev/zero can be sought and keeps its position at 0: it is SHARED, whoever
-  opened it.
+  opened it. So is a file of /proc, of which some refuse pwrite(2).
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ import os
 import stat
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .file_systems import has_position, is_measured
 
 if TYPE_CHECKING:
     import io
 
+    from .manager import UringManager
     from .write_behind import WriteBehind
 
 
@@ -50,6 +53,8 @@ STREAM: Final = Kind.STREAM
 class Position:
     """Of one file; all its layers share it. Who moves it has the file's turn."""
 
+    _of_us: ClassVar[dict[int, weakref.ref[Position]]] = {}
+    """Those that are ours, by their id: a WeakValueDictionary takes as long as opening a file may."""
     _pwrite = staticmethod(os.pwrite)
     __slots__ = (
         "__weakref__",
@@ -60,29 +65,45 @@ class Position:
         "is_ours",
         "is_regular",
         "kind",
+        "may_go_behind",
         "raw",
+        "size_at_first",
+        "written_by",
     )
 
-    def __init__(self, raw: io.FileIO, *, ours: bool) -> None:
-        """``ours``: it was opened by its name, and nobody else knows the descriptor."""
+    def __init__(self, raw: io.FileIO, status: os.stat_result | None = None, *, ours: bool) -> None:
+        """``ours``: it was opened by its name, and nobody else knows the descriptor. ``status``:
+        its `os.fstat`, if the caller has it."""
         self.raw = raw
-        status = os.fstat(raw.fileno())
+        self.kind: Kind
+        status = status or os.fstat(raw.fileno())
         self.is_regular = stat.S_ISREG(status.st_mode)
-        self.kind = _kind_of(raw, status.st_mode, ours=ours)
-        self._measured: bool | None = None
-        self._certain = -1
+        self.size_at_first = status.st_size
+        """In bytes, for who reads all of it."""
+        is_file = self.is_regular or stat.S_ISBLK(status.st_mode)
+        self._measured = is_measured(raw.fileno(), status) if ours and is_file else None
+        # The measured ones all have positions, which a system call would say of each file.
+        if not self._measured and not (raw.seekable() and has_position(raw.fileno(), status.st_mode)):
+            self.kind = STREAM
+        elif not self._measured or not ours:
+            self.kind = SHARED
+        else:
+            self.kind = APPENDED if "a" in raw.mode else OWN
+        self.is_ours = self.kind is OWN or self.kind is APPENDED
+        self._certain = _ALWAYS_ALLOWED if self.is_ours and self.is_regular else -1
         """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
-        self.at = 0
+        self.may_go_behind = self._certain > 0
+        """Whether nobody who keeps to the file object can tell when its writes are made."""
+        self.at = raw.tell() if self.kind is APPENDED else 0
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
         self._behind: weakref.ref[WriteBehind] | None = None
-        self.is_ours = self.kind is OWN or self.kind is APPENDED
+        self.written_by: UringManager | None = None
+        """Of the run that writes what is behind, while it does."""
         if self.is_ours:
-            self._measured = is_measured(raw.fileno(), status)
-            if self._measured and self.is_regular:
-                self._certain = _ALWAYS_ALLOWED
-            if self.kind is APPENDED:
-                self.at = raw.tell()
-            _of_us[id(self)] = self
+            self._of_us[id(self)] = weakref.ref(self)
+
+    def __del__(self) -> None:
+        self._of_us.pop(id(self), None)
 
     @property
     def behind(self) -> WriteBehind | None:
@@ -128,6 +149,11 @@ class Position:
         elif self.kind is SHARED:
             self.raw.seek(count, os.SEEK_CUR)
 
+    def tell_kernel(self) -> None:
+        """APPENDED, before a write, which may fail and then has not moved the position."""
+        if self.kind is APPENDED:
+            self.raw.seek(self.at)
+
     def ask(self) -> None:
         """APPENDED, after a write: the kernel knows where that was."""
         if self.kind is APPENDED:
@@ -155,26 +181,17 @@ class Position:
             behind.block(elsewhere=not forks)
         if behind is None or not behind.appends_now():
             self.raw.seek(self.at)
-        self.kind, self.is_ours = SHARED, False
-        _of_us.pop(id(self), None)
+        self.kind, self.is_ours, self.may_go_behind = SHARED, False, False
+        self._of_us.pop(id(self), None)
 
 
 _ALWAYS_ALLOWED: Final = (1 << 31) - 1
 """Bytes: all of the measured file systems have files of that length."""
-_of_us: weakref.WeakValueDictionary[int, Position] = weakref.WeakValueDictionary()
-
-
-def _kind_of(raw: io.FileIO, mode: int, *, ours: bool) -> Kind:
-    if not raw.seekable() or not has_position(raw.fileno(), mode):
-        return STREAM
-    if not ours or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        return SHARED
-    return APPENDED if "a" in raw.mode else OWN
 
 
 def _before_fork() -> None:
     """Parent and child go on as if they were at one descriptor, as they are."""
-    for reference in _of_us.valuerefs():
+    for reference in list(Position._of_us.values()):
         position = reference()
         if position is not None:
             with suppress(OSError, ValueError):  # it was closed

@@ -13,6 +13,10 @@
 - A descriptor that is not open raises OSError once the tick has submitted the
   wait, not at the call as on epoll: a scope that is cancelled by then wins.
 
+- Who is woken finds the descriptor ready: when the kernel's poll has completed, which a
+  wake-up makes it do, poll(2) is asked again, and else the wait goes on. Of a number that
+  was closed meanwhile it says so, and the task finds out itself.
+
 - Regular files, directories and /dev/null are ready at once, as for poll(2),
   where epoll refuses them with PermissionError.
 
@@ -74,31 +78,33 @@ class Readiness:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         connections = self.connections
         for known in connections.known(fd):
-            if known.waiter is not None:
+            if known.is_waited_for():
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
             known.take_nothing_ahead()
             if known.readable:
                 return checkpoint()
         task = current_task()
+        abort = partial(self._abort_read, fd)
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
             self.refuse(fd, slot)
         self.readers[fd] = task
         task.custom_sleep_data = slot
-        return wait_task_rescheduled(partial(self._abort_read, fd))
+        return wait_task_rescheduled(abort)
 
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self.writers or any(known.is_sending for known in self.connections.known(fd)):
+        if fd in self.writers or any(known.is_sent_to() for known in self.connections.known(fd)):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
+        abort = partial(self._abort_write, fd)
         slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
             self.refuse(fd, slot)
         self.writers[fd] = task
         task.custom_sleep_data = slot
-        return wait_task_rescheduled(partial(self._abort_write, fd))
+        return wait_task_rescheduled(abort)
 
     def notify_closing(self, fd: int | HasFileno) -> None:
         if not isinstance(fd, int):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import sys
 import threading
@@ -39,11 +40,11 @@ TABLE: Final[tuple[Replaced, ...]] = (
 
 # No thread has this identifier.
 _NO_THREAD: Final = 0
+# More exceptions than come between by chance.
+_TRIES: Final = 10
 
 
 _Row: TypeAlias = "tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]]"
-_Holder: TypeAlias = "tuple[int, bool]"
-"""A thread, and whether it wants files as well."""
 
 
 def _rows(table: Iterable[Replaced]) -> tuple[_Row, ...]:
@@ -173,10 +174,34 @@ class Wrapped:
             return False
 
 
+class Holder:
+    """Somebody who wants Trio's names replaced: until it is released, or thrown away by an exception
+    that came before."""
+
+    __slots__ = ("_names", "files", "number", "thread")
+
+    def __init__(self, names: Replacement, thread: int, *, files: bool) -> None:
+        self._names = names
+        self.files = files
+        self.number = next(_numbers)
+        self.thread = thread
+
+    def release(self) -> None:
+        """May be called again, and in a forked child, which has released it already."""
+        self._names.release(self)
+
+    def __del__(self, is_over: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_over():
+            self.release()
+
+
+_numbers = itertools.count()
+
+
 class Replacement:
     """Holds Trio's names replaced while somebody wants that.
 
-    A holder is known by its thread, because a forked child has the forking thread only; what is
+    A holder is of a thread, because a forked child has the forking thread only; what is
     installed belongs to no thread.
     """
 
@@ -184,7 +209,10 @@ class Replacement:
         self.setup = setup
         self._manager = manager
         self._lock = threading.RLock()
-        self._holders: list[_Holder] = []
+        self._holders: dict[int, tuple[int, bool]] = {}
+        """By their numbers: their threads, and whether they want files."""
+        self._has_files = False
+        self._installed: Holder | None = None
         os.register_at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork,
@@ -194,32 +222,41 @@ class Replacement:
     def install(self, *, wanted: bool, files: bool = False) -> None:
         """For all threads, with ``files`` or without, until it is no longer ``wanted``."""
         with self._lock:
-            before = [holder for holder in self._holders if holder[0] == _NO_THREAD]
-            if wanted and before != [(_NO_THREAD, files)]:
-                self.acquire(_NO_THREAD, files=files)
-            elif wanted:
+            before = self._installed
+            if wanted and before is not None and before.files == files:
                 return
-            for holder in before:
-                self.release(holder)
+            self._installed = self.acquire(_NO_THREAD, files=files) if wanted else None
+            if before is not None:
+                before.release()
 
-    def acquire(self, thread: int | None = None, *, files: bool = False) -> _Holder:
-        """Returns what `release` wants. Of ``thread``, by default this one."""
-        holder = (threading.get_ident() if thread is None else thread, files)
+    def acquire(self, thread: int | None = None, *, files: bool = False) -> Holder:
+        """For ``thread``, by default this one."""
+        holder = Holder(self, threading.get_ident() if thread is None else thread, files=files)
+        rows = _file_rows() if files else ()
         with self._lock:
-            # Names that are ours already are left alone: an interrupt may come before the holder.
-            _put_methods()
-            if files:
-                _put(_file_rows())
-            self._manager.put()
-            self.setup.put()
-            self._holders.append(holder)
+            # The holder comes first: who is interrupted now gives back what he has put so far.
+            self._holders[holder.number] = holder.thread, files
+            try:
+                if files:
+                    self._has_files = True
+                    _put(rows)
+                _put_methods()
+                self._manager.put()
+                self.setup.put()
+            except BaseException:
+                holder.release()
+                raise
         return holder
 
-    def release(self, holder: _Holder) -> None:
+    def release(self, holder: Holder) -> None:
+        _completely(self._release, holder.number)
+
+    def _release(self, number: int) -> None:
         with self._lock:
-            self._holders.remove(holder)
-            if holder[1] and not any(files for _, files in self._holders):
+            self._holders.pop(number, None)
+            if self._has_files and not any(files for _, files in self._holders.values()):
                 _take_back(_file_rows())
+                self._has_files = False
             if not self._holders:
                 self.setup.take_back()
                 self._manager.take_back()
@@ -232,7 +269,24 @@ class Replacement:
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        for holder in list(self._holders):
-            if holder[0] not in (threading.get_ident(), _NO_THREAD):
-                self.release(holder)
+        for number, (thread, _) in list(self._holders.items()):
+            if thread not in (threading.get_ident(), _NO_THREAD):
+                self._release(number)
         self._lock.release()
+
+
+def _completely(step: Callable[[int], None], number: int) -> None:
+    """Makes a step, which may be made again, to its end, whatever comes between: a signal handler that
+    raises, or a want of memory. Then the first exception of this time is raised."""
+    first: BaseException | None = None
+    for _ in range(_TRIES):
+        try:
+            step(number)
+            break
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        try:
+            raise first
+        finally:  # or its traceback would refer back to us
+            first = None

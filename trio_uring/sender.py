@@ -16,6 +16,7 @@ import trio
 from trio.lowlevel import Abort, reschedule
 
 from ._native import lib
+from ._tasks import keep
 from .internals import WaitTaskRescheduled, context
 from .operation import STOPPED, Operation
 from .waiter import Stopping, raise_closed, task_of
@@ -52,15 +53,16 @@ class Sender(Operation):
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        slot = _send(self.manager.core, connection.fd, address, length, whole)
+        try:
+            slot = _send(self.manager.core, connection.fd, address, length, whole)
+            if slot > 0:
+                self.slot = slot
+                self.manager.operations[slot] = self
+        except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+            keep(held)
+            raise
         if slot < 0:
             self.manager.refuse(connection.fd, slot)
-        try:
-            self.manager.operations[slot] = self
-        except MemoryError:
-            _cancel(self.manager.core, slot)  # which the kernel has not seen
-            raise
-        self.slot = slot
         self.held = held
         self.owner = connection
         self.task = context.task

@@ -253,7 +253,7 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
         yield
     finally:
         _request.options = None
-        names.release(holder)
+        holder.release()
 
 
 def _names(options: RingOptions) -> Replacement | None:

@@ -31,8 +31,12 @@ def sleep(message: object) -> Generator[object, Any, None]:
     """What `trio.lowlevel.wait_task_rescheduled` does, less a message and a frame for each
     sleep: ``message`` is a WaitTaskRescheduled, and the answer READY or an error."""
     answer = yield message
-    if answer is not READY:
+    if answer is READY:
+        return
+    try:
         answer.unwrap()
+    finally:
+        del answer  # its error's traceback refers to this frame
 
 
 @types.coroutine
@@ -41,7 +45,10 @@ def sleep_for_data(message: object) -> Generator[object, Any, bytes | None]:
     answer = yield message
     if type(answer) is bytes:
         return answer
-    answer.unwrap()
+    try:
+        answer.unwrap()
+    finally:
+        del answer
     return None
 
 

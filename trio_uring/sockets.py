@@ -8,6 +8,7 @@ that does no more, what is below it (`by_readiness`), which also those get who h
 | recv, recv_into and their kin | receiving.py |
 | send | with the tick (sender.py) if many tasks run, else tried |
 | sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
+| close | Trio's own, and lets go of what was closed below it |
 | shutdown | Trio's own, when what other tasks send has been submitted |
 | fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
 | ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
@@ -111,9 +112,8 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
         await wait_writable(self._sock)
         return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
     except BrokenPipeError as met:
-        error = connection.reason(met)
         await yield_shielded()
-        raise error from None
+        raise connection.reason(met) from None
     except BaseException:
         await yield_shielded()
         raise
@@ -259,12 +259,26 @@ def leave(
     self._sock.__exit__(exc_type, exc_value, traceback)
 
 
+def close(self: Any) -> None:
+    if self._sock.fileno() < 0:  # it was closed below, and Trio tells nobody
+        _drop(self)
+    ORIGINAL["close"](self)
+
+
 def _drop(trio_socket: Any) -> None:
-    connection, acceptor = connection_of_known(trio_socket), acceptor_of_known(trio_socket)
-    if connection is not None:
-        connection.drop()
-    if acceptor is not None:
-        acceptor.drop()
+    """Also what is stale: it holds the file that was closed."""
+    for known in (
+        connection_of_known(trio_socket),
+        acceptor_of_known(trio_socket),
+        getattr(trio_socket, "_uring", None),
+        getattr(trio_socket, "_uring_acceptor", None),
+    ):
+        if known is None or known.closed:
+            continue
+        if known.run is connections_of_run():
+            known.drop()
+        else:  # its ring is another thread's
+            known.forsake()
 
 
 def connection_of_known(trio_socket: Any) -> Connection | None:
@@ -296,7 +310,7 @@ def acceptor_of_known(trio_socket: Any) -> Acceptor | None:
 
 
 REPLACEMENTS: Final = (
-    Replaced(SocketType, {"send": send, "sendto": sendto, "sendmsg": sendmsg}, ORIGINAL),
+    Replaced(SocketType, {"send": send, "sendto": sendto, "sendmsg": sendmsg, "close": close}, ORIGINAL),
     Replaced(
         SocketType,
         {

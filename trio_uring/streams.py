@@ -169,7 +169,10 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
         return False
     except OSError as met:
         error = connection.reason(met)
-        raise _broken(error) from error
+        try:
+            raise _broken(error) from error
+        finally:
+            del error  # whose traceback refers to this frame
     if sent < len(data):
         await _send_rest(sock, connection, data, sent)
     elif not connection.run.may_go_on():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -40,7 +41,7 @@ class TextFile(AsyncFile[str]):
         self._newline = newline
         self._seekable = wrapped.seekable()
         self._line_buffering = wrapped.line_buffering
-        self._decoding = Decoding(wrapped, buffer, newline) if self._can_read else None
+        self._decoding = Decoding(wrapped, buffer, newline)
         self._encoder: Any = self._new_encoder() if self._can_write else None
 
     @property
@@ -67,15 +68,15 @@ class TextFile(AsyncFile[str]):
     def newlines(self) -> str | tuple[str, ...] | None:
         """The kinds of line ends that were read, if they are translated or told apart."""
         none: Any = self._wrapped.newlines  # or raises, as we are detached
-        return none if self._decoding is None else self._decoding.newlines
+        return self._decoding.newlines if self._can_read else none
 
     @reading
     async def __anext__(self) -> str:
-        decoding = self._readable()
+        decoding = self._decoding
         line = decoding.line_at_hand(-1)
         if line is not None:
             await checkpoint_at_once()
-            decoding.pass_over(len(line))
+            decoding.used += len(line)
             return line
         if line := await decoding.readline():
             return line
@@ -84,7 +85,7 @@ class TextFile(AsyncFile[str]):
     @reading
     async def read(self, size: int | None = -1, /) -> str:
         """``size`` characters, fewer only at the end; all to the end if that is negative."""
-        decoding = self._readable()
+        decoding = self._decoding
         length = self._length("read", size)
         if length < 0:
             return await decoding.read_all()
@@ -99,22 +100,23 @@ class TextFile(AsyncFile[str]):
         if size is None:
             self._wrapped.readline(size)  # type: ignore[arg-type]  # which raises
         limit = self._length("readline", size)
-        decoding = self._readable()
+        decoding = self._decoding
         line = decoding.line_at_hand(limit)
         if line is None:
             return await decoding.readline(limit)
         await checkpoint_at_once()
-        decoding.pass_over(len(line))
+        decoding.used += len(line)
         return line
 
     @either
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
         """The lines to the end, or until they are longer than ``hint`` characters."""
         number = self._length("readlines", hint)
-        if self._decoding is None:
+        if not self._can_read:
+            self._decoding.lose()
             self._wrapped.readlines()  # which raises
         await checkpoint_at_once()
-        return await self._readable().readlines(number)
+        return await self._decoding.readlines(number)
 
     @writing
     async def write(self, text: str, /) -> int:
@@ -171,11 +173,9 @@ class TextFile(AsyncFile[str]):
         then on."""
         await checkpoint_at_once()
         await self._flush()
-        return buffered(self._wrapped.detach(), self._buffer, self._turns)
-
-    def _readable(self) -> Decoding:
-        assert self._decoding is not None
-        return self._decoding
+        binary = self._wrapped.detach()
+        self._is_detached = True
+        return buffered(binary, self._buffer, self._turns)
 
     def _unwritten(self) -> bool:
         return self._buffer.unwritten
@@ -202,8 +202,7 @@ class TextFile(AsyncFile[str]):
         await self._buffer.transfers.sync(data_only=data_only)
 
     async def _flush(self) -> None:
-        if self._decoding is not None:
-            self._decoding.flushed()
+        self._decoding.flushed()
         if self._can_write:
             await self._buffer.flush()
 
@@ -236,9 +235,9 @@ class TextFile(AsyncFile[str]):
                 self._encoder.setstate(state)
                 raise
         if flush:
-            await self._buffer.flush()
-        if self._decoding is not None:
-            self._decoding.written()
+            with suppress(trio.Cancelled):  # the text is accepted: what is not written stays
+                await self._buffer.flush()
+        self._decoding.written()
         return length
 
     def _at(self, start: bool) -> None:
@@ -255,27 +254,23 @@ class TextFile(AsyncFile[str]):
     async def _tell(self) -> int:
         if not self._seekable:
             self._wrapped.tell()  # which raises
-        if self._decoding is not None:
-            self._decoding.check_told()
+        self._decoding.check_told()
         await self._flush()
-        position = self._buffer.tell()
-        return position if self._decoding is None else self._decoding.tell(position)
+        return self._decoding.tell(self._buffer.tell())
 
     async def _seek(self, number: int) -> None:
         cookie = Cookie.unpacked(number)
         await self._buffer.seek(cookie.position, os.SEEK_SET)
-        if self._decoding is not None:
-            self._decoding.moved(cookie)
+        self._decoding.moved(cookie)
         if cookie.characters:
             with trio.CancelScope(shield=True):  # or we would be neither here nor there
                 data = await self._buffer.read(cookie.bytes) or b""
-            self._readable().skip(cookie, data)
+            self._decoding.skip(cookie, data)
         self._at(cookie.position == 0 and cookie.flags == 0)
 
     async def _seek_end(self) -> int:
         position = await self._buffer.seek(0, os.SEEK_END)
-        if self._decoding is not None:
-            self._decoding.moved(None)
+        self._decoding.moved(None)
         self._at(position == 0)
         return position
 

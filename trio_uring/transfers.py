@@ -1,17 +1,17 @@
 """The transfers that all files are made of. Which way each goes:
 
-  position   file system  read                     write                pread, pwrite
-  OWN        measured     at once, then the ring,  the ring, at an      the ring
-                          at an explicit offset    explicit offset
-             another      pread(2)                 pwrite(2)            pread(2), pwrite(2)
-  APPENDED   measured     as OWN                   the ring, at the     the ring
-                                                   end, one at a time
-             another      pread(2)                 write(2)             pread(2), pwrite(2)
-  SHARED     any          read(2)                  write(2)             the ring if measured, else
-                                                                        pread(2), pwrite(2)
-  STREAM     none         the ring                 the ring             refused by the kernel
+  position   read                              write                            pread, pwrite
+  OWN        at once, then the ring, at an     the ring, at an explicit offset  the ring
+             explicit offset
+  APPENDED   as OWN                            the ring, at the end, one at a   the ring
+                                               time
+  SHARED     read(2)                           write(2)                         the ring, if the file
+                                                                                system is measured, else
+                                                                                pread(2), pwrite(2)
+  STREAM     the ring                          the ring                         refused by the kernel
 
-- A system call is made in a worker thread of Trio's. In a run on epoll all are.
+- A system call is made in a worker thread of Trio's. In a run on epoll all are: OWN by pread(2)
+  and pwrite(2), APPENDED by pread(2) and write(2).
 - The position moves when a transfer is over. So a call that is cancelled has left it as it was,
   or has its result.
 - "At once" is what the page cache has (page_cache.py).
@@ -69,8 +69,7 @@ class Transfers:
         self._ended = False
         """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
         self.raw = position.raw
-        cached = position.is_ours and position.is_regular and position.measured
-        self._cache = PageCache() if cached else None
+        self._cache = PageCache() if position.is_ours and position.is_regular else None
 
     async def read_new(self, length: int) -> bytes | None:
         """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
@@ -91,13 +90,15 @@ class Transfers:
         if cache is not None and position.is_ours:
             task = getattr(context, "task", None)
             run = None if task is None else getattr(task._runner.io_manager, "connections", None)
-            if run is not None and cache.may_be_asked():
+            if run is not None and cache.left:
+                cache.left -= 1
+            elif run is not None and cache.tells:
                 if is_cancelled(task):
                     await checkpoint_if_cancelled()
                 got = _read_at_once(fd, memory, length, position.at)
                 if got >= 0:
                     position.at += got
-                    cache.had_it()
+                    cache.missed = 0
                     self._ended = got < length
                     if not (got and run.budget and run.may_go_on()):
                         await yield_shielded()
@@ -115,11 +116,10 @@ class Transfers:
         manager = current_manager()
         if not position.is_ours:
             if manager is not None and position.kind is STREAM:
-                with Waiting(manager):
-                    return await _by_ring(manager, READ, fd, memory, length, HERE, held)
+                return await _of_stream(manager, READ, fd, memory, length, held)
             return await _by_thread(os.readv, held, fd, [ffi.buffer(memory, length)])
         got: int | None
-        if manager is None or not position.measured:
+        if manager is None:
             rest = [ffi.buffer(memory + done, length - done)]
             got = await _by_thread(os.preadv, held, fd, rest, position.at + done)
         else:
@@ -137,7 +137,7 @@ class Transfers:
         data = ffi.buffer(memory, length)
         done: int | None
         if position.kind is OWN:
-            if manager is not None and position.measured:
+            if manager is not None:
                 done = await _by_ring(manager, WRITE, fd, memory, length, position.at, held)
             else:
                 done = await _by_thread(os.pwrite, held, fd, data, position.at)
@@ -145,9 +145,9 @@ class Transfers:
                 position.move(done)
             return done
         if manager is not None and position.kind is STREAM:
-            with Waiting(manager):
-                return await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
-        if manager is None or position.kind is SHARED or not position.measured:
+            return await _of_stream(manager, WRITE, fd, memory, length, held)
+        position.tell_kernel()
+        if manager is None or position.kind is SHARED:
             done = await _by_thread(os.write, held, fd, data)
         else:
             done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
@@ -173,9 +173,13 @@ class Transfers:
             length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
     def _left(self) -> int:
-        """How many bytes the file says that there are."""
+        """How many bytes the file says that there are, or has said when it was opened."""
+        position = self.position
         try:
-            left = os.fstat(self.raw.fileno()).st_size - self.position.tell()
+            if position.is_ours and not position.at:
+                left = position.size_at_first
+            else:
+                left = os.fstat(self.raw.fileno()).st_size - position.tell()
         except OSError:
             return io.DEFAULT_BUFFER_SIZE
         if left <= 0:
@@ -252,11 +256,33 @@ async def _read_fully(
             done += _PART - got
 
 
+async def _of_stream(
+    manager: UringManager, opcode: int, fd: int, memory: Any, length: int, held: object
+) -> int | None:
+    """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be told
+    does not wait."""
+    with Waiting(manager):
+        if not os.get_blocking(fd):
+            try:
+                return await _by_ring(manager, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+        return await _by_ring(manager, opcode, fd, memory, length, HERE, held)
+
+
 async def _by_ring(
-    manager: UringManager, opcode: int, fd: int, memory: Any, length: int, offset: int, held: object
+    manager: UringManager,
+    opcode: int,
+    fd: int,
+    memory: Any,
+    length: int,
+    offset: int,
+    held: object,
+    flags: int = 0,
 ) -> int | None:
     while True:
-        result = await perform(manager, opcode, fd, memory, min(length, MOST), offset, held=held)
+        result = await perform(manager, opcode, fd, memory, min(length, MOST), offset, flags, held=held)
         if result >= 0:
             return result
         if result not in _AGAIN:

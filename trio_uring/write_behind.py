@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
     from .manager import UringManager
-    from .position import Position
     from .transfers import Transfers
 
 _submit = lib.tu_submit
@@ -83,11 +82,6 @@ _MOST_PARTS: Final = 1024
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 _PAUSE: Final = 0.0002
 """Seconds, between two looks of a thread that cannot sleep in the run."""
-
-
-def may_write_behind(position: Position) -> bool:
-    """Whether nobody who keeps to the file object could tell."""
-    return position.is_ours and position.is_regular and position.measured
 
 
 class Flight:
@@ -181,10 +175,6 @@ class WriteBehind:
             else:
                 self._went_out(self._pwrite(self._raw.fileno(), rest, self._written_to))
 
-    def is_of_another_run(self, manager: object) -> bool:
-        """FLYING: whether that is another manager's."""
-        return self._manager is not None and self._manager is not manager
-
     def appends_now(self) -> bool:
         """Whether the kernel's position is being moved, by writes at the end of the file."""
         return self._appends and self._manager is not None
@@ -277,7 +267,7 @@ class WriteBehind:
         if all(flight.result is not None for flight in flights):
             if flights:
                 self._fall_short()
-            self._manager = None
+            self._manager = self._transfers.position.written_by = None
             manager.files_written -= 1
             self._transfers.position.ask()
             if self._parts and self._error is None:
@@ -315,13 +305,14 @@ class WriteBehind:
         """IDLE: the first write."""
         try:
             fd = self._raw.fileno()
+            self._transfers.position.tell_kernel()
             self._grows = not self._appends and self._written_to == os.fstat(fd).st_size
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
         self._submit(manager, fd)
         if self._flights:
-            self._manager = manager
+            self._manager = self._transfers.position.written_by = manager
             manager.files_written += 1
             self._write_more(manager)
 
@@ -392,7 +383,7 @@ class WriteBehind:
         """In a forked child."""
         if self._manager is None:
             return
-        self._manager = self._error = self._waiting = None
+        self._manager = self._error = self._waiting = self._transfers.position.written_by = None
         self._parts.clear()
         self._flights.clear()
         self.size = self._start = 0

@@ -6,3 +6,9 @@ PyObject *tu_uncleared_bytes(PyObject *Py_UNUSED(module), PyObject *length)
 
 	return size == -1 && PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, size);
 }
+
+PyObject *tu_keep(PyObject *Py_UNUSED(module), PyObject *memory)
+{
+	Py_INCREF(memory);
+	Py_RETURN_NONE;
+}

@@ -36,9 +36,11 @@ static PyMethodDef functions[] = {
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
 	{ "learn_methods", FASTCALL(tu_learn_methods), METH_FASTCALL, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
+	{ "sleeps_on", FASTCALL(tu_sleeps_on), METH_FASTCALL, NULL },
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
 	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },
 	{ "uncleared_bytes", tu_uncleared_bytes, METH_O, NULL },
+	{ "keep", tu_keep, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },
 };
 

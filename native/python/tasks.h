@@ -33,11 +33,13 @@ bool tu_is_current(PyObject *armed);
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_tell_current(PyObject *module, PyObject *armed);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);
 PyObject *tu_watch_queue(PyObject *module, PyObject *run);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
+PyObject *tu_keep(PyObject *module, PyObject *memory);
 
 #endif

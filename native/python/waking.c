@@ -99,6 +99,15 @@ static bool sleeps_on(PyObject *task, PyObject *object)
 	return awaited != Py_None;
 }
 
+PyObject *tu_sleeps_on(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
+{
+	if (number != 2) {
+		PyErr_SetString(PyExc_TypeError, "sleeps_on() takes a task and an object");
+		return NULL;
+	}
+	return PyBool_FromLong(Py_TYPE(arguments[0]) != tu_known.task || sleeps_on(arguments[0], arguments[1]));
+}
+
 /* The task that an operation or a connection has, a new reference; NULL if it has none. An exception
  * may have kept it from falling asleep: then nobody waits. */
 static PyObject *task_of(PyObject *object, enum tu_slot slot)

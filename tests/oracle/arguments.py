@@ -18,7 +18,8 @@ ENCODINGS = [
 ]
 ERRORS = ["strict", "strict", "strict", "replace", "ignore", "surrogateescape"]
 NEWLINES = [None, "", "\n", "\r", "\r\n"]
-BUFFERINGS = [-1, 1, 2, 7, 64, 1000]
+BUFFERINGS = [-1, 1, 2, 7, 64, 1000, 4 << 20]
+HOLES = [0, 0, 0, 0, 5000, 70_000]
 
 
 @attrs.frozen
@@ -43,7 +44,13 @@ def openings(draw: st.DrawFn) -> Opening:
     exists = {"r": True, "x": False}.get(arguments["mode"][0])
     if exists is None:
         exists = draw(st.integers(0, 9)) != 9
-    return Opening(draw(binary(encoding or "utf-8")) if exists else None, arguments)
+    ways = ["name"] * 6 + ["opener", "appending", "descriptor"]
+    if arguments["buffering"] == 0:
+        ways += ["direct"] * 3
+    # In pieces of a few bytes a hole takes too long.
+    hole = draw(st.sampled_from(HOLES)) if arguments["buffering"] in (0, -1, 1000) else 0
+    contents = draw(binary(encoding or "utf-8")) if exists else None
+    return Opening(contents, arguments, draw(st.sampled_from(ways)), hole)
 
 
 # Around the borders, where the mistakes are; and short, so as not to be at the end at once.

@@ -19,18 +19,23 @@ What is not asked, because the standard library leaves it open:
   if the first seek went before the start;
 - positions in iso2022_jp, of which CPython raises OverflowError wherever it is in a state;
 - whether a text file begins with a mark when what was written first could not be encoded;
-- the descriptor's position under a buffer (of an unbuffered file it is compared).
+- the descriptor's position under a buffer (of an unbuffered file it is compared);
+- what becomes of O_DIRECT with memory that is not aligned.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
 import os
+import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from array import array
 from contextlib import suppress
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +65,10 @@ READING = {"iterate", "peek", "read", "read1", "readall", "readinto", "readinto1
 FORGETS_WRITES = sys.version_info < (3, 13)
 """Before 3.13 a file open for both could read ahead of what was written and not yet flushed, and
 then write that in the wrong place. So there the machine seeks between writing and reading."""
-CHANGING = {"write", "writelines", "truncate"}
+CHANGING = {"direct", "elsewhere", "write", "writelines", "truncate"}
+
+UNALIGNED = (READING | CHANGING) - {"direct", "elsewhere", "truncate"}
+"""Calls that read to and write from memory of chance."""
 
 EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 """Programs that a test runs, chosen at random. 0: a few hundred, the same ones every time."""
@@ -83,6 +91,33 @@ def check(subject: Subject, *, shrinks: bool = True) -> None:
     )
 
 
+async def use_descriptor(who: str, what: str, file: File) -> object:
+    """What a thread or a child does with the file's descriptor, which it shares."""
+    fd = file.fileno()
+    if who == "child":
+        command = {"write": ["printf", "by a child"], "read": ["cat"], "seek": ["true"]}[what]
+        stream = {"write": "stdout", "read": "stdin", "seek": "stdin"}[what]
+        done = subprocess.run(
+            command, **{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, stream: fd}, check=False
+        )
+        return done.returncode, done.stdout
+    seen: list[object] = []
+
+    def work() -> None:
+        try:
+            if what == "write":
+                seen.append(os.write(fd, b"by a thread"))
+            else:
+                seen.append(os.read(fd, 5) if what == "read" else os.lseek(fd, 3, os.SEEK_SET))
+        except OSError as error:
+            seen.append(error.args)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return seen
+
+
 class Files(RuleBasedStateMachine):
     """The machine."""
 
@@ -94,15 +129,18 @@ class Files(RuleBasedStateMachine):
         self.cookies: list[int] = []
         self.kind = ""
 
-    @initialize(opening=openings(), tells=st.booleans())
-    def open(self, opening: Opening, tells: bool) -> None:
-        """``tells``: the position is asked for after each call."""
-        self.tells = tells
-        self.program = Program(Path(self.directory.name) / "file", opening)
+    @initialize(
+        opening=openings(), tells=st.booleans(), looks=st.booleans(), cancels=st.none() | st.integers(0, 9)
+    )
+    def open(self, opening: Opening, tells: bool, looks: bool, cancels: int | None) -> None:
+        """``tells``: the position is asked for after each call; ``looks``: the descriptor's, if the
+        file has no buffer; ``cancels``: some of the subject's calls are cancelled."""
+        self.tells, self.looks = tells, looks
+        self.program = Program(Path(self.directory.name) / "file", opening, cancels=cancels)
         self.program.prepare()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # Line buffering of binary files.
-            file = open(self.program.path, **opening.arguments)  # noqa: SIM115
+            file = open(**opening.on(self.program.path))  # noqa: SIM115
         self.handles.append(Synchronous(file, iterates_by_readline=self.subject.iterates_by_readline))
         file.seekable()
         self.set_kind()
@@ -115,6 +153,9 @@ class Files(RuleBasedStateMachine):
 
     def is_buffered(self) -> bool:
         return self.kind == "buffered"
+
+    def is_direct(self) -> bool:
+        return self.program.opening.way == "direct" and self.kind == "unbuffered"
 
     def is_detached(self) -> bool:
         return len(self.handles) > 1
@@ -214,7 +255,7 @@ class Files(RuleBasedStateMachine):
     @rule(
         offset=lengths,
         back=st.sampled_from([False, False, True]),
-        whence=st.sampled_from([1, 1, 1, 1, 0, 2, 9]),
+        whence=st.sampled_from([1, 1, 1, 1, 1, 1, 0, 0, 2, 2, os.SEEK_DATA, os.SEEK_HOLE, 9]),
     )
     def seek(self, offset: int | Border, back: bool, whence: int) -> None:
         self.do("seek", -self.length(offset) if back else self.length(offset), whence)
@@ -238,10 +279,13 @@ class Files(RuleBasedStateMachine):
 
     @rule()
     def attributes(self) -> None:
+        opening = self.program.opening
         untold = all(step.name not in ("tell", "seek") for step, _ in self.program.steps)
 
         async def ask(file: File) -> object:
             answers = attributes_of(file)
+            if opening.way == "descriptor":
+                answers["name"] = Returned.of(None)  # a number that is left to chance
             return answers if untold else answers | {"newlines": None}
 
         self.do("attributes", call=ask)
@@ -260,6 +304,36 @@ class Files(RuleBasedStateMachine):
     @rule(method=st.sampled_from([*["flush"] * 30, "detach", "aclose"]))
     def flush_or_leave(self, method: str) -> None:
         self.do(method)
+
+    # Others who have the descriptor
+
+    @rule(
+        who=st.sampled_from([*["thread"] * 9, "child"]),
+        what=st.sampled_from(["write", "write", "read", "seek"]),
+        rarely=st.integers(0, 3),
+    )
+    def elsewhere(self, who: str, what: str, rarely: int) -> None:
+        if rarely:
+            return
+        buffered = self.kind != "unbuffered"
+        if buffered:  # of which the descriptor's position is left open, unless it has just moved
+            self.do("seek", 0, 2)
+            if not isinstance(self.program.steps[-1 - self.tells][1].outcome, Returned):
+                return
+        self.do("elsewhere", who, what, call=partial(use_descriptor, who, what))
+        if buffered:
+            self.do("seek", 0)
+
+    @precondition(is_direct)
+    @rule(pages=st.integers(1, 3), writes=st.booleans())
+    def past_the_page_cache(self, pages: int, writes: bool) -> None:
+        async def transfer(file: File) -> object:
+            with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
+                memory[:] = b"d" * len(memory)
+                count = await (file.write(memory) if writes else file.readinto(memory))
+                return count, memory[:]
+
+        self.do("direct", pages, writes, call=transfer)
 
     @precondition(is_detached)
     @rule(
@@ -321,6 +395,8 @@ class Files(RuleBasedStateMachine):
         return max(0, int(-position % buffer) + length.behind)
 
     def do(self, name: str, *arguments: object, call: Call | None = None, handle: int = -1) -> None:
+        if self.is_direct() and name in UNALIGNED:
+            return
         if FORGETS_WRITES and handle == -1 and name in READING and self.has_written():
             self.do("seek", 0)
         arguments = tuple(self.length(value) if isinstance(value, Border) else value for value in arguments)
@@ -329,7 +405,7 @@ class Files(RuleBasedStateMachine):
             arguments,
             call or methodcaller(name, *arguments),
             len(self.handles) + handle,
-            self.kind == "unbuffered" and handle == -1,
+            self.kind == "unbuffered" and handle == -1 and self.looks,
         )
         observation = finish(step.on(self.handles, self.program.path, checkpoints=False))
         self.program.steps.append((step, observation))

@@ -30,7 +30,17 @@ from equivalence import (
     needs_completions,
     open_descriptors,
 )
-from pairs import arm, armed_pair, fails_with, pair_with_data, peer_socket, reset, sees_end, tcp_pair
+from pairs import (
+    arm,
+    armed_pair,
+    fails_with,
+    pair_with_data,
+    peer_socket,
+    reset,
+    result_of,
+    sees_end,
+    tcp_pair,
+)
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
@@ -175,6 +185,58 @@ def test_a_closed_connection_is_freed_without_the_garbage_collector(backend: Bac
 
 def connections() -> list[object]:
     return [thing for thing in gc.get_objects() if type(thing) in (Connection, Sender)]
+
+
+async def cancelled(call: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+async def accepts(_peer: trio.SocketStream, _stream: trio.SocketStream) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        await cancelled(listener.accept)
+        await cancelled(listener.socket.accept)
+
+
+async def sends_to_nobody(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+    reset(peer)
+    for _ in range(2):
+        await result_of(lambda: stream.socket.send(b"x"))
+
+
+FAILURES: dict[str, Callable[[trio.SocketStream, trio.SocketStream], Awaitable[None]]] = {
+    "receives": lambda _, stream: cancelled(stream.receive_some),
+    "receives for the first time": lambda peer, _: cancelled(peer.receive_some),
+    "sends": lambda _, stream: cancelled(lambda: stream.send_all(bytes(20_000_000))),
+    "accepts": accepts,
+    "sends to nobody": sends_to_nobody,
+}
+
+
+@every_backend
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_call_that_fails_leaves_nothing_to_the_garbage_collector(backend: Backend, failure: str) -> None:
+    async def main() -> int:
+        async def connect_and_fail() -> None:
+            peer, stream = await armed_pair()
+            await FAILURES[failure](peer, stream)
+            await peer.aclose()
+            await stream.aclose()
+
+        await connect_and_fail()
+        gc.collect()
+        gc.disable()
+        for _ in range(5):
+            await connect_and_fail()
+        return gc.collect()
+
+    try:
+        assert backend.run(main) == 0
+    finally:
+        gc.enable()
 
 
 @every_backend

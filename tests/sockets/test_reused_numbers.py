@@ -20,6 +20,7 @@ from pairs import arm, peer_socket, tcp_pair
 from steps import interrupted
 from trio.testing import wait_all_tasks_blocked
 
+import trio_uring
 from trio_uring import RingOptions, sockets
 
 if TYPE_CHECKING:
@@ -160,6 +161,98 @@ def test_a_socket_that_was_closed_below_is_a_bad_descriptor(
         monkeypatch.setattr(sockets, "FEW_WOKEN", -1)
     for backend in (EPOLL, URING):
         backend.run(main)
+
+
+@every_end
+@pytest.mark.parametrize("used", ["once", "often"])
+@pytest.mark.parametrize("name", SOCKET_CALLS)
+@every_backend
+def test_a_call_that_is_awaited_after_the_end_is_of_a_bad_descriptor(
+    backend: Backend, name: str, used: str, end: Callable[[socket.socket], None], stack: ExitStack
+) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        stack.enter_context(peer_socket(peer))
+        if used == "often":
+            await arm(stream, peer_socket(peer))
+        call = SOCKET_CALLS[name](stream.socket)  # as `Nursery.start_soon` does
+        stranger = stranger_in_place_of(peer_socket(stream), end, stack)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await call
+        stranger.check()
+
+    backend.run(main)
+
+
+def with_elsewhere(sock: Any) -> None:
+    with sock:
+        pass
+
+
+def detach_elsewhere(sock: Any) -> None:
+    os.close(sock.detach())
+
+
+@needs_completions
+@every_ring
+@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.parametrize("end", [with_elsewhere, detach_elsewhere])
+@pytest.mark.parametrize("run", [trio.run, trio_uring.run], ids=["epoll", "io_uring"])
+def test_a_socket_that_a_run_of_another_thread_ends_is_closed_for_who_waits_for_it(
+    backend: Backend, run: Callable[..., object], end: Callable[[Any], None], often: bool
+) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        if often:
+            await arm(stream, peer_socket(peer))
+
+        async def end_it() -> None:
+            end(stream.socket)
+
+        async def receive() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some(5)
+
+        async with peer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked()
+                await trio.to_thread.run_sync(run, end_it)
+            assert await peer.receive_some() == b""
+
+    backend.run(main)
+
+
+def close_socket(stream: trio.SocketStream) -> None:
+    stream.socket.close()
+
+
+def leave_socket(stream: trio.SocketStream) -> None:
+    with stream.socket:
+        pass
+
+
+def detach_socket(stream: trio.SocketStream) -> None:
+    stream.socket.detach()
+
+
+@every_end
+@pytest.mark.parametrize("again", [close_socket, leave_socket, detach_socket])
+@every_backend
+def test_the_peer_sees_the_end_when_what_was_closed_below_is_closed(
+    backend: Backend,
+    again: Callable[[trio.SocketStream], None],
+    end: Callable[[socket.socket], None],
+) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        await arm(stream, peer_socket(peer))
+        end(peer_socket(stream))
+        again(stream)
+        async with peer:
+            assert await peer.receive_some() == b""
+
+    backend.run(main)
 
 
 @every_end
