@@ -37,6 +37,7 @@ NAMES = (
     "SocketType.dup",
     "SocketType.getsockopt",
     "SocketType.setsockopt",
+    "SocketType.close",
     "SocketType.__exit__",
     "SocketStream.receive_some",
     "SocketStream.send_all",

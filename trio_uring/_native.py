@@ -59,10 +59,11 @@ def _uncleared_bytes(length: int) -> bytes:
 
 try:
     from ._core import ffi, lib
-    from ._tasks import uncleared_bytes
+    from ._tasks import keep, uncleared_bytes
 except ImportError as _error:
     missing = _error
     lib = _Missing()  # type: ignore[assignment]
+    keep = lib.keep  # type: ignore[attr-defined]
     uncleared_bytes = _uncleared_bytes
     try:
         from _cffi_backend import FFI
@@ -72,4 +73,4 @@ except ImportError as _error:
         ffi = _Missing()  # type: ignore[assignment]
 
 
-__all__ = ["ffi", "lib", "missing", "unavailable", "uncleared_bytes"]
+__all__ = ["ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]

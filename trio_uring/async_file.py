@@ -47,7 +47,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
-        self._position = position
+        self._position: Position = position
         self._raw = position.raw
         self._is_detached = False
         self._turns = turns or Turns(position)

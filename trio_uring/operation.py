@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
-from ._native import ffi, lib
-from ._tasks import keep
+from ._native import ffi, keep, lib
 from .waiter import Stopping, task_of
 
 if TYPE_CHECKING:

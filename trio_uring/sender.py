@@ -15,8 +15,7 @@ import outcome
 import trio
 from trio.lowlevel import Abort, reschedule
 
-from ._native import lib
-from ._tasks import keep
+from ._native import keep, lib
 from .internals import WaitTaskRescheduled, context
 from .operation import STOPPED, Operation
 from .waiter import Stopping, raise_closed, task_of
