@@ -33,7 +33,7 @@ import trio
 import trio.testing
 from model import Case, Measurement
 from plan import Planned, Scale
-from processes import PATIENCE, ChildError
+from processes import PATIENCE, ChildError, inherited
 from runtimes import TRIO, WrongBackendError, run_trio, seen, trio_backend
 from trio.lowlevel import checkpoint, current_trio_token, notify_closing, wait_readable
 
@@ -348,6 +348,7 @@ class Processes:
             command = [sys.executable, __file__, "--runtime", self.runtime, "--scale", str(self.amount)]
             done = subprocess.run(
                 [*command, *options, *self.names],
+                env=inherited(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

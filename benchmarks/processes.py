@@ -27,6 +27,11 @@ SERVER_CPU = _CPUS[0]
 GENERATOR_CPU = _CPUS[-1]
 
 
+def inherited() -> dict[str, str]:
+    """The environment of a measured program: without what would put every side on io_uring."""
+    return {name: value for name, value in os.environ.items() if name != "TRIO_URING"}
+
+
 class ChildError(Exception):
     """A measured program, or the one that loads it, failed: with what it wrote to standard error."""
 
@@ -52,7 +57,7 @@ class Child:
                 stderr=self._errors,
                 bufsize=0,
                 cwd=FOLDER,
-                env={**os.environ, **(environment or {})},
+                env={**inherited(), **(environment or {})},
             )
         self.pid = self._process.pid
         try:

@@ -13,7 +13,7 @@ FOLDER = TESTS.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 import micro  # noqa: E402
 from plan import SCALES  # noqa: E402
-from processes import ChildError  # noqa: E402
+from processes import Child, ChildError  # noqa: E402
 from runtimes import TRIO, WrongBackendError  # noqa: E402
 
 SCRIPT = str(FOLDER / "micro.py")
@@ -84,3 +84,11 @@ def test_suite_refuses_what_ran_on_another_backend() -> None:
 def test_suite_reports_a_benchmark_that_fails() -> None:
     with pytest.raises(ChildError, match="no such benchmark: nonsense"):
         micro.Processes("trio-epoll", 0.001, 1, ["nonsense"]).take("nonsense")
+
+
+def test_side_on_epoll_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_URING", "1")
+    _, seen = micro.Processes("trio-epoll", 0.001, 1, ["idle checkpoint"]).take("idle checkpoint")
+    assert "its loop says 'epoll'" in seen
+    with Child([sys.executable, "-c", "import os; print(os.environ.get('TRIO_URING', 2))"]) as child:
+        assert child.ready == 2

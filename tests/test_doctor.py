@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,59 @@ def test_refusal_is_status_1_with_cause_and_remedy() -> None:
     assert "seccomp" in done.stdout
     assert "EPERM" in done.stdout
     assert done.stdout.count("Run the container with a seccomp profile") == 1
+
+
+def test_refusal_of_everything_is_one_block() -> None:
+    lines = run(*REFUSED).stdout.splitlines()
+    assert len(lines) < 20
+    assert lines[-1].startswith("Nothing can be said of 8 set-up flags, ")
+    assert lines[-1].endswith(" operations: io_uring_setup is refused (EPERM, Operation not permitted).")
+
+
+def test_remedy_says_where_it_belongs() -> None:
+    assert "on the host" in run(*REFUSED).stdout
+
+
+@pytest.mark.parametrize("call", ["io_uring_setup", "io_uring_enter", "io_uring_register"])
+def test_security_module_is_not_blamed_on_seccomp(call: str) -> None:
+    done = run(sys.executable, str(SECCOMP), "EACCES", call, "--", *DOCTOR)
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("  What is in the way: "))
+    assert f"a security module (SELinux, AppArmor) forbids {call} (EACCES, " in line
+    assert "seccomp" not in line
+    assert "policy, on the host" in done.stdout
+
+
+def test_legend_explains_every_state() -> None:
+    report = run(*DOCTOR).stdout
+    for state in ("used", "available", "off", "missing"):
+        assert f"{state}: " in report
+
+
+def test_options_of_the_command_line_and_of_the_environment_are_those_of_the_report() -> None:
+    doctor = (sys.executable, "-m", "trio_uring", "--checkpoint-budget", "16", "--entries=16", "doctor")
+    report = run(*doctor, TRIO_URING_ENTRIES="32").stdout
+    assert "options     entries=32, checkpoint_budget=16\n" in report
+    assert "A run uses io_uring: 32 submissions, 128 completions." in report
+    assert "options     all by default\n" in run(*DOCTOR).stdout
+    off = run(sys.executable, "-m", "trio_uring", "--disable", "submit_all", "doctor").stdout
+    (line,) = (line for line in off.splitlines() if line.startswith("  submit_all "))
+    assert "--disable" in line or "missing" in line
+
+
+def test_report_tells_of_open_files() -> None:
+    async def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    own = trio_uring.run(opened) - len(os.listdir("/proc/self/fd"))
+    done = run("sh", "-c", f"ulimit -S -n 64; {shlex.join(DOCTOR)}")
+    assert f"open files  a run takes {own}; this process may have 64 open together, so 57 " in done.stdout
+
+
+def test_report_tells_by_what_children_are_taken_along() -> None:
+    found = trio_uring.capabilities()
+    assert Path(found.start_file).read_text()
+    assert f"taken along, by {found.start_file}\n" in run(*DOCTOR).stdout
 
 
 def test_refusal_in_json() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,45 @@ def test_every_kind_of_program_finds_its_argv_path_and_main(folder: Path, comman
     assert check_same(*command, cwd=folder) == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "arguments and globals",
+        "status",
+        "exception",
+        "chain",
+        "exception group",
+        "syntax error",
+        "error of an import",
+        "keyboard interrupt",
+        "excepthook",
+        "annotations",
+        "annotations of the module",
+        "deprecation warning",
+    ],
+)
+def test_text_behaves_as_under_plain_python(folder: Path, name: str) -> None:
+    check_same("-c", PROGRAMS[name], "a", "-m", cwd=folder)
+
+
+@pytest.mark.parametrize("command", [["-cprint(1)"], ["-c", "  x = 1\n  print(x)"], ["-c", "import report"]])
+@pytest.mark.parametrize("options", [(), ("-I",)])
+def test_text_is_found_as_by_python(folder: Path, command: list[str], options: tuple[str, ...]) -> None:
+    check_same(*command, cwd=folder, options=options)
+
+
+@pytest.mark.parametrize("command", [["report.py", "a"], ["-m", "report"], ["program"], ["-c", REPORT, "a"]])
+def test_script_of_the_console_does_what_python_does(folder: Path, command: list[str]) -> None:
+    plain = run(*command, cwd=folder)
+    (script,) = (
+        entry for entry in metadata.entry_points(group="console_scripts") if entry.name == "trio-uring"
+    )
+    text = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
+    (folder / "bin").mkdir()
+    (folder / "bin/trio-uring").write_text(text)
+    assert run("bin/trio-uring", *command, cwd=folder) == plain
+
+
 @pytest.mark.parametrize("options", [("-I",), ("-P",)], ids=" ".join)
 @pytest.mark.parametrize("command", ["report.py", "program", "program.zip"])
 def test_safe_path_is_honoured(folder: Path, options: tuple[str, ...], command: str) -> None:
@@ -252,18 +292,6 @@ def test_program_runs_on_io_uring(folder: Path) -> None:
     assert run(*OURS, "-m", "app", cwd=folder) == (0, "io_uring\n", "")
 
 
-def test_spawned_process_is_plain_python(folder: Path) -> None:
-    (folder / "app.py").write_text(
-        f"import multiprocessing, trio\nasync def main():\n    return {BACKEND}\n"
-        "def run():\n    return trio.run(main)\n"
-        "if __name__ == '__main__':\n"
-        "    for method in 'spawn', 'fork':\n"
-        "        with multiprocessing.get_context(method).Pool(1) as pool:\n"
-        "            print(pool.apply(run))\n"
-    )
-    assert run(*OURS, "app.py", cwd=folder)[:2] == (0, "epoll\nio_uring\n")
-
-
 def test_modules_of_the_working_directory_do_not_shadow_those_of_the_program(folder: Path) -> None:
     (folder / "attrs.py").write_text("raise AssertionError('not the program\\'s')\n")
     (folder / "trio.py").write_text("raise AssertionError('not the program\\'s')\n")
@@ -302,7 +330,24 @@ def test_environment_that_makes_no_sense_is_reported(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["-m"], ["--fallback=kqueue", "a.py"], ["-x"], ["doctor", "--xml"]], ids=" ".join
+    "command",
+    [
+        [],
+        ["-m"],
+        ["-c"],
+        ["--fallback=kqueue", "a.py"],
+        ["--fallback", "kqueue", "a.py"],
+        ["--entries"],
+        ["--entries", "many", "a.py"],
+        ["--entries=0", "doctor"],
+        ["--cq-entries", "8", "a.py"],
+        ["--files=yes", "a.py"],
+        ["--disable=nonsense", "a.py"],
+        ["--no-children=1", "a.py"],
+        ["-x"],
+        ["doctor", "--xml"],
+    ],
+    ids=" ".join,
 )
 def test_wrong_command_line_shows_the_usage(folder: Path, command: list[str]) -> None:
     status, output, errors = run(*OURS, *command, cwd=folder)

@@ -6,11 +6,7 @@
 PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import lowlevel
     from .capability import Capabilities, capabilities
@@ -18,7 +14,7 @@ if TYPE_CHECKING:
     from .files import open_file, wrap_file
     from .options import RingOptions
     from .paths import Path
-    from .session import install, installed, run, start_guest_run, uninstall
+    from .session import install, installed, run, run_statistics, start_guest_run, uninstall
     from .statistics import UringStatistics
     from .to_stream import send_file
 
@@ -35,6 +31,7 @@ __all__ = [
     "lowlevel",
     "open_file",
     "run",
+    "run_statistics",
     "send_file",
     "start_guest_run",
     "uninstall",
@@ -46,6 +43,7 @@ __all__ = [
 # A name is imported when it is first asked for. pytest loads the plugin into every
 # session of an environment that has trio-uring, also into those without Trio: it may
 # import neither Trio nor the core. The command line sets the program's sys.path first.
+# Nor is anything imported that Python has not imported as it starts: children.py is to cost little.
 _HOMES = {
     "Capabilities": "capability",
     "Path": "paths",
@@ -58,6 +56,7 @@ _HOMES = {
     "installed": "session",
     "open_file": "files",
     "run": "session",
+    "run_statistics": "session",
     "send_file": "to_stream",
     "start_guest_run": "session",
     "uninstall": "session",
@@ -66,6 +65,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name == "lowlevel":
         return import_module(".lowlevel", __name__)
     if name not in _HOMES:

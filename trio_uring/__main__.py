@@ -1,8 +1,14 @@
-"""The command line, ``python -m trio_uring``."""
+"""The command line, ``python -m trio_uring`` or ``trio-uring``."""
 
 import sys
 
-from .program import main
+from .command_line import main
 
-if status := main(sys.argv[1:]):
-    sys.exit(status)
+
+def command() -> None:
+    if status := main(sys.argv[1:]):
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    command()

@@ -82,7 +82,7 @@ class Acceptors:
         acceptor.complete(result, more=more)
 
     def tasks_accepting(self) -> int:
-        return sum(acceptor.waiter is not None for acceptor in self.by_fd.values())
+        return sum(acceptor.waiter is not None for acceptor in list(self.by_fd.values()))
 
     def end(self) -> None:
         """The run's last tick is over."""

@@ -16,19 +16,21 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
+import site
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
 
-from . import features, locked_memory, session
+from . import features, locked_memory, session, wanted
 from . import ring as ring_module
 from ._native import ffi, lib, missing, unavailable
 from .errors import UringUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from .options import Fallback, RingOptions
     from .ring import Ring
@@ -97,6 +99,17 @@ class Capabilities:
     """Bytes that a run's ring takes of them, on kernels that count it."""
     locked_by_buffers: int
     """Bytes that the buffers of its stream sockets take besides, from the first one on."""
+    open_files: int
+    """Descriptors that this process may have open (the soft RLIMIT_NOFILE)."""
+    open_files_hard: int
+    """What it may raise that to by itself."""
+    opened_by_run: int
+    """Descriptors that a run has open for itself."""
+    options: Mapping[str, int | str]
+    """Those of `RingOptions` that are not as by default, but for ``features``."""
+    start_file: str
+    """The file by which Python processes that a program starts are taken along; empty if no
+    interpreter would read one."""
     knows_reschedule: bool
     """As `UringStatistics.knows_reschedule`, of a run that starts now."""
     wrapped: tuple[str, ...]
@@ -153,10 +166,32 @@ def capabilities() -> Capabilities:
             entries or options.entries, cq_entries or options.cq_entries, has_array="no_sqarray" not in used
         ),
         locked_by_buffers=locked_memory.size_of_buffers(options.buffers),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        open_files_hard=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        opened_by_run=4,
+        options=_not_by_default(options),
+        start_file=_start_file(),
         knows_reschedule=session.knows_reschedule(),
         wrapped=session.wrapped_names(),
         **(_without_core(missing) if missing else _with_core(used, off)),
     )
+
+
+def _not_by_default(options: RingOptions) -> dict[str, int | str]:
+    return {
+        field.name: value
+        for field in attrs.fields(type(options))
+        if field.name != "features"
+        if (value := getattr(options, field.name)) != getattr(type(options)(), field.name)
+    }
+
+
+def _start_file() -> str:
+    folders = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    paths = (PurePath(folder, name) for folder in folders for name in ("trio_uring.start", "trio_uring.pth"))
+    return next((str(path) for path in paths if os.path.exists(path)), "")
 
 
 def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
@@ -228,8 +263,12 @@ def _rule_against(flag: features.SetupFlag, used: Collection[str]) -> str:
 
 
 def _switched_off(name: str) -> tuple[str, str]:
-    if name in os.environ.get("TRIO_URING_DISABLE", "").replace(",", " ").split():
-        return "switched off by TRIO_URING_DISABLE", f"Take {name} out of TRIO_URING_DISABLE"
+    for source, names in (
+        ("TRIO_URING_DISABLE", os.environ.get("TRIO_URING_DISABLE", "")),
+        ("--disable", wanted.command_line.get("--disable", "")),
+    ):
+        if name in names.replace(",", " ").split():
+            return f"switched off by {source}", f"Take {name} out of {source}"
     return "switched off by the options of install()", f"Take {name} out of RingOptions.features"
 
 

@@ -179,11 +179,11 @@ class Connections:
 
     def tasks_receiving(self) -> int:
         """Accepting ones too."""
-        receiving = sum(connection.waiter is not None for connection in self.by_fd.values())
+        receiving = sum(connection.waiter is not None for connection in list(self.by_fd.values()))
         return receiving + self.acceptors.tasks_accepting()
 
     def tasks_sending(self) -> int:
-        return sum(connection.is_sending for connection in self.by_fd.values())
+        return sum(connection.is_sending for connection in list(self.by_fd.values()))
 
     def settle(self) -> None:
         """When all events are processed."""

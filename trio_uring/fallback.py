@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from . import logs
 from .errors import UringFallbackWarning, UringUnavailableError, stack_level_of_user
 
 if TYPE_CHECKING:
     from .options import RingOptions
 
 
-def fall_back(options: RingOptions, error: UringUnavailableError) -> None:
-    """Warns, if the options allow to go on without io_uring; else raises."""
+def fall_back(options: RingOptions, error: UringUnavailableError, *, warned: bool = False) -> None:
+    """Warns, unless it was ``warned`` of already, if the options allow to go on without io_uring;
+    else raises."""
     if options.fallback == "error":
         raise error
-    warnings.warn(
-        UringFallbackWarning(f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"),
-        stacklevel=stack_level_of_user(),
-    )
+    text = f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"
+    logs.tell_fallback(text)
+    if not warned:
+        warnings.warn(UringFallbackWarning(text), stacklevel=stack_level_of_user())

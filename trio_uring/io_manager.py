@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
-from . import internals, locked_memory
+from . import internals, locked_memory, logs
 from .errors import UringUnavailableError
 from .fallback import fall_back
 from .internals import context
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .internals import trio_run
+    from .ring import Ring
     from .statistics import UringStatistics
+
+
+_TIMES: Final = 100
 
 
 class IOManager(UringManager):
@@ -36,6 +40,8 @@ class IOManager(UringManager):
 
     below: ClassVar[Callable[[], Any]]
     _holder: Holder | None = None
+    has_files = False
+    """Whether Trio's files and paths are ours in this run."""
 
     def __new__(cls) -> Any:
         """Opens the run's ring, before anything of the run exists.
@@ -52,12 +58,14 @@ class IOManager(UringManager):
         try:
             opened = open_ring(options)
         except UringUnavailableError as error:
-            if requested or not installed.warned:
-                fall_back(options, error)
+            fall_back(options, error, warned=requested is None and installed.warned)
+            logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
         manager._is_guest = _serve_late
+        manager.has_files = options.files
+        manager._tell(opened)
         return manager
 
     def __init__(self) -> None:
@@ -71,25 +79,51 @@ class IOManager(UringManager):
         finally:
             request.declined = False
 
+    def _tell(self, ring: Ring) -> None:
+        """To the log; or, while nobody listens, before the first times that this run waits, since
+        it may be the program's run that makes somebody listen."""
+
+        def tell() -> bool:
+            return logs.tell_backend("io_uring", ring.options, ring.flags)
+
+        left = _TIMES
+
+        def get_events(timeout: float) -> int:
+            nonlocal left
+            if timeout > 0:
+                left -= 1
+                if tell() or not left:
+                    vars(self).pop("get_events", None)
+            return type(self).get_events(self, timeout)
+
+        if not tell():
+            self.get_events = get_events  # type: ignore[method-assign]
+
     @property
     def is_served(self) -> bool:
         return self._is_guest is not _serve_late
 
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
-        self._holder = names.acquire()
+        self._holder = names.acquire(files=self.has_files)
         request.manager = weakref.ref(self)
         super().serve(runner)
+        _served[id(self)] = weakref.ref(self)
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
         flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
         return attrs.evolve(
-            found, flags=flags, knows_reschedule=self._knows_reschedule, wrapped=wrapped_names()
+            found,
+            flags=flags,
+            knows_reschedule=self._knows_reschedule,
+            wrapped=wrapped_names(files=self.has_files),
         )
 
     def close(self) -> None:
         had_ring = not self.closed
+        _served.pop(id(self), None)
+        vars(self).pop("get_events", None)
         try:
             super().close()
         finally:
@@ -135,7 +169,23 @@ def knows_reschedule() -> bool:
     return _LEARNT and internals.knows_reschedule()
 
 
+def run_statistics() -> tuple[UringStatistics, ...]:
+    managers = [reference() for reference in list(_served.values())]
+    return tuple(manager.statistics() for manager in managers if manager is not None and not manager.closed)
+
+
+_served: dict[int, weakref.ref[IOManager]] = {}
+"""Of the runs that go on, by number."""
+
 names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", _setup_over))
 
 
-__all__ = ["TABLE", "UringManager", "knows_reschedule", "names", "open_ring", "wrapped_names"]
+__all__ = [
+    "TABLE",
+    "UringManager",
+    "knows_reschedule",
+    "names",
+    "open_ring",
+    "run_statistics",
+    "wrapped_names",
+]

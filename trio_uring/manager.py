@@ -329,9 +329,12 @@ class UringManager(Readiness):
         self._knows_reschedule = _LEARNT and knows_reschedule()
 
     def statistics(self) -> UringStatistics:
+        """From any thread, as long as somebody holds us."""
         statistics = ffi.new("tu_statistics *")
         lib.tu_read_statistics(self.core, statistics)
         return UringStatistics(
+            entries=statistics.entries,
+            cq_entries=statistics.cq_entries,
             tasks_waiting_read=len(self.readers)
             + self.connections.tasks_receiving()
             + (self._entry_task is not None),

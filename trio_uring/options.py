@@ -1,12 +1,11 @@
-"""What a user can set: `RingOptions`, and the two environment variables."""
+"""What a user can set: `RingOptions`. Where else it can be set is settings.py's."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Any, Literal
 
 import attrs
 
@@ -50,9 +49,12 @@ def _check_features(features: object) -> Mapping[str, bool]:
     return MappingProxyType(dict(features))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class RingOptions:
     """How the ring of a run is set up. Checked when made.
+
+    Each option that is not given here may be given by the command line of
+    ``python -m trio_uring``, and the environment overrides all of them.
 
     Raises:
       TypeError, ValueError: an option has the wrong type or value; the message
@@ -119,6 +121,12 @@ class RingOptions:
     nothing that nobody asked for. Where sockets do not work by completions, a run that
     asks for more is refused with `UringUnavailableError`."""
 
+    files: bool = False
+    """Whether `trio.open_file`, `trio.wrap_file` and the methods of `trio.Path` are those of
+    `open_file`, `wrap_file` and `Path` in the run, so that a program that does not know
+    trio-uring needs no threads for files either. Default: False, since what a write has taken
+    may then be behind it: who looks at the file in another way sees it after ``flush``."""
+
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
     """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
     False: these are not used. For tests, and to work around a kernel. Default: none."""
@@ -138,6 +146,8 @@ class RingOptions:
         _check_number("buffer_size", self.buffer_size, 1024, 1 << 20, "bytes")
         _check_number("read_ahead", self.read_ahead, 1, None, "bytes")
         _check_number("accept_ahead", self.accept_ahead, 0, None, "connections")
+        if not isinstance(self.files, bool):
+            raise TypeError(f"RingOptions: files has to be True or False, not {self.files!r}")
 
     def __hash__(self) -> int:
         values = attrs.astuple(self, recurse=False, filter=lambda field, _: field.name != "features")
@@ -145,25 +155,27 @@ class RingOptions:
 
     def __reduce__(self) -> tuple[Callable[[], RingOptions], tuple[()]]:
         """For `copy`, and for `pickle`, which takes no MappingProxyType."""
-        values = attrs.asdict(self, recurse=False)
-        return partial(RingOptions, **{**values, "features": dict(self.features)}), ()
+        values = given(self)
+        if "features" in values:
+            values["features"] = dict(self.features)
+        return partial(RingOptions, **values), ()
 
 
-def with_environment(options: RingOptions) -> RingOptions:
-    """``options`` as TRIO_URING_FALLBACK and TRIO_URING_DISABLE override them.
+def given(options: RingOptions) -> dict[str, Any]:
+    """The options that were given when ``options`` was made, and not left to their defaults."""
+    return {name: getattr(options, name) for name in vars(options)[_GIVEN]}
 
-    Raises:
-      ValueError: a variable has a value that it may not have.
-    """
-    fallback = os.environ.get("TRIO_URING_FALLBACK")
-    if fallback:
-        if fallback not in ("error", "epoll"):
-            raise ValueError(f"TRIO_URING_FALLBACK has to be 'error' or 'epoll', not {fallback!r}")
-        options = attrs.evolve(options, fallback=cast("Fallback", fallback))
-    disabled = os.environ.get("TRIO_URING_DISABLE", "").replace(",", " ").split()
-    for name in disabled:
-        if name not in SWITCHES:
-            raise ValueError(f"TRIO_URING_DISABLE has no {name!r}; it may name {', '.join(SWITCHES)}")
-    if disabled:
-        options = attrs.evolve(options, features={**options.features, **dict.fromkeys(disabled, False)})
-    return options
+
+_GIVEN = "_given"
+
+
+def _remember_given(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def remembering(self: RingOptions, *args: object, **options: object) -> None:
+        init(self, *args, **options)
+        vars(self)[_GIVEN] = tuple(options)
+
+    return remembering
+
+
+RingOptions.__init__ = _remember_given(RingOptions.__init__)  # type: ignore[method-assign]

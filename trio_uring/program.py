@@ -1,143 +1,78 @@
 """Runs the user's program on io_uring, as ``python`` would run it without us.
 
-    python -m trio_uring [--fallback=epoll|error] app.py ARGUMENT ...
-    python -m trio_uring [--fallback=epoll|error] -m module ARGUMENT ...
-
 io_uring is installed first; if that fails, no line of the program has run. Then the
 program gets what plain Python gives it: ``sys.argv``, ``sys.path[0]`` and a new
-``__main__`` in `sys.modules`, whether it is a script, a module, a package, or a
+``__main__`` in `sys.modules`, whether it is a script, a module, a package, a text, or a
 folder or zip file with a ``__main__.py``. Its exit status is the command's.
 
 Python prints the traceback of an uncaught exception from the frame that it started,
 which is ours. So it is done here instead, through `sys.excepthook`, in the order in
 which Python does it and with the traceback cut to the program's own frames; and when
 Python sees the end of it, it is a plain exit, or an interrupt that prints nothing. What
-remains to be seen of us are the frames below the program's in `inspect.stack` and
-`sys.orig_argv`.
-
-Processes that the program spawns are plain Python: their Trio runs are on epoll,
-unless they install io_uring themselves. Those that it forks inherit it.
+remains to be seen of us are the frames below the program's in `inspect.stack`,
+`sys.orig_argv`, and TRIO_URING in the environment, by which the processes that the
+program starts are on io_uring as well (children.py).
 """
 
 from __future__ import annotations
 
 import builtins
-import importlib.metadata
 import os
 import pkgutil
 import runpy
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import Literal, NamedTuple, NoReturn, TypeAlias
 
-if TYPE_CHECKING:
-    from .options import Fallback
+Kind: TypeAlias = Literal["script", "module", "text"]
 
-USAGE = """\
-usage: python -m trio_uring [--fallback=epoll|error] FILE ARGUMENT ...
-       python -m trio_uring [--fallback=epoll|error] -m MODULE ARGUMENT ...
-       python -m trio_uring doctor [--json]
-       python -m trio_uring --help | --version"""
+# Python's own for a program that it cannot read.
+_UNREADABLE_STATUS = 2
 
-HELP = f"""{USAGE}
-
-Runs a Trio program, unchanged, on Linux io_uring. FILE is a script, or a folder or
-zip file with a __main__.py. `doctor` tells what this kernel, liburing and container
-allow, what is missing and how to get it; a file of that name is run as ./doctor.
-
-  --fallback=error  where io_uring cannot be used, say why and exit (the default)
-  --fallback=epoll  where io_uring cannot be used, warn and run on epoll
-
-TRIO_URING_FALLBACK=epoll|error overrides --fallback; TRIO_URING_DISABLE=NAME,...
-switches features off, by the names that `doctor` prints. Processes that the program
-spawns are plain Python, on epoll; those that it forks are on io_uring."""
-
-_FALLBACKS: dict[str, Fallback] = {"--fallback=error": "error", "--fallback=epoll": "epoll"}
-
-# Python's own for a command line that it cannot follow.
-_USAGE_STATUS = 2
+_TEXT = "<string>"
 
 # Whose frames are above the program's when it is found, compiled and run.
 _FOREIGN = frozenset(("trio_uring", "runpy", "pkgutil", "importlib", "_frozen_importlib", "zipimport"))
 
 
-def main(arguments: list[str]) -> int | str:
-    """The command ``python -m trio_uring ARGUMENT ...``; for `sys.exit`."""
-    fallback: Fallback = "error"
-    as_module = False
-    while arguments and arguments[0].startswith("-") and not as_module:
-        option, *arguments = arguments
-        if option in ("-h", "--help"):
-            return _print(HELP)
-        if option in ("-V", "--version"):
-            return _print(f"trio-uring {importlib.metadata.version('trio-uring')}")
-        if option.startswith("-m"):
-            as_module = True
-            arguments = [*filter(None, [option[2:]]), *arguments]
-        elif option in _FALLBACKS:
-            fallback = _FALLBACKS[option]
-        else:
-            return _misused(f"{option} is not an option")
-    if not arguments:
-        return _misused("-m needs the name of a module" if as_module else "the program is missing")
-    if arguments[0] == "doctor" and not as_module:
-        return _doctor(arguments[1:])
-    return _run(fallback, arguments, as_module=as_module)
+class Found(NamedTuple):
+    """A program: the name that it was asked for by, and where a script is."""
+
+    kind: Kind
+    name: str
+    path: str
+    is_importable: bool
+    """It is a folder or a zip file with a ``__main__.py``."""
 
 
-def _misused(what: str) -> int:
-    print(f"trio_uring: {what}\n{USAGE}", file=sys.stderr)
-    return _USAGE_STATUS
-
-
-def _doctor(arguments: list[str]) -> int | str:
-    if arguments not in ([], ["--json"]):
-        return _misused(f"doctor takes --json or nothing, not {' '.join(arguments)}; ./doctor runs a file")
-    try:
-        from . import doctor
-
-        report, status = doctor.report(as_json=bool(arguments))
-    except (ImportError, ValueError) as error:
-        return f"trio_uring: {error}"
-    return _print(report) or status
-
-
-def _print(text: str) -> int:
-    """Who has read enough, as ``head`` has, is no error; Python flushes once more as it exits."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | str:
-    name = arguments[0]
+def find(kind: Kind, name: str) -> Found:
+    """Has modules be imported from where the program imports them; returns what `run` wants."""
     path = os.path.join(os.getcwd(), name)  # as Python has it: absolute, but not normalised
-    is_importable = not as_module and pkgutil.get_importer(path) is not None
+    is_importable = kind == "script" and pkgutil.get_importer(path) is not None
     if is_importable:
-        _set_first_path(path)
-    elif not as_module and not _is_path_safe():
+        _set_first_path(path, safe=True)
+    elif kind == "script":
         _set_first_path(os.path.dirname(os.path.realpath(path)))
-    if refusal := _install(fallback):
-        return refusal
+    else:
+        _set_first_path(os.getcwd() if kind == "module" else "")
+    return Found(kind, name, path, is_importable)
+
+
+def run(found: Found, arguments: list[str]) -> int | str:
+    """Runs it, with ``arguments`` from its name on; returns what is for `sys.exit`."""
     sys.argv[:] = arguments
     module = sys.modules["__main__"] = ModuleType("__main__")
     if sys.version_info < (3, 14):  # whose code makes the annotations when they are asked for
         vars(module).update(__annotations__={})
     vars(module).update(__builtins__=builtins)
     try:
-        if as_module or is_importable:
-            code = _find_module(module, name if as_module else None)
-        else:
-            code = _find_script(module, path)
-        exec(code, vars(module))
+        exec(_code(found, module), vars(module))
     except _CannotStartError as error:
         return f"{sys.executable}: {error}"
     except _CannotReadError as error:
         print(f"{sys.orig_argv[0]}: {error}", file=sys.stderr)
-        return _USAGE_STATUS
+        return _UNREADABLE_STATUS
     except SystemExit:
         raise
     except BaseException as error:
@@ -150,26 +85,13 @@ def _run(fallback: Fallback, arguments: list[str], *, as_module: bool) -> int | 
     return 1
 
 
-def _is_path_safe() -> bool:
-    """Whether Python was told (-P, -I) not to look for modules beside the program."""
-    return bool(sys.flags.isolated or getattr(sys.flags, "safe_path", False))
-
-
-def _set_first_path(path: str) -> None:
-    """Puts ``path`` where Python put the working directory, on account of its own -m."""
-    sys.path[0 : 0 if _is_path_safe() else 1] = [path]
-
-
-def _install(fallback: Fallback) -> str:
-    """Puts the process on io_uring; returns why it cannot, or an empty string."""
-    try:
-        from . import session
-        from .options import RingOptions
-
-        session.install(RingOptions(fallback=fallback))
-    except (ImportError, RuntimeError, ValueError) as error:
-        return f"trio_uring: {error}"
-    return ""
+def _set_first_path(path: str, *, safe: bool = False) -> None:
+    """Puts ``path`` where Python put the working directory, on account of its own -m, or the
+    folder of the command. Python may be told (-P, -I) to import only from what is ``safe``."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0:1] = [path]
+    elif safe:
+        sys.path[0:0] = [path]
 
 
 class _CannotStartError(Exception):
@@ -178,6 +100,14 @@ class _CannotStartError(Exception):
 
 class _CannotReadError(Exception):
     """The script cannot be read; Python's words."""
+
+
+def _code(found: Found, module: ModuleType) -> CodeType:
+    if found.kind == "text":
+        return _compile_text(module, found.name)
+    if found.kind == "module" or found.is_importable:
+        return _find_module(module, found.name if found.kind == "module" else None)
+    return _find_script(module, found.path)
 
 
 def _find_script(module: ModuleType, path: str) -> CodeType:
@@ -190,6 +120,22 @@ def _find_script(module: ModuleType, path: str) -> CodeType:
         raise _CannotReadError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from None
     code = compiled.get_code("__main__") if loader is compiled else source.source_to_code(data, path)
     assert isinstance(code, CodeType)
+    return code
+
+
+def _compile_text(module: ModuleType, text: str) -> CodeType:
+    vars(module).update(__loader__=BuiltinImporter)
+    sys.argv[0] = "-c"
+    if sys.version_info >= (3, 14):
+        from textwrap import dedent
+
+        text = dedent(text)
+    text += "\n"
+    code: CodeType = compile(text, _TEXT, "exec", dont_inherit=True)
+    if sys.version_info >= (3, 13):  # whose tracebacks show it
+        import linecache
+
+        linecache._register_code(code, text, _TEXT)  # type: ignore[attr-defined]
     return code
 
 

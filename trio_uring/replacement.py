@@ -7,6 +7,7 @@
 - Trio's own, called by such a wrapper, reaches ours further down: those of streams call the
   sockets', and the sockets' call ``_nonblocking_helper`` (nonblocking.py). Where there is no such
   way (`Replaced.vital`) sockets work by readiness as long as the name is somebody else's.
+- Files and paths (replaced_files.py) are replaced only while somebody wants those as well.
 - What makes a run, ``TheIOManager`` and ``setup_runner``, is wrapped, whatever it is. Each
   wrapper calls what it was put over, for good: one that somebody has wrapped in turn is not
   put over him again, but another one is.
@@ -21,13 +22,13 @@ import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from . import connecting, nonblocking, receiving, sockets, streams
+from . import connecting, nonblocking, receiving, replaced_files, sockets, streams
 from .internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 TABLE: Final[tuple[Replaced, ...]] = (
     *sockets.REPLACEMENTS,
@@ -43,41 +44,61 @@ _NO_THREAD: Final = 0
 _TRIES: Final = 10
 
 
-# Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell.
-_ROWS: Final[tuple[tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]], ...]] = tuple(
-    (replaced, vars(replaced.owner), name, ours)
-    for replaced in TABLE
-    if replaced.owner is not None
-    for name, ours in replaced.functions.items()
-)
+_Row: TypeAlias = "tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]]"
 
 
-def wrapped_names() -> tuple[str, ...]:
+def _rows(table: Iterable[Replaced]) -> tuple[_Row, ...]:
+    """Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell."""
+    return tuple(
+        (replaced, vars(replaced.owner), name, ours)
+        for replaced in table
+        if replaced.owner is not None
+        for name, ours in replaced.functions.items()
+    )
+
+
+_ROWS: Final = _rows(TABLE)
+
+
+@functools.cache
+def _file_rows() -> tuple[_Row, ...]:
+    return _rows(replaced_files.table())
+
+
+def wrapped_names(*, files: bool) -> tuple[str, ...]:
     """The names that hold somebody else's function now: neither Trio's own nor ours."""
     return tuple(
         name_of(replaced.owner, name)
-        for replaced, names, name, ours in _ROWS
+        for replaced, names, name, ours in (*_ROWS, *(_file_rows() if files else ()))
         if (found := names.get(name)) not in (ours, None) and not is_trios_own(found)
     )
 
 
-def _put_methods() -> None:
-    for replaced, names, name, ours in _ROWS:
+def _put(rows: Iterable[_Row]) -> None:
+    for replaced, names, name, ours in rows:
         found = names.get(name)
         if found is not ours and is_trios_own(found):
             if name not in replaced.original:
                 _dress(ours, found)
                 replaced.original[name] = found
             setattr(replaced.owner, name, ours)
-    if "_uring_excluded" not in vars(SocketType):
-        SocketType._uring_excluded = _EXCLUDED
     _mark_coroutine_functions()
 
 
-def _take_methods_back() -> None:
-    for replaced, names, name, ours in _ROWS:
+def _take_back(rows: Iterable[_Row]) -> None:
+    for replaced, names, name, ours in rows:
         if names.get(name) is ours:
             setattr(replaced.owner, name, replaced.original[name])
+
+
+def _put_methods() -> None:
+    _put(_ROWS)
+    if "_uring_excluded" not in vars(SocketType):
+        SocketType._uring_excluded = _EXCLUDED
+
+
+def _take_methods_back() -> None:
+    _take_back(_ROWS)
     if "_uring_excluded" in vars(SocketType):
         del SocketType._uring_excluded
 
@@ -157,10 +178,11 @@ class Holder:
     """Somebody who wants Trio's names replaced: until it is released, or thrown away by an exception
     that came before."""
 
-    __slots__ = ("_names", "number", "thread")
+    __slots__ = ("_names", "files", "number", "thread")
 
-    def __init__(self, names: Replacement, thread: int) -> None:
+    def __init__(self, names: Replacement, thread: int, *, files: bool) -> None:
         self._names = names
+        self.files = files
         self.number = next(_numbers)
         self.thread = thread
 
@@ -187,8 +209,9 @@ class Replacement:
         self.setup = setup
         self._manager = manager
         self._lock = threading.RLock()
-        self._holders: dict[int, int] = {}
-        """Their threads, by their numbers."""
+        self._holders: dict[int, tuple[int, bool]] = {}
+        """By their numbers: their threads, and whether they want files."""
+        self._has_files = False
         self._installed: Holder | None = None
         os.register_at_fork(
             before=self._before_fork,
@@ -196,22 +219,27 @@ class Replacement:
             after_in_child=self._after_fork_in_child,
         )
 
-    def install(self, *, wanted: bool) -> None:
-        """For all threads, until it is no longer ``wanted``."""
+    def install(self, *, wanted: bool, files: bool = False) -> None:
+        """For all threads, with ``files`` or without, until it is no longer ``wanted``."""
         with self._lock:
-            if wanted and self._installed is None:
-                self._installed = self.acquire(_NO_THREAD)
-            elif not wanted and self._installed is not None:
-                holder, self._installed = self._installed, None
-                holder.release()
+            before = self._installed
+            if wanted and before is not None and before.files == files:
+                return
+            self._installed = self.acquire(_NO_THREAD, files=files) if wanted else None
+            if before is not None:
+                before.release()
 
-    def acquire(self, thread: int | None = None) -> Holder:
+    def acquire(self, thread: int | None = None, *, files: bool = False) -> Holder:
         """For ``thread``, by default this one."""
-        holder = Holder(self, threading.get_ident() if thread is None else thread)
+        holder = Holder(self, threading.get_ident() if thread is None else thread, files=files)
+        rows = _file_rows() if files else ()
         with self._lock:
             # The holder comes first: who is interrupted now gives back what he has put so far.
-            self._holders[holder.number] = holder.thread
+            self._holders[holder.number] = holder.thread, files
             try:
+                if files:
+                    self._has_files = True
+                    _put(rows)
                 _put_methods()
                 self._manager.put()
                 self.setup.put()
@@ -226,6 +254,9 @@ class Replacement:
     def _release(self, number: int) -> None:
         with self._lock:
             self._holders.pop(number, None)
+            if self._has_files and not any(files for _, files in self._holders.values()):
+                _take_back(_file_rows())
+                self._has_files = False
             if not self._holders:
                 self.setup.take_back()
                 self._manager.take_back()
@@ -238,7 +269,7 @@ class Replacement:
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:
-        for number, thread in list(self._holders.items()):
+        for number, (thread, _) in list(self._holders.items()):
             if thread not in (threading.get_ident(), _NO_THREAD):
                 self._release(number)
         self._lock.release()

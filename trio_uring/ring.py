@@ -137,15 +137,22 @@ def _check_accept_ahead(ring: Ring) -> None:
 def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = False) -> UringUnavailableError:
     """Why ``call`` answered ``error``, after it was ``waited`` for, and what to do about it."""
     code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
-    reason, remedy = _refusal(error) if call == "io_uring_setup" else _refusal_of_use(call)
+    if error == errno.EACCES:
+        reason, remedy = f"a security module (SELinux, AppArmor) forbids {call}", _ALLOW_BY_POLICY
+    else:
+        reason, remedy = _refusal(error) if call == "io_uring_setup" else _refusal_of_use(call)
     if waited:
         reason += f"; the memory of rings that were just closed was waited for, {locked_memory.PATIENCE} s"
     return UringUnavailableError(f"{reason} ({code})", remedy, error)
 
 
 _ALLOW_ALL = (
-    "Run the container with a seccomp profile that allows io_uring_setup, "
-    "io_uring_enter and io_uring_register"
+    "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and "
+    "io_uring_register: on the host, docker run --security-opt seccomp=PROFILE.json, or the "
+    "seccompProfile of a Kubernetes pod, or these three in the SystemCallFilter= of a systemd unit"
+)
+_ALLOW_BY_POLICY = (
+    "Allow it in that module's policy, on the host: its log (dmesg, or ausearch -m avc) names the rule"
 )
 
 
@@ -158,7 +165,7 @@ def _refusal(error: int) -> tuple[str, str]:
         who = "for everybody" if sysctl == "2" else "for processes without CAP_SYS_ADMIN"
         return (
             f"kernel.io_uring_disabled={sysctl} switches it off {who}",
-            "Set it with `sysctl kernel.io_uring_disabled=0`"
+            "Set it with `sysctl kernel.io_uring_disabled=0`, on the host, since containers share its kernel"
             + ("" if sysctl == "2" else ", or join the group that kernel.io_uring_group names"),
         )
     if error == errno.EPERM:
@@ -170,7 +177,7 @@ def _refusal(error: int) -> tuple[str, str]:
         return (
             "there is no io_uring_setup: the kernel is older than 5.1 or built without CONFIG_IO_URING,"
             " or a seccomp filter or sandbox (gVisor) hides it",
-            "Use a kernel from 5.13 on, or a sandbox that has it",
+            "Use a kernel from 5.13 on, on the host, or a sandbox that has it",
         )
     if error in (errno.EMFILE, errno.ENFILE):
         whose = "this process has" if error == errno.EMFILE else "the system has"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
-from . import internals
+from . import internals, settings
 from ._native import missing, unavailable
 from .errors import UringUnavailableError
 from .fallback import fall_back
 from .internals import trio_run
-from .options import RingOptions, with_environment
+from .options import RingOptions
+from .wanted import command_line as _command_line
 from .wanted import installed as _installed
 from .wanted import request as _request
 
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
     from .manager import UringManager
     from .replacement import Replacement
     from .ring import Ring
+    from .statistics import UringStatistics
 
     PosArgsT = TypeVarTuple("PosArgsT")
 
 RetT = TypeVar("RetT")
-
-_DEFAULT = RingOptions()
 
 # Imported now, since a run may come when no file can be opened any more.
 _managers: tuple[type[UringManager], ...] = ()
@@ -125,7 +125,8 @@ def install(ring: RingOptions | None = None) -> None:
 
     That includes the runs that libraries make. Runs in progress stay as they are.
     Installing again replaces the options; one `uninstall` undoes it all. Child
-    processes that are forked inherit it, those that are spawned do not.
+    processes that are forked inherit it; those that are spawned do if TRIO_URING is
+    in their environment.
 
     Raises:
       UringUnavailableError: as `run`. Nothing is installed then.
@@ -158,12 +159,39 @@ def installed(ring: RingOptions | None = None) -> Iterator[None]:
         _install(before, warned=warned)
 
 
+def inherit(told: str) -> None:
+    """Puts a process on io_uring that was told to be by its environment: by TRIO_URING.
+
+    Opens no ring, since many a process imports Trio and runs nothing: a run is refused, or falls
+    back.
+
+    Raises:
+      UringUnavailableError: this is not a Trio that we know, or the core cannot be loaded, and no
+        fallback was asked for.
+      ValueError: an option in the environment is wrong.
+    """
+    _command_line.update(settings.of_parent(told))
+    options = resolve_options(None)
+    if _names(options) is not None:
+        _install(options)
+
+
+def run_statistics() -> tuple[UringStatistics, ...]:
+    """Those of all runs on io_uring that this process has now, the oldest first: what
+    `trio.lowlevel.current_statistics` tells of one of them, from within.
+
+    From any thread, within a run or not. What a run counts while it is asked may be in one
+    number and not yet in another. A run that is over is left out.
+    """
+    found: tuple[UringStatistics, ...] = () if missing is not None else _loaded().run_statistics()
+    return found
+
+
 def resolve_options(ring: RingOptions | None) -> RingOptions:
-    """What a run that is given ``ring`` uses: that, or what is installed, or the
-    defaults; as the environment overrides them."""
+    """What a run that is given ``ring`` uses (settings.py)."""
     if ring is not None and not isinstance(ring, RingOptions):
         raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
-    return with_environment(ring or _installed.options or _DEFAULT)
+    return settings.resolve(ring or _installed.options)
 
 
 def check_trio() -> None:
@@ -185,7 +213,7 @@ def knows_reschedule() -> bool:
 
 def wrapped_names() -> tuple[str, ...]:
     """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
-    names: tuple[str, ...] = _loaded().wrapped_names() if _managers else ()
+    names: tuple[str, ...] = _loaded().wrapped_names(files=resolve_options(None).files) if _managers else ()
     return names
 
 
@@ -219,7 +247,7 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
     if names is None:
         yield
         return
-    holder = names.acquire()
+    holder = names.acquire(files=options.files)
     try:
         _request.options = options
         yield
@@ -247,7 +275,7 @@ def _install(options: RingOptions | None, *, warned: bool = False) -> None:
         names: Replacement = _loaded().names
     except UringUnavailableError:
         return  # they have not been touched
-    names.install(wanted=options is not None)
+    names.install(wanted=options is not None, files=options is not None and options.files)
 
 
-__all__ = ["install", "installed", "run", "start_guest_run", "uninstall"]
+__all__ = ["install", "installed", "run", "run_statistics", "start_guest_run", "uninstall"]

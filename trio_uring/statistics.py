@@ -12,6 +12,10 @@ class UringStatistics:
     """The ``io_statistics`` of `trio.lowlevel.current_statistics` on io_uring."""
 
     backend: Literal["io_uring"] = attrs.field(init=False, default="io_uring")
+    entries: int
+    """Submissions that the ring queues before the kernel is entered."""
+    cq_entries: int
+    """Completions that it holds."""
     tasks_waiting_read: int
     """Tasks in `trio.lowlevel.wait_readable`, in receives and accepts of completions, and
     Trio's own that waits for `run_sync_soon`."""

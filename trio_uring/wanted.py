@@ -1,4 +1,5 @@
-"""Who wants io_uring: what `install` was told, and what a thread's next run was asked to use."""
+"""Who wants io_uring: what `install` was told, what a thread's next run was asked to use, and what
+the command line said."""
 
 from __future__ import annotations
 
@@ -33,4 +34,7 @@ class _Request(threading.local):
 
 
 installed = _Installed()
+command_line: dict[str, str] = {}
+"""The options of ``python -m trio_uring``, by their names there: of this process, or of the one that
+has taken it along."""
 request = _Request()
