@@ -65,7 +65,8 @@ def open_ring(options: RingOptions) -> Ring:
 
 def _open(entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool) -> tuple[Core | None, int]:
     """A core, or None and the errno."""
-    core: Core = ffi.new("tu_core *")
+    # Whatever comes between this and its manager, what it holds goes with it.
+    core: Core = ffi.gc(ffi.new("tu_core *"), lib.tu_destroy)
     result = lib.tu_open(core, entries, cq_entries, features.bits(flags), no_iowait)
     return (None, -result) if result < 0 else (core, 0)
 

@@ -226,6 +226,7 @@ class IOManager(UringManager):
             return _replacement.original_manager()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
+        _request.manager = weakref.ref(manager)
         return manager
 
     def __init__(self) -> None:
@@ -254,7 +255,6 @@ def _setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
         _request.served = False
     manager: object = runner.io_manager
     if isinstance(manager, IOManager):
-        _request.manager = weakref.ref(manager)
         manager.hold()
         manager.serve(runner)
         entry_queue = runner.entry_queue
