@@ -111,6 +111,12 @@ void tu_release(tu_core *core)
 	core->events_count = 0;
 }
 
+void tu_destroy(tu_core *core)
+{
+	tu_release(core);
+	tu_close_interrupt(core);
+}
+
 /* The interrupt */
 
 const uint32_t *tu_signalled(tu_core *core)

@@ -63,6 +63,7 @@ class IOManager(UringManager):
             return cls._other()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
+        request.manager = weakref.ref(manager)
         manager._is_guest = _serve_late
         manager.has_files = options.files
         manager._tell(opened)
@@ -106,7 +107,6 @@ class IOManager(UringManager):
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
         self._holder = names.acquire(files=self.has_files)
-        request.manager = weakref.ref(self)
         super().serve(runner)
         _served[id(self)] = weakref.ref(self)
 
