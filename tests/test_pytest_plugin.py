@@ -91,7 +91,13 @@ async def test_backend(group):
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The session that runs these tests may have the plugin, and its options, itself."""
-    for name in ("TRIO_URING", "TRIO_URING_FALLBACK", "TRIO_URING_DISABLE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+    for name in (
+        "TRIO_URING",
+        "TRIO_URING_FALLBACK",
+        "TRIO_URING_DISABLE",
+        "PYTEST_ADDOPTS",
+        "PYTEST_PLUGINS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
