@@ -153,6 +153,7 @@ def test_options_of_the_command_line_are_those_of_the_children() -> None:
     assert run(*OURS, *options, "-c", parent, TRIO_URING_ENTRIES="32") == "32 512 False\n"
 
 
+RUN = "import trio; trio.run(trio.sleep, 0)"
 REFUSE = (str(SECCOMP), "EPERM", "io_uring_setup", "--", sys.executable)
 
 
@@ -174,17 +175,36 @@ def test_child_that_is_refused_io_uring_gets_the_fallback_of_its_parent(folder: 
     assert run(*OURS, "--fallback", "epoll", *code(text), folder=folder) == "io_uring epoll 1\n"
 
 
-def test_wrong_option_in_the_environment_is_an_error_of_the_child() -> None:
-    done = run("-c", "import trio", TRIO_URING="1", TRIO_URING_ENTRIES="many", status=1, errors=None)
+def test_wrong_option_in_the_environment_is_an_error_of_the_childs_run() -> None:
+    done = run("-c", RUN, TRIO_URING="1", TRIO_URING_ENTRIES="many", status=1, errors=None)
     said = "TRIO_URING_ENTRIES has to be an int from 1 to 32768 (submissions), not 'many'"
     assert done.splitlines()[-1] == f"ValueError: {said}"
 
 
-def test_wrong_switch_is_an_error() -> None:
-    done = run("-c", "import trio", TRIO_URING="yes", status=1, errors=None)
+def test_wrong_switch_is_an_error_of_each_run() -> None:
+    twice = "import trio\ntry: trio.run(trio.sleep, 0)\nexcept ValueError: trio.run(trio.sleep, 0)"
+    done = run("-c", twice, TRIO_URING="yes", status=1, errors=None)
     assert done.splitlines()[-1] == (
         "ValueError: TRIO_URING has to be 1 (every run on io_uring) or 0, not 'yes'"
     )
+
+
+def test_trio_that_is_not_known_is_an_error_of_each_run() -> None:
+    text = """
+        import trio
+        import trio._core._run as trio_run
+        print("trio_uring.session" in __import__("sys").modules)
+        try:
+            trio.run(trio.sleep, 0)
+        except RuntimeError as error:
+            print(error)
+            trio.run(trio.sleep, 0)
+    """
+    thread = "import threading; e = threading.Event(); threading.Thread(target=e.wait, daemon=True).start()\n"
+    lacking = "    del trio_run.CancelStatus\n"
+    text = thread + textwrap.dedent(text).replace("try:\n", f"try:\n{lacking}")
+    done = run("-c", text, TRIO_URING="1", status=1, errors=None)
+    assert "CancelStatus is missing" in done.splitlines()[-1]
 
 
 # Nobody notices
@@ -223,6 +243,65 @@ def test_start_may_be_called_again_and_the_finder_leaves_when_trio_is_there() ->
         print(finders())
     """
     assert run(*code(text), TRIO_URING="1") == "1\n0\n0\n"
+
+
+def test_threads_that_import_us_and_trio_at_once_do_not_wait_for_each_other() -> None:
+    text = """
+        import sys, threading
+        sys.setswitchinterval(1e-5)
+        barrier = threading.Barrier(6)
+        found = []
+        async def main():
+            import trio
+            return trio.lowlevel.current_statistics().io_statistics.backend
+        def by_trio():
+            import trio
+            return trio.run(main)
+        def by_us():
+            import trio_uring
+            return trio_uring.run(main)
+        def by_a_module_of_ours():
+            from trio_uring import lowlevel
+            import trio
+            return trio.run(main)
+        RUNS = by_trio, by_us, by_a_module_of_ours
+        def work(run):
+            barrier.wait()
+            found.append(run())
+        threads = [threading.Thread(target=work, args=[run]) for run in RUNS * 2]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(found)
+    """
+
+    for _ in range(3):
+        assert run(*code(text), TRIO_URING="1") == f"{['io_uring'] * 6}\n"
+
+
+def test_first_run_that_somebody_has_wrapped_is_on_io_uring() -> None:
+    """Imported beside another thread: the session is not there before the run."""
+    text = """
+        import sys, threading
+        done = threading.Event()
+        threading.Thread(target=done.wait).start()
+        import trio
+        from trio._core import _run
+        print("trio_uring.session" in sys.modules)
+        below = _run.setup_runner
+        calls = []
+        def wrapper(*args, **kwargs):
+            calls.append(1)
+            return below(*args, **kwargs)
+        _run.setup_runner = wrapper
+        async def main():
+            return trio.lowlevel.current_statistics().io_statistics.backend
+        print(trio.run(main), len(calls), trio.run(main), len(calls))
+        import trio_uring
+        trio_uring.uninstall()
+        print(trio.run(main), len(calls), _run.setup_runner is wrapper)
+        done.set()
+    """
+    assert run(*code(text), TRIO_URING="1") == "False\nio_uring 1 io_uring 2\nepoll 3 True\n"
 
 
 IMPORTED = """

@@ -91,7 +91,13 @@ async def test_backend(group):
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The session that runs these tests may have the plugin, and its options, itself."""
-    for name in ("TRIO_URING_FALLBACK", "TRIO_URING_DISABLE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+    for name in (
+        "TRIO_URING",
+        "TRIO_URING_FALLBACK",
+        "TRIO_URING_DISABLE",
+        "PYTEST_ADDOPTS",
+        "PYTEST_PLUGINS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -247,6 +253,26 @@ def test_workers_of_xdist_are_on_io_uring(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--trio-uring", "-n", "1")
     result.assert_outcomes(passed=1)
     assert len(header(result)) == 1
+
+
+def test_environment_puts_the_session_and_its_workers_on_io_uring(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIO_URING", "1")
+    pytester.makepyfile(RUN.replace("EXPECTED", "'io_uring'"))
+    for workers in ([], ["-n", "1"]):
+        result = run(pytester, *workers)
+        result.assert_outcomes(passed=1)
+        assert len(header(result)) == 1
+
+
+def test_options_of_the_environment_are_those_of_the_session(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIO_URING_ENTRIES", "16")
+    backend = RUN.replace(BACKEND, BACKEND.replace("backend", "entries"))
+    pytester.makepyfile(backend.replace("EXPECTED", "16"))
+    run(pytester, "--trio-uring").assert_outcomes(passed=1)
 
 
 def test_pytest_as_the_program_warns_of_nothing(tmp_path: Path) -> None:

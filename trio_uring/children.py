@@ -15,22 +15,33 @@ it has happened; until then nothing else of ours is imported, and of the standar
 what an interpreter has as it starts. Nobody else sees it: `importlib` finds and loads what it
 would find and load without us.
 
+The session, which puts its names into Trio, is then imported at once if there is no other thread.
+If there is, that one may be importing the session, and wait for Trio; so the first run does it.
+Who is refused is told by his first run in any case: many a process imports Trio and runs nothing.
+
 May be called any number of times: a virtual environment of CPython before 3.15 reads its
 ``.pth`` files twice.
 """
 
+import _thread
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
 VARIABLE = "TRIO_URING"
 _TRIO = "trio"
+_SESSION = "trio_uring.session"
+
+
+_decides_itself = False
+_waiting: "tuple[ModuleType, Callable[..., Any], Callable[..., Any]] | None" = None
+"""Where Trio sets its runs up, what is there until the session is imported, and what was there."""
 
 
 def start() -> None:
@@ -38,7 +49,8 @@ def start() -> None:
     if not told():
         return
     if _TRIO in sys.modules:
-        _install()
+        if _SESSION not in sys.modules:
+            _join()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -46,12 +58,17 @@ def start() -> None:
 def told() -> str:
     """What TRIO_URING says, empty if it leaves this process alone."""
     text = os.environ.get(VARIABLE, "").strip()
-    return "" if text == "0" else text
+    return "" if text == "0" or _decides_itself else text
 
 
-def stop() -> None:
-    """This process decides for itself."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+def decide() -> str:
+    """From now on this process decides for itself. What TRIO_URING has said so far."""
+    global _decides_itself  # noqa: PLW0603
+    said = told()
+    _leave()
+    take_back()
+    _decides_itself = True
+    return said
 
 
 def take_along(options: "Mapping[str, str]") -> None:
@@ -67,10 +84,51 @@ def leave_behind() -> None:
     os.environ.pop(VARIABLE, None)
 
 
-def _install() -> None:
-    from . import session
+def take_back() -> None:
+    """The session is there: Trio's name is given back, unless somebody has put something else there."""
+    global _waiting  # noqa: PLW0603
+    if _waiting is not None:
+        trio_run, ours, trios = _waiting
+        if vars(trio_run).get(_NAME) is ours:
+            setattr(trio_run, _NAME, trios)
+        _waiting = None
 
-    session.inherit(told())
+
+def _join() -> None:
+    """Trio has just been imported."""
+    _wait_for_run()
+    if _SESSION in sys.modules:
+        return  # whoever imports it goes on with that now
+    if _waiting is None or not _thread._count():
+        from . import session
+
+        if _waiting is None:  # since this is a Trio whose runs we shall not see
+            session.raise_refusal()
+
+
+_NAME = "setup_runner"
+
+
+def _wait_for_run() -> None:
+    global _waiting  # noqa: PLW0603
+    trio_run = sys.modules.get("trio._core._run")
+    trios: Any = getattr(trio_run, _NAME, None)
+    if trio_run is None or trios is None:
+        return
+
+    def setup_runner(*args: "Any", **kwargs: "Any") -> "Any":
+        from . import session
+
+        return session.set_up(trios, *args, **kwargs)
+
+    setup_runner.__wrapped__ = trios  # type: ignore[attr-defined]
+    _waiting = trio_run, setup_runner, trios
+    setattr(trio_run, _NAME, setup_runner)
+
+
+def _leave() -> None:
+    # A new list: another thread may be in the middle of the old one, and would miss what moved up.
+    sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
 
 
 class _Finder:
@@ -110,8 +168,8 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        stop()
-        _install()
+        _leave()
+        _join()
 
 
 # Python leaves its own frames of an import out of tracebacks, by this name of their file. Ours is

@@ -149,12 +149,11 @@ def _run(kind: program.Kind, options: dict[str, str], arguments: list[str]) -> i
 def _take(options: dict[str, str]) -> str:
     """Has the runs of this process use them, and what its parent told it; returns what is wrong
     with the latter."""
-    children.stop()  # it is this process that says what it runs on
+    told = children.decide()
     try:
         from . import settings, wanted
 
-        if told := children.told():
-            wanted.command_line.update(settings.of_parent(told))
+        wanted.command_line.update(settings.of_parent(told))
     except (ImportError, RuntimeError, ValueError) as error:
         return f"trio_uring: {error}"
     try:

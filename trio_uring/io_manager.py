@@ -146,7 +146,7 @@ def _manager_over(below: Callable[[], Any]) -> type[IOManager]:
     return type("IOManager", (IOManager,), {"below": staticmethod(below), "__module__": __name__})
 
 
-def _setup_over(below: Callable[..., Any]) -> Callable[..., Any]:
+def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below, updated=())
     def setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
         request.is_set_up = True
@@ -177,7 +177,7 @@ def run_statistics() -> tuple[UringStatistics, ...]:
 _served: dict[int, weakref.ref[IOManager]] = {}
 """Of the runs that go on, by number."""
 
-names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", _setup_over))
+names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", set_up_over))
 
 
 __all__ = [
@@ -187,5 +187,6 @@ __all__ = [
     "names",
     "open_ring",
     "run_statistics",
+    "set_up_over",
     "wrapped_names",
 ]

@@ -113,7 +113,8 @@ def _code(found: Found, module: ModuleType) -> CodeType:
 def _find_script(module: ModuleType, path: str) -> CodeType:
     source, compiled = SourceFileLoader("__main__", path), SourcelessFileLoader("__main__", path)
     loader = compiled if path.endswith(".pyc") else source
-    vars(module).update(__loader__=loader, __file__=path, __cached__=None)
+    vars(module).update(__loader__=loader, __file__=path)
+    _set_cached(module, None)
     try:
         data = source.get_data(path)
     except OSError as error:
@@ -154,12 +155,17 @@ def _find_module(module: ModuleType, name: str | None) -> CodeType:
         sys.argv[0] = str(spec.origin)
     vars(module).update(
         __file__=spec.origin,
-        __cached__=spec.cached,
         __loader__=spec.loader,
         __package__=spec.parent,
         __spec__=spec,
     )
+    _set_cached(module, spec.cached)
     return code
+
+
+def _set_cached(module: ModuleType, path: str | None) -> None:
+    if sys.version_info < (3, 15):  # which has no such name
+        vars(module).update(__cached__=path)
 
 
 def _report(error: BaseException) -> None:

@@ -1,6 +1,7 @@
 """A pytest plugin: ``--trio-uring``, or ``trio_uring = true`` in the ini file, puts
 every Trio run of the session on io_uring, whoever makes it: pytest-trio, anyio's
-plugin or the tests themselves.
+plugin or the tests themselves. Its options are those of the environment (settings.py), and
+where TRIO_URING asks for io_uring (children.py), the session has been asked for it.
 
 pytest loads it wherever trio-uring is installed. Unless it is asked for, it imports
 neither Trio nor the core, and a session is as it was.
@@ -13,6 +14,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from . import children
+
 _HEADER = pytest.StashKey[str]()
 _ON_EPOLL = pytest.StashKey[bool]()
 
@@ -24,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--trio-uring") or config.getini("trio_uring"):
+    if config.getoption("--trio-uring") or config.getini("trio_uring") or children.told():
         try:
             _install(config)
         except (ImportError, RuntimeError, ValueError) as error:

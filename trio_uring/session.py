@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import trio
 
-from . import internals, settings
+from . import children, internals, settings
 from ._native import missing, unavailable
-from .errors import UringUnavailableError
+from .errors import UringFallbackWarning, UringUnavailableError
 from .fallback import fall_back
 from .internals import trio_run
 from .options import RingOptions
-from .wanted import command_line as _command_line
 from .wanted import installed as _installed
 from .wanted import request as _request
 
@@ -159,23 +158,6 @@ def installed(ring: RingOptions | None = None) -> Iterator[None]:
         _install(before, warned=warned)
 
 
-def inherit(told: str) -> None:
-    """Puts a process on io_uring that was told to be by its environment: by TRIO_URING.
-
-    Opens no ring, since many a process imports Trio and runs nothing: a run is refused, or falls
-    back.
-
-    Raises:
-      UringUnavailableError: this is not a Trio that we know, or the core cannot be loaded, and no
-        fallback was asked for.
-      ValueError: an option in the environment is wrong.
-    """
-    _command_line.update(settings.of_parent(told))
-    options = resolve_options(None)
-    if _names(options) is not None:
-        _install(options)
-
-
 def run_statistics() -> tuple[UringStatistics, ...]:
     """Those of all runs on io_uring that this process has now, the oldest first: what
     `trio.lowlevel.current_statistics` tells of one of them, from within.
@@ -277,5 +259,37 @@ def _install(options: RingOptions | None, *, warned: bool = False) -> None:
         return  # they have not been touched
     names.install(wanted=options is not None, files=options is not None and options.files)
 
+
+# Of a process that its environment has put on io_uring (children.py)
+
+
+def set_up(below: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Trio's ``setup_runner``, which is ``below``, for a run that began before we were imported,
+    whoever has wrapped it."""
+    raise_refusal()
+    if _request.is_set_up or _installed.options is None:
+        return below(*args, **kwargs)
+    return _loaded().set_up_over(below)(*args, **kwargs)
+
+
+def raise_refusal() -> None:
+    """Raises what is in the way of every run of this process, if something is."""
+    if _refusal is not None:
+        raise _refusal.with_traceback(None)
+
+
+def _inherit() -> Exception | None:
+    """Installs what the environment says, without a trial; returns what is in the way."""
+    try:
+        options = resolve_options(None)
+        if _names(options) is not None:
+            _install(options)
+    except (UringUnavailableError, ValueError, UringFallbackWarning) as error:
+        return error
+    children.take_back()
+    return None
+
+
+_refusal = _inherit() if children.told() else None
 
 __all__ = ["install", "installed", "run", "run_statistics", "start_guest_run", "uninstall"]

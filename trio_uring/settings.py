@@ -20,6 +20,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from . import children
 from .features import SWITCHES
 from .option_names import DISABLE, FLAGS, VARIABLES
 from .options import RingOptions, given
@@ -36,10 +37,11 @@ def resolve(call: RingOptions | None) -> RingOptions:
       ValueError: an option of the environment or of the command line is wrong.
     """
     environment = {name: text for name in VARIABLES if (text := os.environ.get(name))}
-    if not environment and not command_line:
+    told = children.told()
+    if not environment and not command_line and not told:
         return call or _DEFAULT
     said = _Said()
-    said.texts(command_line, FLAGS)
+    said.texts({**of_parent(told), **command_line}, FLAGS)
     if call is not None:
         said.options(call)
     said.texts(environment, VARIABLES)
@@ -54,12 +56,12 @@ def check_command_line(options: Mapping[str, str]) -> None:
 
 
 def of_parent(told: str) -> dict[str, str]:
-    """The options of the command line in a TRIO_URING that a parent has set (children.py).
+    """The options of the command line that a parent has put into TRIO_URING (children.py).
 
     Raises:
       ValueError: it is none of its values.
     """
-    first, *words = told.split()
+    first, *words = told.split() or ["1"]
     options = dict(word.partition("=")[::2] for word in words)
     if first != "1" or not options.keys() <= FLAGS.keys():
         raise ValueError(f"TRIO_URING has to be 1 (every run on io_uring) or 0, not {told!r}")

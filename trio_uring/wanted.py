@@ -35,6 +35,5 @@ class _Request(threading.local):
 
 installed = _Installed()
 command_line: dict[str, str] = {}
-"""The options of ``python -m trio_uring``, by their names there: of this process, or of the one that
-has taken it along."""
+"""The options of ``python -m trio_uring``, by their names there."""
 request = _Request()
