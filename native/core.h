@@ -58,6 +58,7 @@ void tu_check(tu_core *core);
 void tu_cancel_all(tu_core *core);
 uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
+void tu_discard(tu_core *core);
 void tu_lose(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);

@@ -88,6 +88,7 @@ _RECEIVE: Final = lib.TU_RECEIVE
 _ACCEPT: Final = lib.TU_ACCEPT
 _EVENT_SIZE: Final = ffi.sizeof("tu_event")
 _SECOND: Final = 1_000_000_000
+_TRIES: Final = 10
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -349,13 +350,14 @@ class UringManager(Readiness):
         """
         with self._guest_lock:
             was_closed, self.closed = self.closed, True
+        steps = _Steps()
+        if not was_closed:
+            steps.make(self._end)
+        steps.complete(self._leave)
         try:
-            if not was_closed:
-                self._end()
+            steps.end()
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._leave()
 
     def _end(self) -> None:
         """The kernel lets go of everything, and answers."""
@@ -428,6 +430,8 @@ class UringManager(Readiness):
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
+        if not hasattr(self, "closed"):  # it was not made
+            return
         self.close()
         _release(self.core)
         _close_interrupt(self.core)
@@ -451,6 +455,16 @@ class _Steps:
             step(*args)
         except BaseException as error:
             self._first = self._first or error
+
+    def complete(self, step: Callable[[], object]) -> None:
+        """Of one that may be made again: until it has come to its end. What keeps it from that comes
+        by chance, and not so often."""
+        for _ in range(_TRIES):
+            try:
+                step()
+                return
+            except BaseException as error:
+                self._first = self._first or error
 
     def end(self) -> None:
         if self._first is not None:
