@@ -26,10 +26,8 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 		core->events = calloc(core->events_capacity, sizeof(*core->events));
 		error = core->events ? 0 : -ENOMEM;
 	}
-	if (error) {
-		tu_release(core);
-		tu_close_interrupt(core);
-	}
+	if (error)
+		tu_destroy(core);
 	return error;
 }
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .write_behind import Flight
 
 _SECOND: Final = 1_000_000_000
+_TRIES: Final = 10
 _wait = lib.tu_wait
 _reap = lib.tu_reap
 _release = lib.tu_release
@@ -92,13 +93,14 @@ class Closing(Readiness):
         """
         with self._guest_lock:
             was_closed, self.closed = self.closed, True
+        steps = _Steps()
+        if not was_closed:
+            steps.make(self._end)
+        steps.complete(self._leave)
         try:
-            if not was_closed:
-                self._end()
+            steps.end()
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._leave()
 
     def _end(self) -> None:
         """The kernel lets go of everything, and answers."""
@@ -182,6 +184,16 @@ class _Steps:
             step(*args)
         except BaseException as error:
             self._first = self._first or error
+
+    def complete(self, step: Callable[[], object]) -> None:
+        """Makes one that may be made again until it has come to its end. What keeps it from that
+        comes by chance, and not so often."""
+        for _ in range(_TRIES):
+            try:
+                step()
+                return
+            except BaseException as error:
+                self._first = self._first or error
 
     def end(self) -> None:
         if self._first is not None:

@@ -319,6 +319,8 @@ class UringManager(Closing):
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
+        if not hasattr(self, "closed"):  # it was not made
+            return
         self.close()
         _release(self.core)
         _close_interrupt(self.core)

@@ -35,8 +35,7 @@ class Ring:
 
     def release(self) -> None:
         """Gives an unused ring back."""
-        lib.tu_release(self.core)
-        lib.tu_close_interrupt(self.core)
+        lib.tu_destroy(self.core)
         locked_memory.ring_was_closed()
 
 
