@@ -384,6 +384,49 @@ leave()
     assert said.splitlines() == [NOTHING_LEFT, "0"]
 
 
+@needs_completions
+def test_a_completion_that_there_is_no_memory_for_at_first_is_no_end_of_the_run() -> None:
+    """Of more bytes than the task wants: Python copies them."""
+    said = output_of(
+        PREPARE
+        + """
+from trio_uring.connections import Connections
+
+copied, failed = Connections._copied, []
+
+def fails_once(*arguments):
+    if not failed:
+        failed.append(True)
+        raise MemoryError
+    return copied(*arguments)
+
+Connections._copied = fails_once
+
+async def main():
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = await trio.open_tcp_stream(*listener.socket.getsockname())
+    server = await listener.accept()
+    got = []
+
+    async def receive():
+        while len(got) < 4:
+            got.append(await server.receive_some(1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for data in (b"a", b"bcd"):
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(data)
+    return b"".join(got), failed
+
+print(trio_uring.run(main))
+leave()
+""",
+        timeout=LIMIT,
+    )
+    assert said.strip() == "(b'abcd', [True])"
+
+
 def test_ctrl_c_ends_the_wait_for_a_kernel_that_does_not_answer() -> None:
     said = output_of(
         PREPARE
