@@ -264,9 +264,10 @@ class Armed(ABC):
 
     def _wake(self, answer: Any) -> None:
         """Wakes the task that waits."""
-        task, self.waiter = task_of(self.waiter), None
+        task = task_of(self.waiter)
         assert task is not None
         self.run.manager.reschedule(task, answer)
+        self.waiter = None  # only now: for want of memory it may have to be woken once more
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         task = task_of(self.waiter)

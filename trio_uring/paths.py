@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 import trio
 
 from . import features, lowlevel
+from ._native import ffi
 from .files import open_file
 from .open_at import opened
 from .position import Position
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .async_file import AsyncFile
     from .binary_file import BinaryFile
     from .buffered_file import BufferedFile, BufferedReaderFile
+    from .manager import UringManager
     from .raw_file import RawFile
     from .text_file import TextFile
 
@@ -167,11 +169,11 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
         Cancelled: the file is there, empty or with a part of ``data``.
         """
-        if current_manager() is None:
+        manager = current_manager()
+        if manager is None:
             return await super().write_bytes(data)
         view = memoryview(data)
-        async with await open_file(self, "wb", 0) as file:
-            return await _write(file, view.cast("B"))
+        return await _write_new(manager, self, lambda: view.cast("B"))
 
     async def write_text(
         self,
@@ -187,15 +189,19 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if not isinstance(data, str):
             raise TypeError(f"data must be str, not {type(data).__name__}")
         encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
-        if current_manager() is None:
+        manager = current_manager()
+        if manager is None:
             return await super().write_text(data, encoding, errors, newline)
         _check_text_arguments(encoding, errors, newline)
-        async with await open_file(self, "wb", 0) as file:
-            encoded = io.BytesIO()
-            text = io.TextIOWrapper(encoded, encoding, errors, newline)
+
+        def encoded() -> memoryview:
+            buffer = io.BytesIO()
+            text = io.TextIOWrapper(buffer, encoding, errors, newline)
             text.write(data)
             text.flush()
-            await _write(file, memoryview(encoded.getvalue()))
+            return memoryview(buffer.getvalue())
+
+        await _write_new(manager, self, encoded)
         return len(data)
 
     # What is there
@@ -362,8 +368,14 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
-async def _write(file: RawFile, data: memoryview) -> int:
-    written = 0
-    while written < len(data):
-        written += await file.write(data[written:] if written else data)
+async def _write_new(manager: UringManager, path: Path, data: Callable[[], memoryview]) -> int:
+    """Makes or empties the file, and writes all of what ``data`` then returns."""
+    fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw:
+        view = data()
+        memory: Any = ffi.from_buffer(view)
+        transfers = Transfers(Position(raw, status, ours=True))
+        written = 0
+        while written < len(view):
+            written += await transfers.write(memory + written, len(view) - written, view) or 0
     return written
