@@ -26,10 +26,8 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 		core->events = calloc(core->events_capacity, sizeof(*core->events));
 		error = core->events ? 0 : -ENOMEM;
 	}
-	if (error) {
-		tu_release(core);
-		tu_close_interrupt(core);
-	}
+	if (error)
+		tu_destroy(core);
 	return error;
 }
 
@@ -111,6 +109,12 @@ void tu_release(tu_core *core)
 	core->events_count = 0;
 }
 
+void tu_destroy(tu_core *core)
+{
+	tu_release(core);
+	tu_close_interrupt(core);
+}
+
 /* The interrupt */
 
 const uint32_t *tu_signalled(tu_core *core)
@@ -152,7 +156,7 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
 	if (other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
-	return flush ? tu_ring_flush(&core->ring) : 0;
+	return flush ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
 /* Callers' operations */
@@ -259,7 +263,7 @@ int tu_has_completed(tu_core *core, int slot)
 
 int tu_flush(tu_core *core)
 {
-	return core->ring.open ? tu_ring_flush(&core->ring) : 0;
+	return core->ring.open ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
 /* What there is to see */

@@ -59,6 +59,7 @@ void tu_cancel_all(tu_core *core);
 uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
 void tu_lose(tu_core *core);
+void tu_destroy(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);
 void tu_signal_woken(tu_core *core);

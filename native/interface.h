@@ -55,15 +55,17 @@ void tu_watch_signals(tu_core *core, int fd);
 /* The end. `tu_check` looks whether the ring's descriptor is still the ring's: if somebody has
  * closed it, the ring is entered no more. `tu_cancel_all` asks the kernel to let go of everything;
  * while `tu_pinned` says that some of it is still to be answered, ticks bring the answers.
- * `tu_release` gives the ring and all memory back without entering it, which is
- * all that another thread may do; it may be called again. `tu_lose` is for a forked child: it
- * gives the ring and the interrupt back, and leaves the memory to `tu_release`, since the child may have been forked
- * while a tick's events were looked at. The child's ticks then make an interrupt of its own. */
+ * `tu_release` gives the ring and all memory back without entering it, which is all that another
+ * thread may do; it may be called again. `tu_lose` is for a forked child: it gives the ring and
+ * the interrupt back, and leaves the memory to `tu_release`, since the child may have been forked
+ * while a tick's events were looked at. The child's ticks then make an interrupt of its own.
+ * `tu_destroy` is for whoever frees the core, opened or not: nothing refers to it any longer. */
 void tu_check(tu_core *core);
 void tu_cancel_all(tu_core *core);
 uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
 void tu_lose(tu_core *core);
+void tu_destroy(tu_core *core);
 
 /* The interrupt. Any thread, a signal handler or a finaliser may signal. The
  * word holds what was signalled and not yet consumed; it lasts as long as the core. */

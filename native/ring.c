@@ -234,6 +234,16 @@ void tu_ring_make_room(struct tu_ring *ring)
 			return;
 }
 
+int tu_ring_flush_patiently(struct tu_ring *ring)
+{
+	static const struct timespec nap = { .tv_nsec = 1000000 };
+	int result;
+
+	while (tu_ring_is_refused(ring, result = tu_ring_flush(ring)))
+		nanosleep(&nap, NULL);
+	return result;
+}
+
 static struct io_uring_sqe *put_aside(struct tu_ring *ring)
 {
 	uint32_t capacity = ring->aside_capacity ? 2 * ring->aside_capacity : 64;

@@ -81,6 +81,9 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
  * kernel has acted on every submission, cancels among them. */
 int tu_ring_flush(struct tu_ring *ring);
 
+/* The same, and waits while the kernel refuses: until it does not, or the ring is broken. */
+int tu_ring_flush_patiently(struct tu_ring *ring);
+
 /* Before a multishot is queued that may complete at once: takes completions out of the way, so that
  * there is room for it and for all that is queued. A multishot that finds none is ended. */
 void tu_ring_make_room(struct tu_ring *ring);

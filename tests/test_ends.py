@@ -15,7 +15,7 @@ from equivalence import needs_completions
 LIMIT = 60
 """Seconds for a child; none of them waits for longer than two."""
 PREPARE = f"""
-import contextlib, ctypes, gc, os, signal, socket, sys, tempfile, threading, time, warnings
+import contextlib, ctypes, gc, os, queue, signal, socket, sys, tempfile, threading, time, warnings
 import trio, trio.testing, trio_uring
 from trio._core import _run
 from trio_uring import RingOptions, lowlevel
@@ -245,13 +245,12 @@ leave()
 # Signals
 
 
-@pytest.mark.parametrize("interval", [0, 0.003])
-def test_signal_handlers_that_raise(interval: float) -> None:
+def test_signal_handlers_that_raise() -> None:
     """Time limits by SIGALRM, in runs of busy Unix streams. Where one comes in the middle of Trio, it may
     end by another error of Trio's, as on epoll."""
     said = output_of(
         PREPARE
-        + f"""
+        + """
 class Late(Exception):
     pass
 
@@ -279,21 +278,153 @@ async def busy():
 signal.signal(signal.SIGALRM, raises)
 for number in range(60):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.002 + number / 4000, {interval})
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + number / 4000)
         trio_uring.run(main)
     except BaseException:
         pass
-    finally:
-        while True:
-            with contextlib.suppress(Late):
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                break
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     _run.GLOBAL_RUN_CONTEXT.__dict__.clear()
 say_what_is_left()
 """,
         timeout=2 * LIMIT,
     )
     assert said == NOTHING_LEFT + "\n"
+
+
+def test_an_exception_at_any_line_of_what_opens_and_closes() -> None:
+    """Each time of another line. (One that holds a lock, or only returns, no signal handler can come to.)"""
+    said = output_of(
+        PREPARE
+        + """
+import linecache
+
+class Late(Exception):
+    pass
+
+def trace_to(left):
+    def in_frame(frame, event, _):
+        nonlocal left
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and not line.startswith(("with ", "return")):
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Late
+        return in_frame
+
+    files = ("/trio_uring/replacement.py", "/trio_uring/io_manager.py", "/trio_uring/ring.py")
+    sys.settrace(lambda frame, *_: in_frame if frame.f_code.co_filename.endswith(files) else None)
+
+trio_uring.run(trio.sleep, 0)
+hooks = sys.get_asyncgen_hooks()
+
+def is_something_left():
+    return descriptors("io_uring") or (_run.TheIOManager, _run.setup_runner) != originals
+
+number = 0
+while True:
+    number += 1
+    trace_to(number)
+    try:
+        trio_uring.run(trio.sleep, 0)
+        if sys.gettrace():  # it has no such line
+            break
+    except (Late, trio.TrioInternalError):
+        pass
+    sys.settrace(None)
+    # Which Trio itself may leave.
+    sys.set_asyncgen_hooks(*hooks)
+    signal.set_wakeup_fd(-1)
+    _run.GLOBAL_RUN_CONTEXT.__dict__.clear()
+    if is_something_left():
+        gc.collect()
+    if is_something_left():
+        print("after", number, end=": ")
+        say_what_is_left()
+sys.settrace(None)
+print(number > 100)
+say_what_is_left()
+""",
+        timeout=LIMIT,
+    )
+    assert said.splitlines() == ["True", NOTHING_LEFT]
+
+
+def test_a_child_that_is_forked_closes_the_manager_of_another_thread_without_complaint() -> None:
+    said = output_of(
+        PREPARE
+        + """
+calls, started = queue.Queue(), threading.Event()
+
+async def main():
+    started.set()
+    await trio.sleep_forever()
+
+def host():
+    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=calls.put, done_callback=print)
+    while True:
+        calls.get()()
+
+threading.Thread(target=host, daemon=True).start()
+started.wait()
+sys.stdout.flush()
+child = os.fork()
+if not child:
+    (manager,) = trio_uring.manager._managers
+    manager.close()
+    say_what_is_left()
+    leave()
+_, status = os.waitpid(child, 0)
+print(status)
+leave()
+""",
+        timeout=LIMIT,
+    )
+    assert said.splitlines() == [NOTHING_LEFT, "0"]
+
+
+@needs_completions
+def test_a_completion_that_there_is_no_memory_for_at_first_is_no_end_of_the_run() -> None:
+    """Of more bytes than the task wants: Python copies them."""
+    said = output_of(
+        PREPARE
+        + """
+from trio_uring.connections import Connections
+
+copied, failed = Connections._copied, []
+
+def fails_once(*arguments):
+    if not failed:
+        failed.append(True)
+        raise MemoryError
+    return copied(*arguments)
+
+Connections._copied = fails_once
+
+async def main():
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = await trio.open_tcp_stream(*listener.socket.getsockname())
+    server = await listener.accept()
+    got = []
+
+    async def receive():
+        while len(got) < 4:
+            got.append(await server.receive_some(1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for data in (b"a", b"bcd"):
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(data)
+    return b"".join(got), failed
+
+print(trio_uring.run(main))
+leave()
+""",
+        timeout=LIMIT,
+    )
+    assert said.strip() == "(b'abcd', [True])"
 
 
 def test_ctrl_c_ends_the_wait_for_a_kernel_that_does_not_answer() -> None:

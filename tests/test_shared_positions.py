@@ -59,18 +59,18 @@ def test_a_child_that_writes_at_the_same_time_overwrites_nothing(
     library: Library, tmp_path: Path, mode: str, buffering: int
 ) -> None:
     path = tmp_path / "file"
-    lines = [f"parent {number}\n" for number in range(300)]
+    lines = [f"parent {number}\n" for number in range(150)]
 
     async def main() -> None:
         async with await library.open_file(path, mode, buffering) as file:
-            child = subprocess.Popen(["seq", "20000"], stdout=file.fileno(), start_new_session=True)
+            child = subprocess.Popen(["seq", "5000"], stdout=file.fileno(), start_new_session=True)
             for line in lines:
                 await file.write(piece(mode, line))
                 await file.flush()
             assert await trio.to_thread.run_sync(child.wait) == 0
 
     library.run(main)
-    numbers = "".join(f"{number}\n" for number in range(1, 20001))
+    numbers = "".join(f"{number}\n" for number in range(1, 5001))
     found = path.read_text()
     assert len(found) == len(numbers) + sum(map(len, lines))
     for line in lines:
@@ -91,7 +91,7 @@ def test_a_thread_that_prints_to_the_same_file_overwrites_nothing(
         with open(os.dup(file.fileno()), "w") as other:
 
             def work() -> None:
-                for number in range(2000):
+                for number in range(500):
                     print(f"thread {number}", file=other, flush=True)
 
             thread = threading.Thread(target=work)
@@ -103,7 +103,7 @@ def test_a_thread_that_prints_to_the_same_file_overwrites_nothing(
         await file.aclose()
 
     library.run(main)
-    expected = [*(f"thread {number}" for number in range(2000)), *(f"task {number}" for number in range(300))]
+    expected = [*(f"thread {number}" for number in range(500)), *(f"task {number}" for number in range(300))]
     assert sorted(path.read_text().splitlines()) == sorted(expected)
 
 
@@ -365,9 +365,13 @@ run(main)
 """
 
 
-@pytest.mark.parametrize("how", ["trio", "io_uring", "epoll"])
 @pytest.mark.parametrize(
-    ("mode", "size"), [("wb", 0), ("wb", 1), ("w", 1), ("ab", 1), ("a", 1), ("wb", 300_000)]
+    ("how", "mode", "size"),
+    [
+        *(("io_uring", mode, size) for mode, size in (("wb", 0), ("w", 1), ("ab", 1), ("wb", 300_000))),
+        ("epoll", "wb", 1),
+        ("trio", "w", 1),
+    ],
 )
 def test_parent_and_child_go_on_at_one_position(tmp_path: Path, how: str, mode: str, size: int) -> None:
     """What was written at once, or was flushed, before the fork is there once; so is what the two

@@ -16,6 +16,7 @@ CHANGES = {
         "trio_run.setup_runner = lambda clock, instruments: None"
     ),
     "setup_runner is not a function": "trio_run.setup_runner = 7",
+    "Runner.reschedule is missing": "del trio_run.Runner.reschedule",
     "Runner.io_manager is missing": "remove_field('Runner', 'io_manager')",
     "Runner.entry_queue is missing": "remove_field('Runner', 'entry_queue')",
     "Runner.is_guest is missing": "remove_field('Runner', 'is_guest')",

@@ -1,15 +1,7 @@
 """The buffer of a file, which binary and text files hold, and the transfers from and to it.
 
-One buffer serves reading and writing. Seen from the file:
+What it holds, and how that lies there, is for held_bytes.py.
 
-    0 ........ pos ........ read_end          what was read, and is still to be given out
-    0 . write_pos .. pos .. write_end         what was written, and has still to go out
-                            raw_pos           where in this picture the file's position is
-
-- ``read_end`` and ``write_end`` are -1 where there is nothing of that kind. Data that is
-  written over data that was read ahead changes it in place, as the standard library does.
-- The kernel reads into the buffer and writes from it. So it is replaced only when no
-  transfer is under way, and it is kept from moving by what a transfer holds.
 - What does not fit takes no detour: a large read goes to where it is wanted, a large write
   comes from where it is, or goes on behind its call (write_behind.py), as does the buffer
   that it found. While something is behind, the buffer has nothing that was read.
@@ -25,7 +17,6 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import sys
 import weakref
 from contextlib import suppress
 from operator import index
@@ -35,6 +26,7 @@ import trio
 
 from ._native import ffi
 from .budget import checkpoint_at_once
+from .held_bytes import HeldBytes
 from .memory import Memory, new_bytes
 from .position import STREAM
 from .session import current_manager
@@ -47,7 +39,7 @@ _from_buffer: Any = ffi.from_buffer
 _memmove: Any = ffi.memmove
 
 
-class FileBuffer:
+class FileBuffer(HeldBytes):
     """Of one file. Who calls has the file's turn."""
 
     _alive: ClassVar[dict[int, tuple[list[object], weakref.ref[FileBuffer]]]] = {}
@@ -55,6 +47,7 @@ class FileBuffer:
     else they would close the descriptor before it has written what it has."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
+        super().__init__(size)
         self._wrapped = wrapped
         self.transfers = transfers
         self.position = transfers.position
@@ -64,15 +57,6 @@ class FileBuffer:
         """Files of the standard library that close the descriptor when nobody has them."""
         self._alive[id(self)] = (self.kept, weakref.ref(self))
         self._behind: WriteBehind | None = None
-        self.size = size
-        # A write of this many bytes goes past the buffer; the limit is that of `open`.
-        self._large = size if sys.version_info >= (3, 13) else size + 1
-        self._use(bytearray(size))
-        self._pos = 0
-        self._raw_pos = 0
-        self._read_end = -1
-        self._write_pos = 0
-        self._write_end = -1
         self._writes = False
         """Whether the kernel has what is in the buffer, and has not answered."""
 
@@ -112,17 +96,6 @@ class FileBuffer:
 
     # Where we are
 
-    @property
-    def ahead(self) -> int:
-        """How many bytes can be given out from the buffer."""
-        return self._read_end - self._pos if self._read_end != -1 else 0
-
-    def fits(self, length: int) -> bool:
-        """Whether data of this length can be `put` in the buffer."""
-        if self._read_end == -1 and self._write_end == -1:
-            self._pos = self._raw_pos = 0
-        return length < self._large and self._pos + length <= self.size
-
     def takes_at_once(self, length: int) -> bool:
         """Whether `write` of this length has nothing to wait for, unless too much is behind."""
         small = length < self._large and not self.unwritten
@@ -138,68 +111,7 @@ class FileBuffer:
         """Whether there is data that has still to go to the kernel."""
         return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
 
-    def _raw_offset(self) -> int:
-        """How far the file's position is past ours."""
-        return self._raw_pos - self._pos if self._read_end != -1 or self._write_end != -1 else 0
-
-    def _in_buffer(self) -> bool:
-        """Whether the buffer has data that has still to go out."""
-        return self._write_pos < self._write_end
-
-    def _use(self, buffer: bytearray) -> None:
-        self._buffer = buffer
-        self._memory = _from_buffer(buffer)
-        self._view = memoryview(buffer)
-
-    def _drop_read(self) -> None:
-        self._read_end = -1
-        self._restore_size()
-
-    def _restore_size(self) -> None:
-        if self._read_end == -1 and self._write_end == -1 and len(self._buffer) != self.size:
-            self._use(bytearray(self.size))
-
     # Reading
-
-    def take(self, length: int) -> bytes:
-        """The next ``length`` bytes of what is `ahead`."""
-        start = self._pos
-        self._pos = end = start + length
-        return bytes(self._view[start:end])
-
-    def look(self) -> bytes:
-        """All that is `ahead`, which stays there."""
-        return bytes(self._view[self._pos : self._pos + self.ahead])
-
-    def line_at_hand(self, limit: int) -> bytes | None:
-        """The next line, of ``limit`` bytes at most, if the buffer has it; it stays there."""
-        ahead = self.ahead
-        most = ahead if limit < 0 else min(ahead, limit)
-        start = self._pos
-        end = self._buffer.find(b"\n", start, start + most) + 1
-        if end or most == limit:
-            return bytes(self._view[start : end or start + most])
-        return None
-
-    def pass_over(self, length: int) -> None:
-        """What `line_at_hand` has returned is given out."""
-        self._pos += length
-
-    def give_back(self, data: bytes) -> None:
-        """Data that a call had read, and that the next one shall read."""
-        if not data:
-            return
-        if self._in_buffer():  # so it came from the buffer
-            self._pos -= len(data)
-            return
-        if ahead := self.ahead:
-            data += self.take(ahead)
-        if len(data) > len(self._buffer):
-            self._use(bytearray(data))
-        else:
-            self._view[: len(data)] = data
-        self._pos = 0
-        self._raw_pos = self._read_end = len(data)
 
     def give_back_after(self, stop: BaseException, data: bytes) -> None:
         """`give_back`, unless the call has failed and the position tells."""
@@ -346,17 +258,6 @@ class FileBuffer:
 
     # Writing
 
-    def put(self, data: Any, length: int) -> None:
-        """Takes what `fits`: bytes, or a pointer to some."""
-        start = self._pos
-        _memmove(self._memory + start, data, length)
-        if self._write_end == -1 or self._write_pos > start:
-            self._write_pos = start
-        self._pos = end = start + length
-        if self._read_end != -1 and self._read_end < end:
-            self._read_end = end
-        self._write_end = max(self._write_end, end)
-
     async def write(self, memory: Memory) -> int:
         """Takes all that is there; its length in bytes."""
         address, length, held = memory.address, memory.length, memory.held
@@ -416,14 +317,6 @@ class FileBuffer:
         if parts:
             behind.add(*parts)
         return length
-
-    def _keep(self, address: Any, left: int) -> None:
-        """What is left of a large write, for later. Everything before has gone out."""
-        if left > self.size:
-            self._use(bytearray(left))
-        _memmove(self._memory, address, left)
-        self._raw_pos = self._write_pos = 0
-        self._pos = self._write_end = left
 
     def _rewind(self) -> None:
         """Moves the file's position to where the data is to be written."""

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 LISTENERS_ORIGINAL: Final[dict[str, Any]] = {}
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
-_SYN_SENT: Final = b"\2"
+_HANDSHAKES: Final = (b"\2", b"\3")
+"""TCP_SYN_SENT; and TCP_SYN_RECV, where both sides connect."""
 _SO_PEERNAME: Final = 28
 # What io_uring may answer and accept(2) does not.
 _TRY_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
@@ -94,7 +95,7 @@ def _begin(sock: socket.socket, address: Any) -> bool:
 def _is_over(sock: socket.socket) -> bool:
     """Whether a handshake is; of what is not TCP it is not known."""
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _SYN_SENT
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) not in _HANDSHAKES
     except OSError:
         return False
 

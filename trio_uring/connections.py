@@ -163,7 +163,14 @@ class Connections:
                 known.forsake()
 
     def received(self, length: int, detail: int) -> bytes:
-        """A copy of what is in the buffer that the ``detail`` of an event names."""
+        """A copy of what is in the buffer that the ``detail`` of an event names. The buffer goes back with
+        the tick: so where there was no memory for the copy, it is made once more."""
+        try:
+            return self._copied(length, detail)
+        except MemoryError:
+            return self._copied(length, detail)
+
+    def _copied(self, length: int, detail: int) -> bytes:
         start = ((detail >> 1) - 1) * self.buffer_size
         data: bytes = self.memory[start : start + length]
         return data

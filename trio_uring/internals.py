@@ -222,6 +222,8 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
         return missing
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
         missing.append("ConflictDetector._held is missing")
+    if not hasattr(trio_run.Runner, "reschedule"):
+        missing.append("Runner.reschedule is missing")
     for owner, names in (
         (trio_run.Runner, ("io_manager", "entry_queue", "is_guest", "ki_pending", "main_task_outcome")),
         (trio_run.EntryQueue, ("wakeup", "lock")),

@@ -63,6 +63,7 @@ class IOManager(UringManager):
             return cls._other()
         manager = super().__new__(cls)
         UringManager.__init__(manager, opened)
+        request.manager = weakref.ref(manager)
         manager._is_guest = _serve_late
         manager.has_files = options.files
         manager._tell(opened)
@@ -106,7 +107,6 @@ class IOManager(UringManager):
     def serve(self, runner: Any) -> None:
         """The names stay replaced until `close`: Trio looks its manager up by them."""
         self._holder = names.acquire(files=self.has_files)
-        request.manager = weakref.ref(self)
         super().serve(runner)
         _served[id(self)] = weakref.ref(self)
 
@@ -129,6 +129,11 @@ class IOManager(UringManager):
         finally:
             if had_ring:
                 locked_memory.ring_was_closed()
+
+    def _leave(self) -> None:
+        try:
+            super()._leave()
+        finally:
             if self._holder is not None:
                 self._holder.release()
 
@@ -149,19 +154,39 @@ def _manager_over(below: Callable[[], Any]) -> type[IOManager]:
 def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below, updated=())
     def setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
+        outer = getattr(context, "runner", None)
         request.is_set_up = True
         try:
             runner: trio_run.Runner = below(*args, **kwargs)
+            _serve(runner)
+        except BaseException:
+            _clear_away(outer)
+            raise
         finally:
             request.is_set_up = False
-        manager: object = runner.io_manager
-        if isinstance(manager, IOManager) and not manager.is_served:
-            manager.serve(runner)
-            entry_queue = runner.entry_queue
-            entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
         return runner
 
     return setup_runner
+
+
+def _serve(runner: trio_run.Runner) -> None:
+    manager: object = runner.io_manager
+    if isinstance(manager, IOManager) and not manager.is_served:
+        manager.serve(runner)
+        entry_queue = runner.entry_queue
+        entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
+
+
+def _clear_away(outer: object) -> None:
+    """The run that was being set up. Trio does not know of it, and would take it for one that goes on."""
+    runner = getattr(context, "runner", None)
+    if runner is None or runner is outer:
+        return
+    vars(context).clear()
+    runner.io_manager.close()
+    runner.entry_queue.close()
+    if isinstance(runner.io_manager, IOManager):
+        runner.io_manager.close_interrupt()
 
 
 def knows_reschedule() -> bool:

@@ -37,11 +37,8 @@ What does this mean for Trio?
   never enters it: whatever it submitted would run on the parent's ring. The run
   that it was forked in can unwind there, but not wait for I/O.
 
-- A run ends, whatever fails. What a tick has brought is processed before anybody
-  waits for more, and each event once, also if an exception comes between (from a signal
-  handler, or for want of memory). Closing asks the kernel to let go of everything and
-  waits until it has; a ring that is broken, and Ctrl-C, end that. What the kernel may
-  still write to is then kept for good, since it would write to freed memory.
+- What a tick has brought is processed before anybody waits for more, each event once, also
+  if an exception comes between. How a run ends is told in closing.py.
 """
 
 from __future__ import annotations
@@ -50,22 +47,20 @@ import _socket
 import os
 import threading
 import weakref
-from math import inf
 from threading import get_ident
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
 from ._native import ffi, lib
 from ._tasks import check_queued, learn, sleeps_on, wake, watch_queue
 from .armed import ARMED, Armed
+from .closing import Closing
 from .connection import Connection
 from .connections import Connections
 from .internals import SocketType, context, knows_reschedule
 from .operation import Operation
-from .readiness import RaiseCancel, Readiness
 from .sleep import READY
 from .statistics import UringStatistics
 from .waiter import task_of
@@ -73,8 +68,8 @@ from .waiter import task_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .readiness import RaiseCancel
     from .ring import Ring
-    from .write_behind import Flight
 
 # A name here costs a tick less than an attribute of lib.
 _COUNT: Final = lib.TU_COUNT
@@ -87,7 +82,6 @@ _OPERATION: Final = lib.TU_OPERATION
 _RECEIVE: Final = lib.TU_RECEIVE
 _ACCEPT: Final = lib.TU_ACCEPT
 _EVENT_SIZE: Final = ffi.sizeof("tu_event")
-_SECOND: Final = 1_000_000_000
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -115,7 +109,7 @@ _LEARNT: Final = learn(
 )
 
 
-class UringManager(Readiness):
+class UringManager(Closing):
     """One run's I/O manager. Trio's thread owns it; `force_wakeup` is for any thread."""
 
     def __init__(self, ring: Ring) -> None:
@@ -123,7 +117,6 @@ class UringManager(Readiness):
         super().__init__(core)
         self._flags = ring.flags
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
-        self.operations: dict[int, Operation | Flight] = {}
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
@@ -131,18 +124,7 @@ class UringManager(Readiness):
         watch_queue(self.connections)
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
         """What waits for an event: by its kind, and then by its key."""
-        self._entry_task: Task | None = None
         self._drain_signals: Callable[[], None] = _no_signals
-        self._is_guest: Callable[[], bool] = _not_a_guest
-        self.reschedule: Callable[[Task, Any], None] = reschedule
-        """The runner's own, which spares a call for each task that is woken."""
-        self._runner: Any = None
-        self._knows_reschedule = False
-        """Whether the runner's `reschedule` is the one that `wake` knows."""
-        self._owner: int | None = None
-        self._guest_lock = threading.Lock()
-        self._guest_waiting = False
-        self.closed = False
         _managers.add(self)
 
     # Ticks
@@ -236,20 +218,6 @@ class UringManager(Readiness):
         if not self._knows_reschedule or "task_scheduled" in runner.instruments:
             return None
         return runner.runq.append  # type: ignore[no-any-return]
-
-    def reap(self) -> None:
-        """Processes what has completed by now, in the middle of a tick."""
-        self._process_all(self.checked(_reap(self.core)))
-
-    def _process_all(self, events: int = 0) -> None:
-        """Processes ``events``, and all that an exception has left of others. Then the first
-        exception of this time is raised."""
-        steps = _Steps()
-        steps.make(self.process_events, events)
-        for _ in range(left := lib.tu_events_left(self.core)):
-            steps.make(self._wake, left, None)  # until nothing is left, or there is no memory to tell
-        steps.make(self.connections.settle)
-        steps.end()
 
     def _get_first_events(self, timeout: float, error: int) -> int:
         """The first tick: from now on its thread owns the ring."""
@@ -348,96 +316,11 @@ class UringManager(Readiness):
             flags=self._flags,
         )
 
-    def close(self) -> None:
-        """Gives the ring back. The owner first has the kernel let go of everything; a
-        finaliser on another thread may not enter the ring and leaves that to the kernel.
-
-        What goes wrong meanwhile becomes the run's outcome, if that was a success. May be
-        called again, if an exception has come between.
-        """
-        with self._guest_lock:
-            was_closed, self.closed = self.closed, True
-        try:
-            if not was_closed:
-                self._end()
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            self._leave()
-
-    def _end(self) -> None:
-        """The kernel lets go of everything, and answers."""
-        # They refer back to us: without them, nothing waits for the garbage collector.
-        del self._abort_read, self._abort_write
-        self._is_guest = _not_a_guest
-        self.reschedule = _nobody
-        self._knows_reschedule = False
-        if self._owner != get_ident():
-            return
-        self._entry_task = None
-        lib.tu_check(self.core)
-        steps = _Steps()
-        steps.make(self._process_all)
-        steps.make(self.reap)
-        steps.make(self.connections.end)
-        steps.make(self._stop_operations)
-        steps.make(self._wait_while, self._is_writing)
-        steps.make(self._cancel_all)
-        steps.make(self._wait_while, _always)
-        steps.end()
-
-    def _stop_operations(self) -> None:
-        """Those of tasks: what is written behind is finished."""
-        for slot, operation in list(self.operations.items()):
-            if operation.task is not None and lib.tu_cancel(self.core, slot):
-                del self.operations[slot]
-
-    def _cancel_all(self) -> None:
-        lib.tu_cancel_all(self.core)
-
-    def _is_writing(self) -> bool:
-        return any(operation.task is None for operation in self.operations.values())
-
-    def _wait_while(self, condition: Callable[[], bool]) -> None:
-        """Until the kernel has answered all. An error of the ring's and Ctrl-C end it, the first
-        one; if there was one before, it has a second."""
-        steps = _Steps()
-        interrupted = self._is_interrupted()
-        deadline = monotonic() + 1 if interrupted else inf
-        while lib.tu_pinned(self.core) and condition() and monotonic() < deadline:
-            events = self.checked(_wait(self.core, _SECOND))
-            steps.make(self._process_all, events)
-            if self._is_interrupted() and not interrupted:
-                break
-        steps.end()
-
-    def _is_interrupted(self) -> bool:
-        return self._runner is not None and self._runner.ki_pending
-
-    def _fail(self, error: BaseException) -> None:
-        """An error that came before this one is the one to be told."""
-        if self._runner is None:
-            raise error
-        if isinstance(self._runner.main_task_outcome, outcome.Value):
-            self._runner.main_task_outcome = outcome.Error(error)
-
-    def _leave(self) -> None:
-        try:
-            if lib.tu_pinned(self.core):
-                _kept.append(self.operations)
-            else:
-                self.operations.clear()
-            self.connections.close()
-        finally:
-            with self._guest_lock:
-                if self._guest_waiting:
-                    _signal_forced(self.core)
-                else:
-                    _release(self.core)
-
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
+        if not hasattr(self, "closed"):  # it was not made
+            return
         self.close()
         _release(self.core)
         _close_interrupt(self.core)
@@ -450,26 +333,6 @@ class UringManager(Readiness):
         _lose(self.core)
 
 
-class _Steps:
-    """Each is made, whatever another one raises; in the end the first exception is raised."""
-
-    def __init__(self) -> None:
-        self._first: BaseException | None = None
-
-    def make(self, step: Callable[..., object], *args: object) -> None:
-        try:
-            step(*args)
-        except BaseException as error:
-            self._first = self._first or error
-
-    def end(self) -> None:
-        if self._first is not None:
-            try:
-                raise self._first
-            finally:  # or its traceback would refer back to us
-                self._first = None
-
-
 def _forget_absent(armed: Armed) -> None:
     """Forgets a task that an exception has kept from falling asleep."""
     waiter = armed.waiter
@@ -477,25 +340,9 @@ def _forget_absent(armed: Armed) -> None:
         armed.waiter = None
 
 
-def _nobody(_task: Task, _outcome: object) -> None:
-    """The tasks of a run that has ended, or has crashed, go on no more."""
-
-
 def _no_signals() -> None:
     """Nobody has asked for signals to be watched."""
 
-
-def _not_a_guest() -> bool:
-    return False
-
-
-def _always() -> bool:
-    return True
-
-
-_kept: list[dict[int, Operation | Flight]] = []
-"""Of runs that another thread than their owner had to finalise, or whose ring was broken: the
-kernel may still write to the memory of these, and nobody will hear when it is done."""
 
 _managers: weakref.WeakSet[UringManager] = weakref.WeakSet()
 

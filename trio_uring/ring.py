@@ -35,8 +35,7 @@ class Ring:
 
     def release(self) -> None:
         """Gives an unused ring back."""
-        lib.tu_release(self.core)
-        lib.tu_close_interrupt(self.core)
+        lib.tu_destroy(self.core)
         locked_memory.ring_was_closed()
 
 
@@ -79,7 +78,8 @@ def _open(
     entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
 ) -> tuple[Core | None, int, bool]:
     """A core, or None and the errno, and whether that was waited for."""
-    core: Core = ffi.new("tu_core *")
+    # Whatever comes between this and its manager, what it holds goes with it.
+    core: Core = ffi.gc(ffi.new("tu_core *"), lib.tu_destroy)
     bits = features.bits(flags)
     result, waited = locked_memory.patiently(lambda: lib.tu_open(core, entries, cq_entries, bits, no_iowait))
     return (None, -result, waited) if result < 0 else (core, 0, waited)
