@@ -40,6 +40,7 @@ MYPY = [
     "trio_uring",
     "benchmarks",
     "native/build.py",
+    "start/backend.py",
     "noxfile.py",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",

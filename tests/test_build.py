@@ -1,15 +1,17 @@
-"""The build says in one sentence what is missing and how to install it."""
+"""The build says in one sentence what is missing and how to install it; what is in a wheel."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parent.parent / "native"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "native"
 
 pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="the source of the core is not here")
 pytest.importorskip("cffi.recompiler")
@@ -59,3 +61,24 @@ def test_headers_that_are_too_old_are_named(tmp_path: Path) -> None:
     done = build(CPPFLAGS=f"-I{tmp_path}")
     assert_names_the_packages(done, "the headers of liburing")
     assert "too old" in done.stderr
+
+
+def test_wheel_gets_the_file_that_interpreters_read_as_they_start(tmp_path: Path) -> None:
+    """And RECORD, so that it goes when the package is uninstalled."""
+    sys.path.insert(0, str(ROOT / "start"))
+    try:
+        import backend
+    finally:
+        sys.path.remove(str(ROOT / "start"))
+    with zipfile.ZipFile(tmp_path / "some.whl", "w") as wheel:
+        wheel.writestr("some/__init__.py", "")
+        wheel.writestr("some.dist-info/RECORD", "some/__init__.py,,\nsome.dist-info/RECORD,,\n")
+    assert backend._with_start_file(str(tmp_path), "some.whl") == "some.whl"
+    with zipfile.ZipFile(tmp_path / "some.whl") as wheel:
+        assert wheel.read(backend.START_FILE) == (ROOT / "start" / backend.START_FILE).read_bytes()
+        assert wheel.namelist()[-1] == "some.dist-info/RECORD"
+        lines = wheel.read("some.dist-info/RECORD").decode().splitlines()
+    name, digest, size = lines[0].split(",")
+    assert (name, int(size)) == (backend.START_FILE, (ROOT / "start" / backend.START_FILE).stat().st_size)
+    assert digest.startswith("sha256=")
+    assert lines[1:] == ["some/__init__.py,,", "some.dist-info/RECORD,,"]

@@ -136,7 +136,8 @@ def _compile_text(module: ModuleType, text: str) -> CodeType:
     if sys.version_info >= (3, 13):  # whose tracebacks show it
         import linecache
 
-        linecache._register_code(code, text, _TEXT)  # type: ignore[attr-defined]
+        key = code if hasattr(linecache, "_interactive_cache") else _TEXT
+        linecache._register_code(key, text, _TEXT)  # type: ignore[attr-defined]
     return code
 
 
