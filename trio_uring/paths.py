@@ -171,7 +171,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
             return await super().write_bytes(data)
         view = memoryview(data)
         async with await open_file(self, "wb", 0) as file:
-            return await _write(file, view.cast("B"))
+            return await _write(file, view)
 
     async def write_text(
         self,
@@ -363,7 +363,7 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
 
 
 async def _write(file: RawFile, data: memoryview) -> int:
-    written = 0
-    while written < len(data):
-        written += await file.write(data[written:] if written else data)
+    written = await file.write(data)
+    while written < data.nbytes:
+        written += await file.write(data.cast("B")[written:])
     return written
