@@ -14,9 +14,10 @@ from equivalence import URING, Backend
 from open_files import on_both
 
 import trio_uring
-from trio_uring import open_file
+from trio_uring import lowlevel, open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 CONTENT = bytes(range(256)) * 400
@@ -215,3 +216,41 @@ def test_appending_files_write_at_their_end(path: Path) -> None:
 
     URING.run(main)
     assert path.read_bytes() == CONTENT + b"xy"
+
+
+THREADED: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "read": lambda file: lowlevel.read(file, bytearray(5)),
+    "write": lambda file: lowlevel.write(file, b"12345"),
+    "pwrite": lambda file: file.pwrite(b"12345", 0),
+    "fsync": lambda file: file.fsync(),
+}
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_a_thread_that_comes_late_finds_no_other_file(name: str, tmp_path: Path) -> None:
+    """All threads are taken at first. On epoll every call of a file goes by one."""
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    for path in (ours, others):
+        path.write_bytes(b"contents")
+
+    async def main() -> None:
+        file = await open_file(ours, "r+b", 0)
+        number = file._own_fileno()
+        limiter = trio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+
+        async def call() -> None:
+            with pytest.raises((OSError, ValueError), match=r"Bad file descriptor|closed file"):
+                await THREADED[name](file)
+
+        async with trio.open_nursery() as nursery, limiter:
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            closing = file.aclose()
+            closing.send(None)  # as far as its first checkpoint
+            closing.close()
+            assert os.open(others, os.O_RDWR) == number
+        os.close(number)
+
+    (trio_uring.run if name in ("read", "write") else trio.run)(main)
+    assert others.read_bytes() == b"contents"

@@ -301,3 +301,42 @@ def test_readlines_that_is_cancelled_has_read_nothing(tmp_path: Path, hint: int)
                 assert len(await file.read()) == 240_000 - 4
 
     URING.run(main)
+
+
+class Interrupting(dict[int, Any]):
+    """Who has a file's turn, where a signal handler raises once as that is noted."""
+
+    rings = True
+
+    def setdefault(self, key: int, value: Any = None, /) -> Any:
+        holder = super().setdefault(key, value)
+        if self.rings:
+            self.rings = False
+            raise InterruptedError
+        return holder
+
+
+@on_both
+@pytest.mark.parametrize("call", ["tell", "fsync", "aclose"])
+def test_a_call_that_a_signal_handler_ends_as_it_gets_its_turn_does_not_keep_it(
+    backend: Backend, tmp_path: Path, call: str
+) -> None:
+    async def main() -> None:
+        for mode in ("w", "wb"):
+            file = await open_file(tmp_path / "file", mode)
+            await file.write(of("text" if mode == "w" else "buffered", b"data"))
+            file._turns.holder = Interrupting()
+
+            async def interrupted_call(file: Any = file) -> None:
+                with pytest.raises(InterruptedError):
+                    await getattr(file, call)()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupted_call)
+            with trio.fail_after(5):  # from another task
+                if call != "aclose":
+                    await file.flush()
+            await file.aclose()
+            assert (tmp_path / "file").read_bytes() == b"data"
+
+    backend.run(main)

@@ -94,6 +94,8 @@ BY_RING = [
     call("new", "write_bytes", b""),
     call("new", "write_bytes", BIG),
     call("new", "write_bytes", memoryview(BIG).cast("I")),
+    call("new", "write_bytes", memoryview(BIG)[:4].cast("B", (2, 2))[:0]),
+    call("new", "write_bytes", memoryview(BIG)[::2]),
     call("file", "write_bytes", "text"),
     *(
         call("new", "write_text", TEXT, "utf-16", newline=newline)

@@ -385,3 +385,34 @@ def test_a_large_sparse_file_arrives(path: Path, no_threads: None) -> None:
         assert received == size
 
     URING.run(main)
+
+
+def test_a_file_that_is_closed_before_its_turn_is_no_other_file(path: Path, tmp_path: Path) -> None:
+    """Another task is closing it, which has to write first; then its number is another's."""
+    other = tmp_path / "other"
+    other.write_bytes(b"secret")
+
+    async def main() -> None:
+        file = await trio_uring.open_file(path, "r+b")
+        await file.write(CONTENT)
+        number = file._own_fileno()
+        ours, peer = socket_pair()
+
+        async def close() -> None:
+            await file.aclose()
+            assert os.open(other, os.O_RDONLY) == number
+
+        async def send() -> None:
+            with pytest.raises(ValueError, match="closed file"):
+                await trio_uring.send_file(ours, file, 0, 6)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            nursery.start_soon(send)
+        await ours.aclose()
+        assert await received_all(peer) == b""
+        await peer.aclose()
+        os.close(number)
+
+    trio_uring.run(main)

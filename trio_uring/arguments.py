@@ -90,7 +90,7 @@ def bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
         raise TypeError("the buffer is read-only, and is to be read into")
     if not view.c_contiguous:
         raise BufferError("the buffer is not contiguous")
-    return view.cast("B")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())  # a shape with a 0 has no cast
 
 
 def vector_of(views: Sequence[memoryview]) -> Pointer:

@@ -152,9 +152,14 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @enable_ki_protection
     async def _close_in_turn(self) -> None:
-        if not self._turns.take_now():
-            with trio.CancelScope(shield=True):
-                await self._turns.take()
+        task = running_task()
+        try:
+            if not self._turns.take_now():
+                with trio.CancelScope(shield=True):
+                    await self._turns.take()
+        except BaseException:
+            self._turns.leave(task)
+            raise
         try:
             if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
@@ -164,7 +169,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
                 await self._write_out()
             raise
         finally:
-            self._turns.leave()
+            self._turns.leave(task)
             self._wrapped.close()
 
     def _unwritten(self) -> bool:
@@ -241,8 +246,13 @@ class Turns:
                 self._waiting = trio.lowlevel.ParkingLot()
             # Whoever leaves hands the turn to the task that it wakes.
             await self._waiting.park()
+            self.holder[0] = running_task()  # even if that was interrupted
 
-    def leave(self) -> None:
+    def leave(self, task: trio.lowlevel.Task) -> None:
+        """Also for a task that may not have got the turn: an exception out of a signal handler may
+        come between any two calls."""
+        if not self.holder or self.holder[0] is not task:
+            return
         if self._waiting:
             (self.holder[0],) = self._waiting.unpark()
         else:
@@ -277,21 +287,22 @@ def _in_turn(allowed: str) -> _Method:
             turns = self._turns
             # `take_now`, without its frame.
             task = getattr(context, "task", None) or running_task()
-            if turns.holder.setdefault(0, task) is not task:
-                await turns.take()
-            elif self._position.written_by is not None:
-                turns.check_run(task)
             try:
+                if turns.holder.setdefault(0, task) is not task:
+                    await turns.take()
+                elif self._position.written_by is not None:
+                    turns.check_run(task)
                 if self._raw.closed or self._is_detached or not getattr(self, allowed):
                     answer: R = getattr(self._wrapped, name)(*args, **kwargs)
                     await checkpoint()
                     return answer
                 return await method(self, *args, **kwargs)
             finally:
-                if turns._waiting is None:
+                # `leave`, without its frame, and without a call, after which a signal may be handled.
+                if turns._waiting is not None:
+                    turns.leave(task)
+                elif turns.holder and turns.holder[0] is task:
                     del turns.holder[0]
-                else:
-                    turns.leave()
 
         return call
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import current_task, enable_ki_protection
 
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .binary_file import BinaryFile
@@ -164,20 +164,22 @@ class BufferedFile(BinaryFile):
 
     @enable_ki_protection
     async def _settle(self) -> None:
-        await self._turns.take()
+        task = current_task()
         try:
+            await self._turns.take()
             await self._buffer.settle()
         finally:
-            self._turns.leave()
+            self._turns.leave(task)
 
     async def _write_before(self, *, changes: bool) -> None:
         if not (self._buffer.unwritten or (changes and self._buffer.ahead)):
             return
-        await self._turns.take()
+        task = current_task()
         try:
+            await self._turns.take()
             await (self._buffer.flush() if changes else self._buffer.write_out())
         finally:
-            self._turns.leave()
+            self._turns.leave(task)
 
     async def _forget_ahead(self) -> None:
         if self._buffer.ahead:

@@ -300,7 +300,7 @@ async def _transfer(
     try:
         if not _is_for_the_ring(fd):
             call = os.preadv if opcode in (READ, _READV) else os.pwritev
-            return await trio.to_thread.run_sync(call, fd, views, at)
+            return await _by_thread(call, file, fd, views, at)
         return _checked(
             await perform(_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
         )
@@ -323,7 +323,7 @@ async def _transfer_here(
     manager, fd = _manager(), fileno_of(file, moves=True)
     try:
         if _has_position(fd):
-            return await trio.to_thread.run_sync(call, fd, views)
+            return await _by_thread(call, file, fd, views)
         with Waiting(manager):
             return _checked(
                 await perform(manager, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file))
@@ -332,6 +332,22 @@ async def _transfer_here(
         for view in views:
             view.release()
         raise
+
+
+async def _by_thread(call: Callable[..., int], file: int | HasFileno, fd: int, *args: object) -> int:
+    """The thread may have to wait for its turn, and ``fd`` may be another file's by then."""
+    asks = asks_of(file)
+
+    def transfer() -> int:
+        try:
+            is_same = asks is None or asks() == fd
+        except ValueError:
+            is_same = False
+        if not is_same:
+            raise failure(-errno.EBADF)
+        return call(fd, *args)
+
+    return await trio.to_thread.run_sync(transfer)
 
 
 def _is_for_the_ring(fd: int) -> bool:

@@ -173,7 +173,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if manager is None:
             return await super().write_bytes(data)
         view = memoryview(data)
-        return await _write_new(manager, self, lambda: view.cast("B"))
+        return await _write_new(manager, self, lambda: view)
 
     async def write_text(
         self,
@@ -376,6 +376,6 @@ async def _write_new(manager: UringManager, path: Path, data: Callable[[], memor
         memory: Any = ffi.from_buffer(view)
         transfers = Transfers(Position(raw, status, ours=True))
         written = 0
-        while written < len(view):
-            written += await transfers.write(memory + written, len(view) - written, view) or 0
+        while written < view.nbytes:
+            written += await transfers.write(memory + written, view.nbytes - written, view) or 0
     return written

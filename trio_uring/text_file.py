@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import current_task, enable_ki_protection
 
 from .async_file import AsyncFile, either, reading, write_lines, writing
 from .budget import checkpoint_at_once
@@ -185,20 +185,22 @@ class TextFile(AsyncFile[str]):
 
     @enable_ki_protection
     async def _settle(self) -> None:
-        await self._turns.take()
+        task = current_task()
         try:
+            await self._turns.take()
             await self._buffer.settle()
         finally:
-            self._turns.leave()
+            self._turns.leave(task)
 
     @enable_ki_protection
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()  # which raises if it is closed
-        await self._turns.take()
+        task = current_task()
         try:
+            await self._turns.take()
             await self._buffer.write_out()
         finally:
-            self._turns.leave()
+            self._turns.leave(task)
         await self._buffer.transfers.sync(data_only=data_only)
 
     async def _flush(self) -> None:

@@ -80,6 +80,7 @@ async def send_file(
     sending = _Sending(file, offset, count, progress)
     if isinstance(file, AsyncFile):
         await file._settle()
+        fileno_of(file)  # which raises if it was closed meanwhile
     if not sending.left:
         await trio.lowlevel.checkpoint()
     elif isinstance(stream, trio.SocketStream) and current_manager() is not None:
@@ -100,8 +101,8 @@ class _Sending:
         count: int | None,
         progress: Callable[[int], object] | None,
     ) -> None:
-        self.fd = fileno_of(file)
-        self.mode = os.fstat(self.fd).st_mode
+        self.file = file
+        self.mode = os.fstat(fileno_of(file)).st_mode
         self.has_offsets = stat.S_ISREG(self.mode) or stat.S_ISBLK(self.mode)
         if offset and not self.has_offsets:
             raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
@@ -128,7 +129,7 @@ async def _spliced(sending: _Sending, stream: trio.SocketStream) -> bool:
     with stream._send_conflict_detector:
         if stat.S_ISFIFO(sending.mode):
             while sending.left:
-                sent = await _splice_to(stream, sending.fd, min(sending.left, _PIPE))
+                sent = await _splice_to(stream, sending.file, min(sending.left, _PIPE))
                 if not sent:
                     break
                 sending.take(sent)
@@ -142,7 +143,7 @@ async def _splice_by_pipe(sending: _Sending, stream: trio.SocketStream) -> bool:
         while sending.left:
             try:
                 size = await lowlevel.splice(
-                    sending.fd, writer, min(sending.left, _PIPE), source_offset=sending.offset
+                    sending.file, writer, min(sending.left, _PIPE), source_offset=sending.offset
                 )
             except OSError as error:
                 if error.errno == errno.EINVAL and not sending.sent:
@@ -158,7 +159,7 @@ async def _splice_by_pipe(sending: _Sending, stream: trio.SocketStream) -> bool:
     return True
 
 
-async def _splice_to(stream: trio.SocketStream, pipe: int, count: int) -> int:
+async def _splice_to(stream: trio.SocketStream, pipe: int | HasFileno, count: int) -> int:
     """Bytes moved from a pipe to the socket; 0 at the pipe's end."""
     # Trio's own socket would take us for somebody who reads from its descriptor.
     sock: HasFileno = getattr(stream.socket, "_sock", stream.socket)
@@ -212,9 +213,9 @@ async def _copy(sending: _Sending, stream: trio.abc.SendStream) -> None:
 
 async def _read(sending: _Sending, buffer: bytearray) -> int:
     if current_manager() is not None:
-        return await lowlevel.read(sending.fd, buffer, sending.offset)
+        return await lowlevel.read(sending.file, buffer, sending.offset)
     if sending.offset is not None:
-        return await trio.to_thread.run_sync(os.preadv, sending.fd, [buffer], sending.offset)
+        return await trio.to_thread.run_sync(os.preadv, fileno_of(sending.file), [buffer], sending.offset)
     with suppress(PermissionError):  # epoll's, for a device that never blocks
-        await trio.lowlevel.wait_readable(sending.fd)
-    return await trio.to_thread.run_sync(os.readv, sending.fd, [buffer])
+        await trio.lowlevel.wait_readable(sending.file)
+    return await trio.to_thread.run_sync(os.readv, fileno_of(sending.file), [buffer])

@@ -28,7 +28,7 @@ import errno
 import io
 import os
 from operator import index
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from .manager import UringManager
     from .position import Position
+
+R = TypeVar("R")
 
 _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
@@ -116,12 +118,12 @@ class Transfers:
         manager = current_manager()
         if not position.is_ours:
             if manager is not None and position.kind is STREAM:
-                return await _of_stream(manager, READ, fd, memory, length, held)
-            return await _by_thread(os.readv, held, fd, [ffi.buffer(memory, length)])
+                return await self._of_stream(manager, READ, memory, length, held)
+            return await self._by_thread(os.readv, held, [ffi.buffer(memory, length)])
         got: int | None
         if manager is None:
             rest = [ffi.buffer(memory + done, length - done)]
-            got = await _by_thread(os.preadv, held, fd, rest, position.at + done)
+            got = await self._by_thread(os.preadv, held, rest, position.at + done)
         else:
             got, self._ended = await _read_fully(manager, fd, memory, length, position.at, held, done)
         if got:
@@ -140,15 +142,15 @@ class Transfers:
             if manager is not None:
                 done = await _by_ring(manager, WRITE, fd, memory, length, position.at, held)
             else:
-                done = await _by_thread(os.pwrite, held, fd, data, position.at)
+                done = await self._by_thread(os.pwrite, held, data, position.at)
             if done:
                 position.move(done)
             return done
         if manager is not None and position.kind is STREAM:
-            return await _of_stream(manager, WRITE, fd, memory, length, held)
+            return await self._of_stream(manager, WRITE, memory, length, held)
         position.tell_kernel()
         if manager is None or position.kind is SHARED:
-            done = await _by_thread(os.write, held, fd, data)
+            done = await self._by_thread(os.write, held, data)
         else:
             done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
             if done is not None and done < length and position.kind is APPENDED:
@@ -189,29 +191,28 @@ class Transfers:
 
     async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
         """`os.preadv` to ``memory``: the position has no part in it."""
-        fd = self.raw.fileno()
         manager = current_manager()
         if manager is None or not self.position.measured:
-            read = await _by_thread(os.preadv, held, fd, [ffi.buffer(memory, length)], offset)
-            return _some(read)
-        return (await _read_fully(manager, fd, memory, length, offset, held, 0))[0]
+            return _some(await self._by_thread(os.preadv, held, [ffi.buffer(memory, length)], offset))
+        fileno = self.raw.fileno
+        return (await _read_fully(manager, fileno(), memory, length, offset, held, 0, fileno))[0]
 
     async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
         """`os.pwrite` from ``memory``: the position has no part in it."""
-        fd = self.raw.fileno()
         manager = current_manager()
         if manager is None or not self.position.measured:
-            return _some(await _by_thread(os.pwrite, held, fd, ffi.buffer(memory, length), offset))
-        return _some(await _by_ring(manager, WRITE, fd, memory, length, offset, held))
+            return _some(await self._by_thread(os.pwrite, held, ffi.buffer(memory, length), offset))
+        fileno = self.raw.fileno
+        return _some(await _by_ring(manager, WRITE, fileno(), memory, length, offset, held, fileno=fileno))
 
     async def sync(self, *, data_only: bool) -> None:
         """`os.fsync` or `os.fdatasync`."""
-        fd = self.raw.fileno()
         manager = current_manager()
         if manager is None or not self.position.measured:
-            await trio.to_thread.run_sync(os.fdatasync if data_only else os.fsync, fd)
+            await self._by_thread(os.fdatasync if data_only else os.fsync, None)
             return
-        result = await perform(manager, _FSYNC, fd, flags=int(data_only))
+        fileno = self.raw.fileno
+        result = await perform(manager, _FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
             raise failure(result)
 
@@ -226,21 +227,64 @@ class Transfers:
         if manager is None or not has_operation("ftruncate") or not self.position.measured:
             await trio.to_thread.run_sync(self.raw.truncate, length)
             return size
-        result = await perform(manager, FTRUNCATE, self.raw.fileno(), offset=length)
+        fileno = self.raw.fileno
+        result = await perform(manager, FTRUNCATE, fileno(), offset=length, fileno=fileno)
         if result < 0:
             raise failure(result)
         return size
 
+    async def _of_stream(
+        self, manager: UringManager, opcode: int, memory: Any, length: int, held: object
+    ) -> int | None:
+        """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
+        told does not wait."""
+        fileno = self.raw.fileno
+        fd = fileno()
+        with Waiting(manager):
+            if not os.get_blocking(fd):
+                try:
+                    return await _by_ring(
+                        manager, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno
+                    )
+                except OSError as error:
+                    if error.errno != errno.EOPNOTSUPP:
+                        raise
+            return await _by_ring(manager, opcode, fd, memory, length, HERE, held, fileno=fileno)
+
+    async def _by_thread(self, call: Callable[..., R], held: object, *args: object) -> R | None:
+        """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread.
+        That may have to wait for its turn, and asks only then for the descriptor."""
+        fileno = self.raw.fileno
+
+        def transfer(_: object) -> R:
+            return call(fileno(), *args)
+
+        try:
+            return await trio.to_thread.run_sync(transfer, held)
+        except BlockingIOError:
+            return None
+
 
 async def _read_fully(
-    manager: UringManager, fd: int, memory: Any, length: int, offset: int, held: object, done: int
+    manager: UringManager,
+    fd: int,
+    memory: Any,
+    length: int,
+    offset: int,
+    held: object,
+    done: int,
+    fileno: Callable[[], int] | None = None,
 ) -> tuple[int, bool]:
     """What read(2) would give of a regular file, of which ``done`` bytes are there; and whether a
-    read of nothing has shown the end."""
+    read of nothing has shown the end. ``fileno``: as of `_by_ring`."""
     length = min(length, MOST)
     while True:
         try:
-            got = _some(await _by_ring(manager, READ, fd, memory + done, length - done, offset + done, held))
+            got = _some(
+                await _by_ring(
+                    manager, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
+                )
+            )
         except OSError:
             if done:
                 return done, False
@@ -248,27 +292,14 @@ async def _read_fully(
         done += got
         if done == length or not got:
             return done, not got
+        if fileno is not None:
+            continue
         # Most often this is the end, and the page cache knows.
         got = _read_at_once(fd, memory + done, length - done, offset + done)
         if got >= 0:
             return done + got, done + got < length
         if got < _PART:
             done += _PART - got
-
-
-async def _of_stream(
-    manager: UringManager, opcode: int, fd: int, memory: Any, length: int, held: object
-) -> int | None:
-    """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be told
-    does not wait."""
-    with Waiting(manager):
-        if not os.get_blocking(fd):
-            try:
-                return await _by_ring(manager, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT)
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-        return await _by_ring(manager, opcode, fd, memory, length, HERE, held)
 
 
 async def _by_ring(
@@ -280,27 +311,19 @@ async def _by_ring(
     offset: int,
     held: object,
     flags: int = 0,
+    fileno: Callable[[], int] | None = None,
 ) -> int | None:
+    """``fileno``: of a file that may be closed, and its number another's, before the kernel is entered."""
     while True:
-        result = await perform(manager, opcode, fd, memory, min(length, MOST), offset, flags, held=held)
+        result = await perform(
+            manager, opcode, fd, memory, min(length, MOST), offset, flags, held=held, fileno=fileno
+        )
         if result >= 0:
             return result
         if result not in _AGAIN:
             raise failure(result)
         if result == -errno.EAGAIN:
             return None
-
-
-async def _by_thread(call: Callable[..., int], held: object, *args: object) -> int | None:
-    """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread."""
-
-    def transfer(_: object) -> int:
-        return call(*args)
-
-    try:
-        return await trio.to_thread.run_sync(transfer, held)
-    except BlockingIOError:
-        return None
 
 
 def _some(count: int | None) -> int:

@@ -37,6 +37,7 @@ BUFFERS: dict[str, Callable[[], Any]] = {
     "array": lambda: array.array("d", [0.0] * 3),
     "memoryview of two dimensions": lambda: memoryview(bytearray(24)).cast("B", (4, 6)),
     "memoryview of zero length": lambda: memoryview(bytearray(4))[4:],
+    "memoryview of two dimensions of which one is 0": lambda: memoryview(bytearray(4)).cast("B", (2, 2))[:0],
     "mmap": lambda: mmap.mmap(-1, 24),
     "ctypes array": ctypes.c_int * 6,
     "ctypes string": lambda: ctypes.create_string_buffer(24),

@@ -76,3 +76,44 @@ def test_neither_side_of_a_splice_is_another_file(tmp_path: Path) -> None:
                     os.close(number)
 
     trio_uring.run(main)
+
+
+POSITIONLESS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "pread": lambda file: file.pread(5, 0),
+    "pread_into": lambda file: file.pread_into(bytearray(5), 0),
+    "pwrite": lambda file: file.pwrite(b"12345", 0),
+    "fsync": lambda file: file.fsync(),
+    "fdatasync": lambda file: file.fdatasync(),
+}
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("name", POSITIONLESS)
+def test_what_a_file_is_asked_for_out_of_turn_is_of_no_other_file(
+    name: str, buffering: int, tmp_path: Path
+) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    for path in (ours, others):
+        path.write_bytes(b"contents")
+
+    async def main() -> None:
+        file = await trio_uring.open_file(ours, "r+b", buffering)
+        number = file._own_fileno()
+
+        def reuse() -> None:
+            close_now(file)
+            assert os.open(others, os.O_RDWR) == number
+
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await interrupted(POSITIONLESS[name](file), reuse)
+        os.close(number)
+
+    trio_uring.run(main)
+    assert others.read_bytes() == b"contents"
+
+
+def close_now(file: Any) -> None:
+    """As far as the first checkpoint of ``aclose``."""
+    closing = file.aclose()
+    closing.send(None)
+    closing.close()
