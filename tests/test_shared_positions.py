@@ -539,3 +539,30 @@ def test_a_memfd_is_a_file(library: Library) -> None:
             assert os.lseek(fd, 0, os.SEEK_CUR) == 20_000
 
     library.run(main)
+
+
+@pytest.mark.parametrize("mode", ["ab", "a+b", "wb", "r+b"])
+@pytest.mark.parametrize("buffering", [0, 10])
+def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_write_is_where_that_ends(
+    tmp_path: Path, mode: str, buffering: int
+) -> None:
+    """Whether the kernel has made it and not yet said so, or not."""
+    path = tmp_path / "file"
+
+    async def main(ticks: int) -> None:
+        path.write_bytes(b"start")
+        start = 5 if mode[0] == "a" else 0
+        async with await trio_uring.open_file(path, mode, buffering) as file, trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                for _ in range(ticks):
+                    await trio.lowlevel.checkpoint()
+                file.fileno()
+
+            nursery.start_soon(ask)
+            await file.write(bytes(300_000))
+            await file.flush()
+            assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == start + 300_000
+
+    for ticks in range(8):
+        trio_uring.run(main, ticks)
