@@ -22,6 +22,7 @@ import trio_uring
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     import outcome
 
@@ -353,3 +354,43 @@ def test_a_guest_run_that_could_be_set_up_needs_no_further_descriptor() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert host.result.unwrap() == "io_uring"
+
+
+class AsksBeforeItWaits(trio.abc.Instrument):
+    def __init__(self) -> None:
+        self.files: list[Any] = []
+
+    def before_io_wait(self, timeout: float) -> None:
+        while self.files:
+            self.files.pop().fileno()
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+@pytest.mark.parametrize("asks", ["the host", "an instrument"])
+def test_the_runs_thread_may_ask_for_a_descriptor_while_a_file_is_written(
+    tmp_path: Path, asks: str, mode: str
+) -> None:
+    """Outside of tasks. Nobody but this thread can take the kernel's answers."""
+    path, host, instrument = tmp_path / "file", Host(), AsksBeforeItWaits()
+    sizes: list[int] = []
+
+    async def main() -> None:
+        file = await trio_uring.open_file(path, mode)
+        for _ in range(4):
+            await file.write(bytes(1 << 20))
+        if asks == "the host":
+            host.todo.put(lambda: sizes.append(os.fstat(file.fileno()).st_size))
+        else:
+            instrument.files.append(file)
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        assert await file.write(b"end") == 3
+        await file.flush()
+        assert await file.tell() == (4 << 20) + 3
+        await file.aclose()
+
+    if asks == "the host":
+        host.run(main)
+        assert sizes == [4 << 20]
+    else:
+        trio_uring.run(main, instruments=[instrument])
+    assert path.read_bytes() == bytes(4 << 20) + b"end"

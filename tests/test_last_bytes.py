@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = """
-import atexit, gc, logging, os, sys, threading, trio, trio_uring
+import atexit, gc, logging, os, queue, sys, threading, time, trio, trio_uring
 path, mode, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 data = "x" * size if mode in ("w", "a", "r+") else b"x" * size
 open(path, "wb").close()
@@ -22,7 +22,8 @@ class Holder:
 
 async def opened():
     file = await trio_uring.open_file(path, mode, -1)
-    await file.write(data)
+    for start in range(0, size, 1 << 20):
+        await file.write(data[start : start + (1 << 20)])
     return file
 """
 
@@ -59,6 +60,24 @@ async def daemon():
 threading.Thread(target=trio_uring.run, args=(daemon,), daemon=True).start()
 started.wait()
 """,
+    "a busy daemon": """
+started = threading.Event()
+async def daemon():
+    file = await opened()
+    started.set()
+    time.sleep(60)
+threading.Thread(target=trio_uring.run, args=(daemon,), daemon=True).start()
+started.wait()
+""",
+    "a guest run that is left behind": """
+todo, kept = queue.SimpleQueue(), []
+async def guest():
+    kept.append(await opened())
+    await trio.sleep_forever()
+trio_uring.start_guest_run(guest, run_sync_soon_threadsafe=todo.put, done_callback=print)
+while not kept:
+    todo.get()()
+""",
     "nobody": "file = trio_uring.run(opened)\ndel file",
     "garbage": """
 holder = Holder()
@@ -78,6 +97,11 @@ CASES = [
         (alive, mode, size)
         for alive in ("a log handler", "a cycle")
         for mode, size in (("ab", 25), ("wb", 3_000_025))
+    ),
+    *(
+        (alive, mode, 8_000_000)
+        for alive in ("a busy daemon", "a guest run that is left behind")
+        for mode in ("ab", "wb")
     ),
 ]
 

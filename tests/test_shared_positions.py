@@ -19,8 +19,11 @@ import attrs
 import pytest
 import trio
 from equivalence import EPOLL, URING, python
+from steps import interrupted
 
 import trio_uring
+from trio_uring._native import lib
+from trio_uring.session import current_manager
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -539,3 +542,38 @@ def test_a_memfd_is_a_file(library: Library) -> None:
             assert os.lseek(fd, 0, os.SEEK_CUR) == 20_000
 
     library.run(main)
+
+
+@pytest.mark.parametrize("mode", ["ab", "a+b", "wb", "r+b"])
+@pytest.mark.parametrize("buffering", [0, 10])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_write_is_where_that_ends(
+    tmp_path: Path, mode: str, buffering: int, written: bool
+) -> None:
+    """Whether the kernel has ``written`` all and nobody knows of it yet, or has not seen it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"start")
+    end = 9 if mode[0] == "a" else 4
+
+    async def main() -> None:
+        async with await trio_uring.open_file(path, mode, buffering) as file:
+            manager = current_manager()
+            assert manager is not None
+
+            def ask() -> None:
+                if written:
+                    lib.tu_flush(manager.core)
+                while written and not path.read_bytes().endswith(b"data"):
+                    pass
+                file.fileno()
+
+            if buffering:
+                await file.write(b"data")
+                await interrupted(file.flush(), ask)
+            else:
+                await interrupted(file.write(b"data"), ask)
+            assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == end
+
+    if mode == "r+b":
+        path.write_bytes(b"")
+    trio_uring.run(main)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import URING, Backend
+from equivalence import URING, Backend, no_descriptors_left
 from fuse import isolated
 from open_files import on_both
 
@@ -255,8 +255,8 @@ def test_a_file_system_that_falls_short_or_fails_is_read_and_written_as_by_the_s
 
 
 OVERLAY = """
-import os, pathlib, subprocess, sys, fuse
-from trio_uring.file_systems import is_measured
+import os, pathlib, resource, subprocess, sys, fuse
+from trio_uring.file_systems import _overlays, is_measured
 
 def mount(kind, options, place):
     place.mkdir()
@@ -275,6 +275,14 @@ assert measured(place / "memory" / "lower" / "file")
 memory = place / "memory"
 mount("overlay", f"lowerdir={memory}/lower,upperdir={memory}/upper,workdir={memory}/work", place / "overlay")
 assert measured(place / "overlay" / "file")
+_overlays.clear()
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+with open(place / "overlay" / "file") as file:
+    status = os.fstat(file.fileno())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    assert not is_measured(file.fileno(), status)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert is_measured(file.fileno(), status)
 with fuse.mounted(fuse.Served(bytearray(b"x")), place / "served") as path:
     assert not measured(path)
     mount(
@@ -290,6 +298,20 @@ print("told apart")
 
 def test_file_systems_are_told_apart(tmp_path: Path) -> None:
     assert isolated(OVERLAY, str(tmp_path)) == "told apart\n"
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero", "/proc/version", __file__])
+def test_the_last_descriptor_opens_whatever_it_is(name: str) -> None:
+    async def main() -> None:
+        expected = Path(name).open("rb").read(4)  # noqa: SIM115
+        await (await open_file(name, "rb")).aclose()
+        last = os.open(os.devnull, os.O_RDONLY)
+        with no_descriptors_left():
+            os.close(last)
+            async with await open_file(name, "rb") as file:
+                assert await file.read(4) == expected
+
+    trio_uring.run(main)
 
 
 def test_files_on_other_file_systems_are_read_by_threads_and_named_ones_by_the_ring(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class FileBuffer(HeldBytes):
             with suppress(OSError, ValueError):  # the finaliser tries again, and tells
                 self._write_abandoned()
                 if self._behind is not None:
-                    self._behind.write_now()
+                    self._behind.write_at_exit()
 
     # Where we are
 
@@ -294,7 +294,10 @@ class FileBuffer(HeldBytes):
 
     def _behind_for(self, length: int) -> WriteBehind | None:
         """What takes a write of this length that does not fit."""
-        if length > MOST_BEHIND or not self.position.may_go_behind or current_manager() is None:
+        if length > MOST_BEHIND or not self.position.may_go_behind:
+            return None
+        manager = current_manager()
+        if manager is None or not manager.is_waited_for:
             return None
         if self._behind is None:
             self._behind = WriteBehind(self.transfers, self.kept)

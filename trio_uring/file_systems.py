@@ -12,6 +12,7 @@ have to ask a server each time.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -50,12 +51,26 @@ def has_position(fd: int, mode: int) -> bool:
 
 
 def _can_be_polled(fd: int) -> bool:
-    with select.epoll() as epoll:
+    try:
+        epoll = select.epoll()
+    except OSError:  # there are no more descriptors
+        return _ready_for(fd) != _ALWAYS_READY
+    with epoll:
         try:
             epoll.register(fd, 0)
         except OSError:
             return False
         return True
+
+
+_ALWAYS_READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+"""What poll(2) answers for what cannot be polled."""
+
+
+def _ready_for(fd: int) -> int:
+    poll = select.poll()
+    poll.register(fd, _ALWAYS_READY)
+    return sum(events for _, events in poll.poll(0))
 
 
 def is_measured(fd: int, status: os.stat_result) -> bool:
@@ -69,7 +84,10 @@ def is_measured(fd: int, status: os.stat_result) -> bool:
     if known is not None:
         return known
     found = lib.tu_file_system(fd)
-    measured = found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device))
+    try:
+        measured = found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device))
+    except OSError:  # there is no /proc, or there are no more descriptors
+        return False
     if found >= 0 and (os.major(device) or not measured):
         _known[device] = measured
     return measured
@@ -106,7 +124,9 @@ def _is_on_measured(folder: str) -> bool:
     """Not if it cannot be seen, as that of a container's host cannot from within."""
     try:
         fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise
         return False
     try:
         return lib.tu_file_system(fd) in _MEASURED

@@ -147,7 +147,8 @@ async def open_file(
     What a file has accepted is in its buffer, and on its way to the kernel if that was full, until
     ``flush``: `os._exit`, `os.execv` or a signal that kills lose it, and another handle on the file
     sees it only then. In particular a write to a regular file opened by its name that does not fit
-    the buffer goes on behind its call, 8 MiB at most; every call but a further write waits for it.
+    the buffer goes on behind its call, 8 MiB at most; every call but a further write waits for it,
+    and in a daemon thread, which the end of the interpreter stops anywhere, it does not go on.
     An error comes from the next call that needs the file, and what could not be written
     stays to be tried again, as what is buffered does; `open` raises it from a large write, and
     drops that. Where the file grows, up to three writes are with the kernel: should the disk be

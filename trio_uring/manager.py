@@ -119,6 +119,8 @@ class UringManager(Closing):
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
         self.files_written = 0
         """At this moment, without a task that waits for it (write_behind.py)."""
+        self.is_waited_for = False
+        """Whether the interpreter does not end before the run's thread."""
         self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
         self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
         watch_queue(self.connections)
@@ -224,6 +226,7 @@ class UringManager(Closing):
         if error != _NOT_STARTED:
             self.checked(error)
         self._owner = get_ident()
+        self.is_waited_for = not threading.current_thread().daemon
         self.checked(_start(self.core, self._is_guest()))
         return self.get_events(timeout)
 

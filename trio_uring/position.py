@@ -62,6 +62,7 @@ class Position:
         "_certain",
         "_measured",
         "at",
+        "is_appending",
         "is_ours",
         "is_regular",
         "kind",
@@ -96,6 +97,8 @@ class Position:
         """Whether nobody who keeps to the file object can tell when its writes are made."""
         self.at = raw.tell() if self.kind is APPENDED else 0
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
+        self.is_appending = False
+        """APPENDED: whether a write is with the kernel, which moves its position."""
         self._behind: weakref.ref[WriteBehind] | None = None
         self.written_by: UringManager | None = None
         """Of the run that writes what is behind, while it does."""
@@ -179,7 +182,7 @@ class Position:
         behind = self.behind
         if behind is not None:
             behind.block(elsewhere=not forks)
-        if behind is None or not behind.appends_now():
+        if not self.is_appending and (behind is None or not behind.appends_now()):
             self.raw.seek(self.at)
         self.kind, self.is_ours, self.may_go_behind = SHARED, False, False
         self._of_us.pop(id(self), None)

@@ -39,7 +39,7 @@ from .internals import context
 from .memory import LARGE, new_bytes
 from .operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
 from .page_cache import PageCache
-from .position import APPENDED, OWN, SHARED, STREAM
+from .position import OWN, SHARED, STREAM
 from .session import current_manager
 from .sleep import is_cancelled, yield_shielded
 from .waiting import Waiting
@@ -152,8 +152,12 @@ class Transfers:
         if manager is None or position.kind is SHARED:
             done = await self._by_thread(os.write, held, data)
         else:
-            done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
-            if done is not None and done < length and position.kind is APPENDED:
+            position.is_appending = True
+            try:
+                done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+            finally:
+                position.is_appending = False
+            if done is not None and done < length:
                 # The kernel tries for the rest, and has not moved the position when that fails.
                 self.raw.seek(0, os.SEEK_END)
         position.ask()

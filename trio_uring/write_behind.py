@@ -11,7 +11,8 @@ added here, and the task goes on.
                                                 completions, of which no task need know
   STUCK    some     nothing                     IDLE, by `finish`
 
-- Only of files whose position is ours, on file systems that were measured. So nobody who keeps
+- Only of files whose position is ours, on file systems that were measured, and not in a daemon
+  thread, which may be stopped anywhere when the interpreter ends. So nobody who keeps
   to the file object sees it, and each write has an offset of its own, whoever gets the file
   meanwhile. With O_APPEND it goes to the end of the file, and the kernel says where that was.
 - One write at a time, but several where a file grows at its end, or the worker would pause
@@ -175,6 +176,13 @@ class WriteBehind:
             else:
                 self._went_out(self._pwrite(self._raw.fileno(), rest, self._written_to))
 
+    def write_at_exit(self) -> None:
+        """All that is left; also FLYING, of a guest run that its host has left behind."""
+        manager = self._manager
+        if manager is not None and threading.get_ident() == manager._owner:
+            self._block_with(manager)
+        self.write_now()
+
     def appends_now(self) -> bool:
         """Whether the kernel's position is being moved, by writes at the end of the file."""
         return self._appends and self._manager is not None
@@ -244,16 +252,24 @@ class WriteBehind:
             self._went_out(written)
 
     def block(self, *, elsewhere: bool) -> None:
-        """Waits while FLYING, for who may not await: a task, whose run waits with it, or, if the
-        run can be waited for, another thread. In the middle of a tick nobody can."""
+        """Waits while FLYING, for who may not await: a task, or the host of a guest run, which wait
+        with the run; or, if the run can be waited for, another thread. In the middle of a tick
+        nobody can."""
         manager = self._manager
         if manager is None:
             return
-        is_task = threading.get_ident() == manager._owner and getattr(context, "task", None) is not None
-        while (is_task or elsewhere) and self._manager is not None and not manager.closed:
-            if is_task:
-                _flush(manager.core)
-                manager.reap()
+        if threading.get_ident() == manager._owner:
+            if getattr(context, "task", None) is not None or manager._is_guest():
+                self._block_with(manager)
+            return
+        while elsewhere and self._manager is not None and not manager.closed:
+            time.sleep(_PAUSE)
+
+    def _block_with(self, manager: UringManager) -> None:
+        """Waits while FLYING, on the run's own thread."""
+        while self._manager is not None and not manager.closed:
+            _flush(manager.core)
+            manager.reap()
             if self._manager is not None:
                 time.sleep(_PAUSE)
 
