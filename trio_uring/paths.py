@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 import trio
 
 from . import features, lowlevel
-from ._native import ffi
 from .files import open_file
+from .memory import pinned
 from .open_at import opened
 from .position import Position
 from .session import current_manager
@@ -194,12 +194,12 @@ class Path(trio.Path, pathlib.PurePosixPath):
             return await super().write_text(data, encoding, errors, newline)
         _check_text_arguments(encoding, errors, newline)
 
-        def encoded() -> memoryview:
+        def encoded() -> bytes:
             buffer = io.BytesIO()
             text = io.TextIOWrapper(buffer, encoding, errors, newline)
             text.write(data)
             text.flush()
-            return memoryview(buffer.getvalue())
+            return buffer.getvalue()
 
         await _write_new(manager, self, encoded)
         return len(data)
@@ -368,14 +368,13 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
-async def _write_new(manager: UringManager, path: Path, data: Callable[[], memoryview]) -> int:
+async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
     fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw:
-        view = data()
-        memory: Any = ffi.from_buffer(view)
+    with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:
         transfers = Transfers(Position(raw, status, ours=True))
         written = 0
-        while written < view.nbytes:
-            written += await transfers.write(memory + written, view.nbytes - written, view) or 0
+        while written < memory.length:
+            rest = memory.address + written
+            written += await transfers.write(rest, memory.length - written, memory.held) or 0
     return written
