@@ -264,10 +264,14 @@ class Armed(ABC):
 
     def _wake(self, answer: Any) -> None:
         """Wakes the task that waits."""
-        task = task_of(self.waiter)
+        waiter, self.waiter = self.waiter, None
+        task = task_of(waiter)
         assert task is not None
-        self.run.manager.reschedule(task, answer)
-        self.waiter = None  # only now: for want of memory it may have to be woken once more
+        try:
+            self.run.manager.reschedule(task, answer)
+        except MemoryError:  # it sleeps on, and may be woken once more
+            self.waiter = waiter
+            raise
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
         task = task_of(self.waiter)

@@ -114,6 +114,7 @@ class UringManager(Closing):
 
     def __init__(self, ring: Ring) -> None:
         core = ring.core
+        self._core_owner = ring.owner
         super().__init__(core)
         self._flags = ring.flags
         self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))

@@ -25,13 +25,34 @@ _SMALLEST_CQ = 128
 _DISABLED_SYSCTL = Path("/proc/sys/kernel/io_uring_disabled")
 
 
+class CoreOwner:
+    """Gives a core's ring and interrupt back when it is thrown away, whatever has come between.
+
+    Not `ffi.gc`: when that is garbage together with a manager, it frees the core's memory before
+    the manager is finalised.
+    """
+
+    __slots__ = ("_destroy", "core")
+
+    def __init__(self) -> None:
+        self._destroy = lib.tu_destroy  # modules have no names any more when Python ends
+        self.core: Core = ffi.new("tu_core *")
+
+    def __del__(self) -> None:
+        self._destroy(self.core)
+
+
 @attrs.frozen
 class Ring:
-    """An open ring: the core that holds it, and the names of what it uses."""
+    """An open ring: who owns the core that holds it, and the names of what it uses."""
 
-    core: Core
+    owner: CoreOwner
     flags: tuple[str, ...]
     options: RingOptions
+
+    @property
+    def core(self) -> Core:
+        return self.owner.core
 
     def release(self) -> None:
         """Gives an unused ring back."""
@@ -49,9 +70,9 @@ def open_ring(options: RingOptions) -> Ring:
     flags = features.choose(off)
     entries, cq_entries = options.entries, options.cq_entries
     while True:
-        core, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
-        if core is not None:
-            return _checked(core, off, options)
+        owner, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
+        if owner is not None:
+            return _checked(owner, off, options)
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
@@ -62,27 +83,27 @@ def open_ring(options: RingOptions) -> Ring:
             raise unavailable(error, waited=waited)
 
 
-def _checked(core: Core, off: frozenset[str], options: RingOptions) -> Ring:
+def _checked(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Ring:
     """The ring, if it can be used."""
     try:
-        _try_calls(core)
-        ring = Ring(core, _in_use(core, off), options)
+        _try_calls(owner.core)
+        ring = Ring(owner, _in_use(owner.core, off), options)
         _check_accept_ahead(ring)
     except BaseException:
-        Ring(core, (), options).release()
+        Ring(owner, (), options).release()
         raise
     return ring
 
 
 def _open(
     entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
-) -> tuple[Core | None, int, bool]:
-    """A core, or None and the errno, and whether that was waited for."""
-    # Whatever comes between this and its manager, what it holds goes with it.
-    core: Core = ffi.gc(ffi.new("tu_core *"), lib.tu_destroy)
+) -> tuple[CoreOwner | None, int, bool]:
+    """The owner of a core, or None and the errno, and whether that was waited for."""
+    owner = CoreOwner()
+    core = owner.core
     bits = features.bits(flags)
     result, waited = locked_memory.patiently(lambda: lib.tu_open(core, entries, cq_entries, bits, no_iowait))
-    return (None, -result, waited) if result < 0 else (core, 0, waited)
+    return (None, -result, waited) if result < 0 else (owner, 0, waited)
 
 
 def _try_calls(core: Core) -> None:
