@@ -40,7 +40,8 @@ def test_calls_of_reads(side: str, tmp_path: Path) -> None:
     children = cases.Children(shared=True)
     calls = cases.LibraryJob(side, work, "warm", children, children, least=10).count_system_calls()
     children.end()
-    assert calls["lseek"] == pytest.approx(1, abs=0.4)
+    # The position of a file of ours is ours.
+    assert calls.get("lseek", 0) == pytest.approx(0 if "files" in side else 1, abs=0.4)
     # What looks at memory reads too; and the ring reads what a file system does not at once.
     names = ("preadv2", "io_uring_enter") if "files" in side else ("read",)
     assert max(calls.get(name, 0) for name in names) == pytest.approx(1, abs=0.4)

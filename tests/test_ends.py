@@ -302,6 +302,8 @@ import linecache
 class Late(Exception):
     pass
 
+kept = []
+
 def trace_to(left):
     def in_frame(frame, event, _):
         nonlocal left
@@ -314,7 +316,11 @@ def trace_to(left):
         return in_frame
 
     files = ("/trio_uring/replacement.py", "/trio_uring/io_manager.py", "/trio_uring/ring.py")
-    sys.settrace(lambda frame, *_: in_frame if frame.f_code.co_filename.endswith(files) else None)
+    def in_any(frame, *_):
+        return in_frame if frame.f_code.co_filename.endswith(files) else None
+
+    kept.append(in_any)  # CPython 3.11 frees what is taken away while it is called
+    sys.settrace(in_any)
 
 trio_uring.run(trio.sleep, 0)
 hooks = sys.get_asyncgen_hooks()
