@@ -505,6 +505,8 @@ int faults_enter(unsigned fd, unsigned submitted, unsigned minimum, unsigned fla
 	if (ring) {
 		look_at_all(ring);
 		admitted = admit(ring, submitted, minimum);
+		if (ring->lost)
+			minimum = 0; /* a kernel that drops a completion wakes who waits */
 	}
 	pthread_mutex_unlock(&lock);
 	if (admitted < 0)
