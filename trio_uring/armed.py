@@ -216,6 +216,7 @@ class Armed(ABC):
             self.run.manager.wake_reader(self.fd)
         elif self.state is ARMED and (self.takes_nothing_ahead or self._is_full):
             self._stop(STOPPING)
+            self._arm_if_taken_back()
 
     def arm_for_waiter(self) -> None:
         """Arms again for the task that waits, which gets what goes wrong."""
@@ -255,6 +256,12 @@ class Armed(ABC):
             if self._stop(state):
                 self.run.manager.checked(_flush(self.run.core))
                 self.run.manager.reap()
+        self._arm_if_taken_back()
+
+    def _arm_if_taken_back(self) -> None:
+        """Arms again for a task that waits for what the kernel has never known of."""
+        if self.state is IDLE and self.waiter is not None:
+            self.arm_for_waiter()
 
     def _has_ended(self) -> None:
         """The last completion is in."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 import trio
 from equivalence import (
     Backend,
     every_backend,
+    every_ring,
     io_statistics,
     needs_completions,
     without,
@@ -25,6 +28,7 @@ from pairs import (
     peer_socket,
     tcp_pair,
 )
+from steps import interrupted
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
@@ -172,6 +176,69 @@ def test_a_stopped_multishot_is_nothing_to_read(features: tuple[str, ...]) -> No
             assert not stream.socket.is_readable()
 
     trio_uring.run(main, ring=without(*features))
+
+
+def ask_for_descriptor(sock: Any) -> None:
+    sock.fileno()
+
+
+def ask_for_error(sock: Any) -> None:
+    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def ask_for_descriptor_elsewhere(sock: Any) -> None:
+    thread = threading.Thread(target=sock.fileno)
+    thread.start()
+    thread.join()
+
+
+every_look = pytest.mark.parametrize(
+    "look", [ask_for_descriptor, ask_for_error, ask_for_descriptor_elsewhere]
+)
+
+
+@every_look
+@every_backend
+def test_who_receives_since_this_tick_gets_its_data_whoever_looks(
+    backend: Backend, look: Callable[[Any], None]
+) -> None:
+    """The receive is taken back before the kernel has seen it, and is made again."""
+
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        peer_socket(peer).send(b"1")
+        assert await stream.receive_some() == b"1"  # the next receive is multishot
+
+        async def receive() -> None:
+            assert await interrupted(stream.receive_some(), lambda: look(stream.socket)) == b"data"
+
+        async with peer, stream, trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            peer_socket(peer).send(b"data")
+
+    backend.run(main)
+
+
+@every_look
+@every_ring
+def test_who_accepts_since_this_tick_gets_a_connection_whoever_looks(
+    backend: Backend, look: Callable[[Any], None]
+) -> None:
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def accept() -> None:
+            accepted: Any = await interrupted(listener.accept(), lambda: look(listener.socket))
+            await accepted.aclose()
+
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            await (await trio.open_tcp_stream(*listener.socket.getsockname())).aclose()
+
+    assert backend.ring is not None
+    Backend(backend.name, attrs.evolve(backend.ring, accept_ahead=4)).run(main)
 
 
 def inline_of_stream(stream: trio.SocketStream) -> None:
