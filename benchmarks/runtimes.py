@@ -105,7 +105,7 @@ def trio_backend() -> str:
     backend: str = trio.lowlevel.current_statistics().io_statistics.backend
     if backend != "io_uring":
         return backend
-    from trio_uring.session import current_manager
+    from trio_uring.loop.current import current_manager
 
     manager = current_manager()
     assert manager is not None

@@ -12,7 +12,7 @@ from trio_uring import open_file
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trio_uring.async_file import AsyncFile
+    from trio_uring.files.async_file import AsyncFile
 
 on_both = pytest.mark.parametrize("backend", [URING, EPOLL], ids=lambda backend: backend.name)
 

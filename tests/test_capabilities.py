@@ -14,7 +14,7 @@ import trio
 from equivalence import no_descriptors_left
 
 import trio_uring
-from trio_uring import features
+from trio_uring.ring import features
 
 SECCOMP = Path(__file__).with_name("seccomp.py")
 

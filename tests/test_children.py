@@ -161,7 +161,7 @@ def test_child_that_is_refused_io_uring_gets_the_error_when_it_runs(folder: Path
     text = "import trio, program; print('imported', flush=True); program.child()"
     done = run(*REFUSE, "-c", text, folder=folder, TRIO_URING="1", status=1, errors=None)
     last = done.splitlines()[-1]
-    assert last.startswith("trio_uring.errors.UringUnavailableError: io_uring cannot be used here: ")
+    assert last.startswith("trio_uring.UringUnavailableError: io_uring cannot be used here: ")
     assert "EPERM" in last
 
 
@@ -193,7 +193,7 @@ def test_trio_that_is_not_known_is_an_error_of_each_run() -> None:
     text = """
         import trio
         import trio._core._run as trio_run
-        print("trio_uring.session" in __import__("sys").modules)
+        print("trio_uring.session.runs" in __import__("sys").modules)
         try:
             trio.run(trio.sleep, 0)
         except RuntimeError as error:
@@ -215,26 +215,27 @@ def test_process_that_does_not_import_trio_imports_next_to_nothing() -> None:
     before = set(run("-c", text).split())
     told = set(run("-c", text, TRIO_URING="1").split())
     # The finder of what is installed to be edited imports some of its own.
-    assert {name for name in told - before if "editable" not in name} <= {"trio_uring", "trio_uring.children"}
+    ours = {"trio_uring", "trio_uring.session", "trio_uring.session.children"}
+    assert {name for name in told - before if "editable" not in name} <= ours
 
 
 def test_parts_that_a_starting_process_imports_import_nothing_but_os_and_sys() -> None:
     text = """
         import sys
         before = set(sys.modules)
-        import trio_uring.children
-        trio_uring.children.start()
+        import trio_uring.session.children
+        trio_uring.session.children.start()
         print(sorted(set(sys.modules) - before))
     """
-    assert run("-I", *code(text)) == "['trio_uring', 'trio_uring.children']\n"
+    assert run("-I", *code(text)) == "['trio_uring', 'trio_uring.session', 'trio_uring.session.children']\n"
 
 
 def test_start_may_be_called_again_and_the_finder_leaves_when_trio_is_there() -> None:
     text = """
         import sys
-        from trio_uring import children
+        from trio_uring.session import children
         def finders():
-            return [type(finder).__module__ for finder in sys.meta_path].count("trio_uring.children")
+            return [type(finder).__module__ for finder in sys.meta_path].count("trio_uring.session.children")
         children.start(); children.start()
         print(finders())
         import trio
@@ -286,7 +287,7 @@ def test_first_run_that_somebody_has_wrapped_is_on_io_uring() -> None:
         threading.Thread(target=done.wait).start()
         import trio
         from trio._core import _run
-        print("trio_uring.session" in sys.modules)
+        print("trio_uring.session.runs" in sys.modules)
         below = _run.setup_runner
         calls = []
         def wrapper(*args, **kwargs):
@@ -411,7 +412,7 @@ def test_start_file_says_nothing_where_the_package_is_gone(tmp_path: Path) -> No
 
 
 def test_leaving_children_behind_and_taking_them_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trio_uring import children
+    from trio_uring.session import children
 
     monkeypatch.delenv("TRIO_URING", raising=False)
     children.take_along({"--entries": " 16", "--disable": "a, b"})

@@ -171,7 +171,8 @@ def test_report_tells_of_locked_memory_and_wake_ups() -> None:
 
 
 def test_report_tells_how_many_rings_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trio_uring import doctor, locked_memory
+    from trio_uring.command import doctor
+    from trio_uring.ring import locked_memory
 
     monkeypatch.setattr(locked_memory, "limit", lambda: 65536)
     report, _ = doctor.report(as_json=False)
@@ -181,7 +182,7 @@ def test_report_tells_how_many_rings_fit(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_report_tells_what_others_have_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     from trio._core import _run as trio_run
 
-    from trio_uring import doctor
+    from trio_uring.command import doctor
 
     def wrapper(*args: object) -> None: ...
 

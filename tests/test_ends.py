@@ -181,7 +181,7 @@ def test_numbers_that_are_somebody_elses_by_now(kind: str, busy: bool) -> None:
     said = output_of(
         PREPARE
         + f"""
-from trio_uring import ring
+from trio_uring.ring import opening
 
 async def main():
     async with trio.open_nursery() as nursery:
@@ -196,7 +196,7 @@ async def main():
             with contextlib.suppress(OSError):
                 os.close(fd)
         if {kind in ("anon_inode", "io_uring")}:
-            strangers.append(ring.open_ring(RingOptions()))  # an eventfd and a ring
+            strangers.append(opening.open_ring(RingOptions()))  # an eventfd and a ring
         else:
             strangers.extend(open("/dev/null") for _ in closed)
         before.update((fd, os.fstat(fd)) for fd in ours if fd in closed)
@@ -377,7 +377,7 @@ started.wait()
 sys.stdout.flush()
 child = os.fork()
 if not child:
-    (manager,) = trio_uring.manager._managers
+    (manager,) = trio_uring.loop.manager._managers
     manager.close()
     say_what_is_left()
     leave()
@@ -396,7 +396,7 @@ def test_a_completion_that_there_is_no_memory_for_at_first_is_no_end_of_the_run(
     said = output_of(
         PREPARE
         + """
-from trio_uring.connections import Connections
+from trio_uring.sockets.connections import Connections
 
 copied, failed = Connections._copied, []
 
@@ -437,7 +437,7 @@ def test_ctrl_c_ends_the_wait_for_a_kernel_that_does_not_answer() -> None:
     said = output_of(
         PREPARE
         + """
-from trio_uring.manager import UringManager
+from trio_uring.loop.manager import UringManager
 
 # It cannot cancel what a worker of its has begun. Here it is not asked to.
 UringManager._stop_operations = UringManager._cancel_all = lambda manager: None

@@ -25,7 +25,7 @@ from open_files import CALLS, KINDS, every_kind, of, on_both
 
 import trio_uring
 from trio_uring import open_file
-from trio_uring.features import has_operation
+from trio_uring.ring.features import has_operation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -413,7 +413,7 @@ def test_wrapping(backend: Backend, tmp_path: Path) -> None:
         raw = io.FileIO(path, "w+")
         raw.write(b"one\n")
         file = trio_uring.wrap_file(raw)
-        assert isinstance(file, trio_uring.raw_file.RawFile)
+        assert isinstance(file, trio_uring.files.raw.RawFile)
         await file.write(b"two\n")
         raw.seek(0)
         assert await file.readline() == b"one\n"

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import trio_uring
-from trio_uring.features import SWITCHES
+from trio_uring.ring.features import SWITCHES
 
 WRONG: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("entries", 0, ValueError, ["0", "1 to 32768"]),

@@ -29,8 +29,8 @@ from equivalence import EPOLL, URING
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring import features
-from trio_uring.async_file import AsyncFile
+from trio_uring.files.async_file import AsyncFile
+from trio_uring.ring import features
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -145,8 +145,8 @@ def test_session_that_does_not_ask_imports_neither_trio_nor_the_core(pytester: p
         def test_imports(pytestconfig):
             assert pytestconfig.pluginmanager.has_plugin("trio_uring.pytest_plugin")
             assert "trio" not in sys.modules
-            assert "trio_uring._native" not in sys.modules
-            assert "trio_uring.session" not in sys.modules
+            assert "trio_uring.ring.native" not in sys.modules
+            assert "trio_uring.session.runs" not in sys.modules
         """
     )
     # Other plugins may import Trio.

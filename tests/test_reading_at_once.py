@@ -15,14 +15,15 @@ import trio.testing
 from equivalence import URING, io_statistics
 from page_cache import skip_unless_told_at_once
 
-from trio_uring import memory, open_file
+from trio_uring import open_file
 from trio_uring._tasks import uncleared_bytes
+from trio_uring.files import memory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from trio_uring.async_file import AsyncFile
+    from trio_uring.files.async_file import AsyncFile
 
 MIB = 1 << 20
 PIECE = MIB // 4

@@ -329,13 +329,13 @@ run(trio_uring.RingOptions(entries=32768, cq_entries=65536))
             STARTS
             + UNPRIVILEGED
             + """
-from trio_uring import ring
+from trio_uring.ring import opening
 sizes = []
-original = ring._open
+original = opening._open
 def recorded(entries, *rest, **others):
     sizes.append(entries)
     return original(entries, *rest, **others)
-ring._open = recorded
+opening._open = recorded
 limit_memory(65536)
 run()
 assert sizes == [trio_uring.RingOptions().entries], sizes
@@ -440,7 +440,7 @@ print(said.count(b"s"))
             STARTS
             + UNPRIVILEGED
             + f"""
-from trio_uring import locked_memory
+from trio_uring.ring import locked_memory
 slept = []
 def sleep(seconds, sleep=locked_memory.time.sleep):
     slept.append(seconds)
@@ -464,7 +464,7 @@ print(bool(slept), sum(slept) <= 0.25)
             STARTS
             + UNPRIVILEGED
             + """
-from trio_uring import ring
+from trio_uring.ring import opening
 async def sockets():
     left, right = trio.socket.socketpair()
     with left, right:
@@ -476,7 +476,7 @@ async def sockets():
     return "completions" in trio.lowlevel.current_statistics().io_statistics.flags
 has_completions = trio_uring.run(sockets)
 limit_memory(65536)
-rings = [ring.open_ring(trio_uring.RingOptions()) for _ in range(7)]
+rings = [opening.open_ring(trio_uring.RingOptions()) for _ in range(7)]
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     assert not trio_uring.run(sockets)

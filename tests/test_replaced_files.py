@@ -13,8 +13,9 @@ import trio
 from child_process import output_of
 
 import trio_uring
-from trio_uring import RingOptions, replaced_files
-from trio_uring.async_file import AsyncFile
+from trio_uring import RingOptions
+from trio_uring.files import replacements
+from trio_uring.files.async_file import AsyncFile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -189,7 +190,7 @@ def test_wrapper_of_somebody_elses_is_his(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_methods_of_paths_that_we_have_are_all_replaced() -> None:
-    _, paths = replaced_files.table()
+    _, paths = replacements.table()
     public = {name for name in vars(trio_uring.Path) if not name.startswith("_")}
     assert set(paths.functions) == public & vars(trio.Path).keys()
     assert {"open", "read_bytes", "stat", "unlink", "rename", "mkdir"} <= set(paths.functions)
@@ -208,7 +209,7 @@ def test_unmodified_program(how: str) -> None:
     )
     if how.startswith("-"):
         command = f"[sys.executable, '-m', 'trio_uring', '--files', '-c', {program!r}]"
-        assert output_of(f"import subprocess, sys; subprocess.run({command})") == "trio_uring.text_file\n"
+        assert output_of(f"import subprocess, sys; subprocess.run({command})") == "trio_uring.files.text\n"
     else:
-        assert output_of(program, env={"TRIO_URING": "1", how: "1"}) == "trio_uring.text_file\n"
+        assert output_of(program, env={"TRIO_URING": "1", how: "1"}) == "trio_uring.files.text\n"
         assert output_of(program, env={"TRIO_URING": "1", how: "0"}) == "trio._file_io\n"

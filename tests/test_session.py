@@ -24,7 +24,7 @@ from child_process import run_python
 from trio._core import _run as trio_run
 
 import trio_uring
-from trio_uring import io_manager
+from trio_uring.session import io_manager
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -264,7 +264,7 @@ def test_a_request_that_comes_to_nothing_is_not_the_next_runs(monkeypatch: pytes
             with pytest.raises(TypeError):
                 trio_uring.run(backend, clocks=None)  # type: ignore[call-arg]
             with monkeypatch.context() as patch:
-                patch.setattr(trio_uring.session, "check_trio", instruments_that_fail().__next__)
+                patch.setattr(trio_uring.session.runs, "check_trio", instruments_that_fail().__next__)
                 with pytest.raises(KeyError):
                     trio_uring.run(backend)
             return trio.run(backend)

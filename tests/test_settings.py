@@ -12,8 +12,9 @@ import pytest
 import trio
 
 import trio_uring
-from trio_uring import RingOptions, option_names, settings, wanted
-from trio_uring.session import resolve_options
+from trio_uring import RingOptions
+from trio_uring.session import option_names, settings, wanted
+from trio_uring.session.runs import resolve_options
 
 # One that no option has by default, as text and as what it means.
 OTHER: dict[str, tuple[str, Any]] = {

@@ -22,8 +22,8 @@ from equivalence import EPOLL, URING, python
 from steps import interrupted
 
 import trio_uring
-from trio_uring._native import lib
-from trio_uring.session import current_manager
+from trio_uring.loop.current import current_manager
+from trio_uring.ring.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -13,11 +13,11 @@ from equivalence import URING, needs_completions
 from trio.lowlevel import Abort, Task, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
-from trio_uring import manager
-from trio_uring._native import lib
 from trio_uring._tasks import learn, start_receive, start_send, wake
-from trio_uring.operation import Operation
-from trio_uring.sleep import READY
+from trio_uring.loop import manager
+from trio_uring.loop.operation import Operation
+from trio_uring.loop.sleep import READY
+from trio_uring.ring.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +62,10 @@ def test_without_the_slots_all_is_left_to_python() -> None:
 import _socket
 import struct
 from trio_uring._tasks import learn, start_receive, start_send, wake
-from trio_uring.armed import Armed
-from trio_uring.connection import Connection
-from trio_uring.connections import Connections
-from trio_uring.operation import Operation
+from trio_uring.sockets.run_socket import Armed
+from trio_uring.sockets.connection import Connection
+from trio_uring.sockets.connections import Connections
+from trio_uring.loop.operation import Operation
 
 class Stranger:
     pass

@@ -21,8 +21,8 @@ from tracing import system_calls, with_strace
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
-from trio_uring import ring
-from trio_uring.manager import UringManager
+from trio_uring.loop.manager import UringManager
+from trio_uring.ring import opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def test_bit_that_is_set_after_the_work_was_done_keeps_nobody() -> None:
 
 @contextmanager
 def manager(options: RingOptions) -> Iterator[UringManager]:
-    made = UringManager(ring.open_ring(options))
+    made = UringManager(opening.open_ring(options))
     try:
         yield made
     finally:

@@ -256,7 +256,7 @@ def test_a_file_system_that_falls_short_or_fails_is_read_and_written_as_by_the_s
 
 OVERLAY = """
 import os, pathlib, resource, subprocess, sys, fuse
-from trio_uring.file_systems import _overlays, is_measured
+from trio_uring.lowlevel.file_systems import _overlays, is_measured
 
 def mount(kind, options, place):
     place.mkdir()

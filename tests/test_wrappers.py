@@ -22,7 +22,7 @@ from trio._core import _run as trio_run
 from trio._socket import _SocketType
 
 import trio_uring
-from trio_uring import replacement
+from trio_uring.session import replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -559,7 +559,7 @@ def test_ours_are_of_the_kind_of_trios() -> None:
 
 
 def test_our_attributes_of_trios_sockets_are_declared() -> None:
-    from trio_uring.internals import SocketMarks
+    from trio_uring.loop.trio_internals import SocketMarks
 
     sources = [*Path(trio_uring.__file__).parent.glob("*.py"), *Path("native/python").glob("*.c")]
     used = {name for source in sources for name in re.findall(r"\b_uring\w*", source.read_text())}

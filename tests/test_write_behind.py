@@ -24,7 +24,7 @@ from equivalence import EPOLL, URING, Backend, every_backend, open_descriptors
 from file_limits import files_no_longer_than
 
 from trio_uring import open_file, send_file, start_guest_run
-from trio_uring.write_behind import MOST_BEHIND
+from trio_uring.files.write_behind import MOST_BEHIND
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,7 +16,8 @@ import pytest
 import trio
 from file_limits import disk_of, files_no_longer_than
 
-from trio_uring import RingOptions, open_file, run, write_behind
+from trio_uring import RingOptions, open_file, run
+from trio_uring.files import write_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,14 @@ PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported be
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import lowlevel
-    from .capability import Capabilities, capabilities
-    from .errors import UringFallbackWarning, UringUnavailableError
-    from .files import open_file, wrap_file
-    from .options import RingOptions
-    from .paths import Path
-    from .session import install, installed, run, run_statistics, start_guest_run, uninstall
-    from .statistics import UringStatistics
-    from .to_stream import send_file
+    from .command.capabilities import Capabilities, capabilities
+    from .files.opening import open_file, wrap_file
+    from .files.path import Path
+    from .files.to_stream import send_file
+    from .loop.statistics import UringStatistics
+    from .ring.errors import UringFallbackWarning, UringUnavailableError
+    from .ring.options import RingOptions
+    from .session.runs import install, installed, run, run_statistics, start_guest_run, uninstall
 
 __all__ = [
     "Capabilities",
@@ -43,24 +43,24 @@ __all__ = [
 # A name is imported when it is first asked for. pytest loads the plugin into every
 # session of an environment that has trio-uring, also into those without Trio: it may
 # import neither Trio nor the core. The command line sets the program's sys.path first.
-# Nor is anything imported that Python has not imported as it starts: children.py is to cost little.
+# Nor is anything imported that Python has not imported as it starts: session/children.py is to cost little.
 _HOMES = {
-    "Capabilities": "capability",
-    "Path": "paths",
-    "RingOptions": "options",
-    "UringFallbackWarning": "errors",
-    "UringStatistics": "statistics",
-    "UringUnavailableError": "errors",
-    "capabilities": "capability",
-    "install": "session",
-    "installed": "session",
-    "open_file": "files",
-    "run": "session",
-    "run_statistics": "session",
-    "send_file": "to_stream",
-    "start_guest_run": "session",
-    "uninstall": "session",
-    "wrap_file": "files",
+    "Capabilities": "command.capabilities",
+    "Path": "files.path",
+    "RingOptions": "ring.options",
+    "UringFallbackWarning": "ring.errors",
+    "UringStatistics": "loop.statistics",
+    "UringUnavailableError": "ring.errors",
+    "capabilities": "command.capabilities",
+    "install": "session.runs",
+    "installed": "session.runs",
+    "open_file": "files.opening",
+    "run": "session.runs",
+    "run_statistics": "session.runs",
+    "send_file": "files.to_stream",
+    "start_guest_run": "session.runs",
+    "uninstall": "session.runs",
+    "wrap_file": "files.opening",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from .command_line import main
+from .command.command_line import main
 
 
 def command() -> None:

@@ -7,10 +7,10 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
-from .armed import Armed, State
-from .connection import Connection
-from .connections import Connections
-from .operation import Operation
+from .loop.operation import Operation
+from .sockets.connection import Connection
+from .sockets.connections import Connections
+from .sockets.run_socket import Armed, State
 
 FEW_WOKEN: int
 """By a tick: with more, one system call for all their sends costs less than one for each."""

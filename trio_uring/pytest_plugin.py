@@ -1,7 +1,7 @@
 """A pytest plugin: ``--trio-uring``, or ``trio_uring = true`` in the ini file, puts
 every Trio run of the session on io_uring, whoever makes it: pytest-trio, anyio's
-plugin or the tests themselves. Its options are those of the environment (settings.py), and
-where TRIO_URING asks for io_uring (children.py), the session has been asked for it.
+plugin or the tests themselves. Its options are those of the environment (session/settings.py), and
+where TRIO_URING asks for io_uring (session/children.py), the session has been asked for it.
 
 pytest loads it wherever trio-uring is installed. Unless it is asked for, it imports
 neither Trio nor the core, and a session is as it was.
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from . import children
+from .session import children
 
 _HEADER = pytest.StashKey[str]()
 _ON_EPOLL = pytest.StashKey[bool]()
@@ -45,13 +45,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _install(config: pytest.Config) -> None:
-    from . import capability, errors, session
+    from .command import capabilities
+    from .ring import errors
+    from .session import runs
 
     # The header says it instead.
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.UringFallbackWarning)
-        stack.enter_context(session.installed())
-        found = capability.capabilities()
+        stack.enter_context(runs.installed())
+        found = capabilities.capabilities()
         config.add_cleanup(stack.pop_all().close)
     if found.usable:
         where = f"Trio runs on io_uring ({', '.join(found.used)})"

@@ -1,7 +1,7 @@
 /* The first half of a stream's `receive_some` and `send_all`, up to the task's sleep, in the
  * case that a busy program has nearly always: the socket is known to the run, nothing was read
  * ahead, nobody else receives or sends. For any other case they answer None and have done nothing:
- * streams.py then goes through all of it. */
+ * sockets/streams.py then goes through all of it. */
 #include "core.h"
 #include "tasks.h"
 
@@ -159,7 +159,7 @@ static bool find_both(const struct call *call, struct sending *sending)
 	return true;
 }
 
-/* Whether a budget asks for a try, which is streams.py's. */
+/* Whether a budget asks for a try, which is sockets/streams.py's. */
 static bool sends_at_once(PyObject *run)
 {
 	PyObject *budget = tu_get(run, TU_RUN_BUDGET);

@@ -36,7 +36,7 @@ from work import Work
 
 import trio_uring
 from trio_uring import RingOptions
-from trio_uring.internals import SocketType
+from trio_uring.loop.trio_internals import SocketType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

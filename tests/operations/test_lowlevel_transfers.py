@@ -24,7 +24,7 @@ from equivalence import URING
 from file_limits import disk_of
 
 from trio_uring import lowlevel
-from trio_uring.features import has_operation
+from trio_uring.ring.features import has_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

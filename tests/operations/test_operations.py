@@ -19,8 +19,8 @@ from in_flight import Pipe, in_flight, is_pinned
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel
-from trio_uring.operation import perform
-from trio_uring.session import current_manager
+from trio_uring.loop.current import current_manager
+from trio_uring.loop.operation import perform
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from steps import interrupted
 
 import trio_uring
 from trio_uring import lowlevel
-from trio_uring.features import has_operation
+from trio_uring.ring.features import has_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -44,9 +44,9 @@ from pairs import (
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring.connection import Connection, Sender
-from trio_uring.internals import SocketType
-from trio_uring.manager import UringManager
+from trio_uring.loop.manager import UringManager
+from trio_uring.loop.trio_internals import SocketType
+from trio_uring.sockets.connection import Connection, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

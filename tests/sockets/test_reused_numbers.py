@@ -21,7 +21,8 @@ from steps import interrupted
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring import RingOptions, sockets
+from trio_uring import RingOptions
+from trio_uring.sockets import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

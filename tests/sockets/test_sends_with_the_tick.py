@@ -21,7 +21,8 @@ from trio.lowlevel import current_task
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring import RingOptions, sockets, streams
+from trio_uring import RingOptions
+from trio_uring.sockets import sockets, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -33,7 +33,8 @@ from socket_calls import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trio_uring import RingOptions, sockets, streams
+from trio_uring import RingOptions
+from trio_uring.sockets import sockets, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

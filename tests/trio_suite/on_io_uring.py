@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from trio._core._io_epoll import EpollIOManager
 
-from trio_uring.manager import UringManager
+from trio_uring.loop.manager import UringManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import trio_uring
-from trio_uring.async_file import AsyncFile
+from trio_uring.files.async_file import AsyncFile
 
 OURS = {name: getattr(trio_uring, name) for name in ("Path", "open_file", "wrap_file")}
 THEIRS = {name: getattr(trio, name) for name in OURS}

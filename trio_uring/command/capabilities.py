@@ -1,0 +1,342 @@
+"""What this kernel, liburing and container allow, found by trying it.
+
+Nothing here is read off a version. Set-up flags are tried one by one, a feature is
+a bit of the mask that set-up reports, operations are asked for with
+IORING_REGISTER_PROBE, and whether a run would use io_uring is answered by opening
+a ring as a run does.
+
+The kernel's version only words the reason for what was refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import site
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import attrs
+import trio
+
+from ..ring import features, locked_memory
+from ..ring import opening as ring_module
+from ..ring.errors import UringUnavailableError
+from ..ring.native import ffi, lib, missing, unavailable
+from ..session import runs, wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from ..ring.opening import Ring
+    from ..ring.options import Fallback, RingOptions
+
+
+# Read from a file: when this is asked, there may be no descriptor left.
+_VERSION = importlib.metadata.version("trio-uring")
+
+State: TypeAlias = Literal["used", "available", "off", "missing"]
+
+
+@attrs.frozen
+class Capability:
+    """A set-up flag, a feature or an operation, and what becomes of it here."""
+
+    name: str
+    """As `RingOptions.features` and ``TRIO_URING_DISABLE`` call it."""
+    state: State
+    """``"used"`` by a run; ``"available"``, but this version of trio-uring, or no
+    run here, uses it; ``"off"``, since the user or a rule says so; or ``"missing"``."""
+    since: str
+    """The first kernel that has it, unless its vendor ported it back."""
+    gain: str
+    """What it is good for."""
+    reason: str = ""
+    """Why it is off or missing; else empty."""
+    remedy: str = ""
+    """What to do about that, if anything; else empty."""
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What ``python -m trio_uring doctor`` prints. See `capabilities`."""
+
+    usable: bool
+    """Whether a run that starts now uses io_uring."""
+    reason: str
+    """What is in the way of that; empty if nothing is."""
+    remedy: str
+    """What to do about it; empty if nothing is in the way."""
+    errno: int | None
+    """The kernel's refusal; None if there is none, or if it was not the kernel's."""
+    fallback: Fallback
+    """What a run does that cannot use io_uring: raise an ``"error"``, or use ``"epoll"``."""
+    kernel: str
+    """The kernel's release."""
+    liburing_built: str
+    """The version of liburing whose headers the core was compiled with, or ``"unknown"``."""
+    liburing_loaded: str
+    """The version of liburing that this process has loaded, or ``"unknown"``."""
+    liburing_path: str
+    """The file that it was loaded from, links resolved; empty if it is unknown."""
+    python: str
+    """The version of Python."""
+    trio: str
+    """The version of Trio."""
+    trio_uring: str
+    """The version of trio-uring."""
+    entries: int
+    """Submissions that a run's ring queues; 0 if there can be no ring."""
+    cq_entries: int
+    """Completions that it holds; 0 if there can be no ring."""
+    locked_memory: int | None
+    """Bytes that the processes of this user may lock together (RLIMIT_MEMLOCK); None: any number."""
+    locked_by_ring: int
+    """Bytes that a run's ring takes of them, on kernels that count it."""
+    locked_by_buffers: int
+    """Bytes that the buffers of its stream sockets take besides, from the first one on."""
+    open_files: int
+    """Descriptors that this process may have open (the soft RLIMIT_NOFILE)."""
+    open_files_hard: int
+    """What it may raise that to by itself."""
+    opened_by_run: int
+    """Descriptors that a run has open for itself."""
+    options: Mapping[str, int | str]
+    """Those of `RingOptions` that are not as by default, but for ``features``."""
+    start_file: str
+    """The file by which Python processes that a program starts are taken along; empty if no
+    interpreter would read one."""
+    knows_reschedule: bool
+    """As `UringStatistics.knows_reschedule`, of a run that starts now."""
+    wrapped: tuple[str, ...]
+    """As `UringStatistics.wrapped`."""
+    setup_flags: tuple[Capability, ...]
+    """The flags of ``io_uring_setup``."""
+    features: tuple[Capability, ...]
+    """The features that ``io_uring_setup`` reports."""
+    operations: tuple[Capability, ...]
+    """The operations of submissions."""
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The names of the set-up flags and features that a run uses."""
+        return tuple(row.name for row in (*self.setup_flags, *self.features) if row.state == "used")
+
+
+def capabilities() -> Capabilities:
+    """What a run that starts now would find and use, with the options of `install`
+    if it is installed, and as the environment overrides them.
+
+    Sets up a few rings and closes them. Any thread, within a run or not. A refusal
+    is part of the answer.
+
+    Raises:
+      ValueError: TRIO_URING_FALLBACK or TRIO_URING_DISABLE has a value that it may not have.
+    """
+    options = runs.resolve_options(None)
+    off = {name for name, value in options.features.items() if not value}
+    ring, error = _open(options)
+    if ring is None:
+        used: tuple[str, ...] = ()
+        entries = cq_entries = 0
+    else:
+        used = ring.flags
+        statistics = ffi.new("tu_statistics *")
+        lib.tu_read_statistics(ring.core, statistics)
+        entries, cq_entries = statistics.entries, statistics.cq_entries
+        ring.release()
+    return Capabilities(
+        usable=error is None,
+        reason=error.reason if error else "",
+        remedy=error.remedy if error else "",
+        errno=error.errno if error else None,
+        fallback=options.fallback,
+        kernel=os.uname().release,
+        python=platform.python_version(),
+        trio=trio.__version__,
+        trio_uring=_VERSION,
+        entries=entries,
+        cq_entries=cq_entries,
+        locked_memory=locked_memory.limit(),
+        locked_by_ring=locked_memory.size_of_ring(
+            entries or options.entries, cq_entries or options.cq_entries, has_array="no_sqarray" not in used
+        ),
+        locked_by_buffers=locked_memory.size_of_buffers(options.buffers),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        open_files_hard=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        opened_by_run=4,
+        options=_not_by_default(options),
+        start_file=_start_file(),
+        knows_reschedule=runs.knows_reschedule(),
+        wrapped=runs.wrapped_names(),
+        **(_without_core(missing) if missing else _with_core(used, off)),
+    )
+
+
+def _not_by_default(options: RingOptions) -> dict[str, int | str]:
+    return {
+        field.name: value
+        for field in attrs.fields(type(options))
+        if field.name != "features"
+        if (value := getattr(options, field.name)) != getattr(type(options)(), field.name)
+    }
+
+
+def _start_file() -> str:
+    folders = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    paths = (PurePath(folder, name) for folder in folders for name in ("trio_uring.start", "trio_uring.pth"))
+    return next((str(path) for path in paths if os.path.exists(path)), "")
+
+
+def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
+    path = _loaded_liburing()
+    return {
+        "liburing_built": ffi.string(lib.tu_liburing_built()).decode(),
+        "liburing_loaded": _version_in(path),
+        "liburing_path": path,
+        "setup_flags": tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
+        "features": _features(used, off),
+        "operations": _operations(used),
+    }
+
+
+def _without_core(missing: ImportError) -> dict[str, Any]:
+    """Nothing can be tried."""
+    error = unavailable(missing)
+
+    def rows(
+        table: Iterable[features.SetupFlag | features.Feature | features.Operation],
+    ) -> tuple[Capability, ...]:
+        return tuple(
+            Capability(what.name, "missing", what.since, what.gain, error.reason, error.remedy)
+            for what in table
+        )
+
+    return {
+        "liburing_built": "unknown",
+        "liburing_loaded": "unknown",
+        "liburing_path": "",
+        "setup_flags": rows(features.SETUP_FLAGS),
+        "features": rows(features.FEATURES),
+        "operations": rows(features.OPERATIONS),
+    }
+
+
+def _open(options: RingOptions) -> tuple[Ring | None, UringUnavailableError | None]:
+    """A run's ring, or why there is none."""
+    try:
+        return runs.open_ring(options), None
+    except UringUnavailableError as error:
+        return None, error
+
+
+def _setup_flag(flag: features.SetupFlag, used: Collection[str], off: Collection[str]) -> Capability:
+    answer = features.try_flag(flag)
+    if flag.name in used:
+        return Capability(flag.name, "used", flag.since, flag.gain)
+    if answer < 0:
+        return _missing(flag, "io_uring_setup", -answer)
+    if flag.name in off:
+        return Capability(flag.name, "off", flag.since, flag.gain, *_switched_off(flag.name))
+    if not used:
+        return Capability(flag.name, "available", flag.since, flag.gain)
+    return Capability(flag.name, "off", flag.since, flag.gain, _rule_against(flag, used))
+
+
+def _rule_against(flag: features.SetupFlag, used: Collection[str]) -> str:
+    """Which rule of the table keeps a flag out that the kernel accepts."""
+    if without := [name for name in flag.needs if name not in used]:
+        return f"it needs {' and '.join(without)}, which a run here does not use"
+    if instead := [
+        other.name
+        for other in features.SETUP_FLAGS
+        if flag.name in other.excludes or other.name in flag.excludes
+    ]:
+        return f"{' and '.join(instead)} is used instead"
+    return "it is of use only beside coop_taskrun or defer_taskrun"
+
+
+def _switched_off(name: str) -> tuple[str, str]:
+    for source, names in (
+        ("TRIO_URING_DISABLE", os.environ.get("TRIO_URING_DISABLE", "")),
+        ("--disable", wanted.command_line.get("--disable", "")),
+    ):
+        if name in names.replace(",", " ").split():
+            return f"switched off by {source}", f"Take {name} out of {source}"
+    return "switched off by the options of install()", f"Take {name} out of RingOptions.features"
+
+
+def _features(used: Collection[str], off: Collection[str]) -> tuple[Capability, ...]:
+    mask = features.probe(0)
+
+    def row(feature: features.Feature) -> Capability:
+        if feature.name in used:
+            return Capability(feature.name, "used", feature.since, feature.gain)
+        if mask < 0:
+            return _missing(feature, "io_uring_setup", -mask)
+        if not feature.is_in(mask):
+            return _missing(feature)
+        if feature.name in off:
+            return Capability(feature.name, "off", feature.since, feature.gain, *_switched_off(feature.name))
+        return Capability(feature.name, "available", feature.since, feature.gain)
+
+    return tuple(row(feature) for feature in features.FEATURES)
+
+
+def _operations(used: Collection[str]) -> tuple[Capability, ...]:
+    supported = features.probe_operations()
+
+    def row(operation: features.Operation) -> Capability:
+        if isinstance(supported, int):
+            call = "io_uring_setup" if features.probe(0) < 0 else "io_uring_register"
+            return _missing(operation, call, -supported)
+        if operation.number not in supported:
+            return _missing(operation)
+        in_use = operation.used and (operation.needs in used if operation.needs else used)
+        state: State = "used" if in_use else "available"
+        return Capability(operation.name, state, operation.since, operation.gain)
+
+    return tuple(row(operation) for operation in features.OPERATIONS)
+
+
+def _missing(
+    what: features.SetupFlag | features.Feature | features.Operation, call: str = "", error: int = 0
+) -> Capability:
+    """``call`` refused it with ``error``; or, without these, the kernel does not list it."""
+    release = os.uname().release
+    if call and error != errno.EINVAL:
+        reason = f"{call} is refused ({_code(error)})"
+        remedy = ring_module.unavailable(error, call).remedy
+    elif _version(release) < _version(what.since):
+        reason, remedy = f"it takes Linux {what.since}, this is {release}", f"Use Linux {what.since} or newer"
+    else:
+        said = f"refuses it ({_code(error)})" if error else "does not list it"
+        reason = f"this kernel ({release}) {said}, though Linux {what.since} has it"
+        remedy = "Ask whoever built the kernel, or runs the sandbox, why it is left out"
+    return Capability(what.name, "missing", what.since, what.gain, reason, remedy)
+
+
+def _code(error: int) -> str:
+    return f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
+
+
+def _version(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+
+
+@functools.cache
+def _loaded_liburing() -> str:
+    path = ffi.new("char[]", 4096)
+    return "" if lib.tu_liburing_loaded(path, 4096) < 0 else os.fsdecode(ffi.string(path))
+
+
+def _version_in(path: str) -> str:
+    found = re.search(r"\.so\.([\d.]+)$", PurePath(path).name)
+    return found[1] if found else "unknown"

@@ -1,0 +1,1 @@
+"""Files and paths: Trio's, without threads where the kernel can do without."""

@@ -1,0 +1,77 @@
+"""What binary files have in common, with a buffer or without: transfers at offsets, and syncing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trio.lowlevel import enable_ki_protection
+
+from ..lowlevel.arguments import size_of
+from ..ring.native import ffi
+from .async_file import AsyncFile
+from .memory import new_bytes, pinned
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from .async_file import Turns
+    from .transfers import Transfers
+
+
+class BinaryFile(AsyncFile[bytes]):
+    """A binary file. `pread`, `pread_into` and `pwrite` neither use nor move the position, and
+    any number of tasks may be in them at once. On a file system that the ring is for they take no
+    thread, whoever shares the file."""
+
+    def __init__(self, wrapped: Any, transfers: Transfers, turns: Turns | None = None) -> None:
+        super().__init__(wrapped, transfers.position, turns)
+        self._transfers = transfers
+
+    @enable_ki_protection
+    async def pread(self, size: int, offset: int, /) -> bytes:
+        """`os.pread`: up to ``size`` bytes from ``offset`` on, empty past the end, after writing
+        what is buffered."""
+        length = size_of(size)
+        data = new_bytes(length)
+        got = await self._pread(ffi.from_buffer(data), length, data, offset)
+        return data if got == length else data[:got]
+
+    @enable_ki_protection
+    async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
+        """`os.preadv` into ``buffer``; the number of bytes, 0 past the end. As `pread`."""
+        with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
+            return await self._pread(memory.address, memory.length, memory.held, offset)
+
+    @enable_ki_protection
+    async def pwrite(self, data: ReadableBuffer, offset: int, /) -> int:
+        """`os.pwrite`: the number of bytes, which may be fewer; after writing what is buffered.
+        With O_APPEND the kernel writes at the end, whatever the ``offset``."""
+        with pinned(self._wrapped, "write", data) as memory:
+            start = size_of(offset)
+            if not self._can_write:
+                self._wrapped.write(b"")  # which raises
+            self._own_fileno()  # which raises if it is closed
+            await self._write_before(changes=True)
+            done = await self._transfers.pwrite(memory.address, memory.length, memory.held, start)
+            await self._forget_ahead()
+            return done
+
+    async def _pread(self, memory: Any, length: int, held: object, offset: int) -> int:
+        start = size_of(offset)
+        if not self._can_read:
+            self._wrapped.readinto(bytearray())  # which raises
+        self._own_fileno()  # which raises if it is closed
+        await self._write_before(changes=False)
+        return await self._transfers.pread(memory, length, held, start)
+
+    async def _sync(self, *, data_only: bool) -> None:
+        self._own_fileno()
+        await self._write_before(changes=False)
+        await self._transfers.sync(data_only=data_only)
+
+    async def _write_before(self, *, changes: bool) -> None:
+        """In turn, if need be: writes what is buffered; before the file ``changes`` past the
+        buffer, also forgets what was read ahead."""
+
+    async def _forget_ahead(self) -> None:
+        """The same, afterwards."""

@@ -1,0 +1,407 @@
+"""The buffer of a file, which binary and text files hold, and the transfers from and to it.
+
+What it holds, and how that lies there, is for files/held_bytes.py.
+
+- What does not fit takes no detour: a large read goes to where it is wanted, a large write
+  comes from where it is, or goes on behind its call (files/write_behind.py), as does the buffer
+  that it found. While something is behind, the buffer has nothing that was read.
+- A call that is cancelled in the middle gives back to the buffer what it had read, and
+  leaves there what it had accepted and not yet written. The buffer is longer than its
+  size for as long as that takes.
+- A call that fails has lost what it had read, as with the standard library: the position is
+  past it. What has no position gives it back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import weakref
+from contextlib import suppress
+from operator import index
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import trio
+
+from ..loop.budget import checkpoint_at_once
+from ..loop.current import current_manager
+from ..ring.native import ffi
+from .held_bytes import HeldBytes
+from .memory import Memory, new_bytes
+from .position import STREAM
+from .write_behind import MOST_BEHIND, WriteBehind
+
+if TYPE_CHECKING:
+    from .transfers import Transfers
+
+_from_buffer: Any = ffi.from_buffer
+_memmove: Any = ffi.memmove
+
+
+class FileBuffer(HeldBytes):
+    """Of one file. Who calls has the file's turn."""
+
+    _alive: ClassVar[dict[int, tuple[list[object], weakref.ref[FileBuffer]]]] = {}
+    """All buffers, with the standard library's files of each. These are not garbage before it is:
+    else they would close the descriptor before it has written what it has."""
+
+    def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
+        super().__init__(size)
+        self._wrapped = wrapped
+        self.transfers = transfers
+        self.position = transfers.position
+        self.can_write: bool = wrapped.writable()
+        self._can_read: bool = wrapped.readable()
+        self.kept: list[object] = [wrapped]
+        """Files of the standard library that close the descriptor when nobody has them."""
+        self._alive[id(self)] = (self.kept, weakref.ref(self))
+        self._behind: WriteBehind | None = None
+        self._writes = False
+        """Whether the kernel has what is in the buffer, and has not answered."""
+
+    def __del__(self) -> None:
+        try:
+            if "_write_end" in self.__dict__:
+                self._write_abandoned()
+        finally:
+            self._alive.pop(id(self), None)
+
+    def _write_abandoned(self) -> None:
+        """Writes what is buffered, for a file that is thrown away without being closed.
+        This blocks, as with the standard library. As all that it calls, it uses no name of a
+        module: at the end of the interpreter they are gone."""
+        if not self._in_buffer() or self.position.raw.closed:
+            return
+        self._rewind()
+        while self._in_buffer():
+            data = self._view[self._write_pos : self._write_end]
+            if self._behind is not None and self._behind.size:
+                self._behind.leave(bytes(data))
+                self._write_pos = self._write_end
+            else:
+                self._write_pos += self.position.write_now(data)
+                self._raw_pos = self._write_pos
+        self._write_pos = 0
+        self._write_end = self._read_end = -1
+
+    def write_at_exit(self) -> None:
+        """For a file that is alive when the interpreter ends, and may stay so for good. One that
+        a thread is just writing is that thread's."""
+        if not self._writes:
+            with suppress(OSError, ValueError):  # the finaliser tries again, and tells
+                self._write_abandoned()
+                if self._behind is not None:
+                    self._behind.write_at_exit()
+
+    # Where we are
+
+    def takes_at_once(self, length: int) -> bool:
+        """Whether `write` of this length has nothing to wait for, unless too much is behind."""
+        small = length < self._large and not self.unwritten
+        return small or self.fits(length) or self._behind_for(length) is not None
+
+    def tell(self) -> int:
+        """The offset in the file, in bytes."""
+        behind = self._behind.unplaced if self._behind is not None else 0
+        return max(self.position.tell() + behind - self._raw_offset(), 0)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is data that has still to go to the kernel."""
+        return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
+
+    # Reading
+
+    def give_back_after(self, stop: BaseException, data: bytes) -> None:
+        """`give_back`, unless the call has failed and the position tells."""
+        if not isinstance(stop, OSError) or self.position.kind is STREAM:
+            self.give_back(data)
+
+    async def fill(self) -> int | None:
+        """One transfer into the buffer, of which all was given out."""
+        self._drop_read()
+        self._pos = 0
+        return await self._fill()
+
+    async def _fill(self) -> int | None:
+        start = max(self._read_end, 0)
+        memory = self._memory
+        got = await self.transfers.read(memory + start, len(memory) - start, memory)
+        if got:
+            self._read_end = self._raw_pos = start + got
+        return got
+
+    async def leave(self, taken: int) -> None:
+        """Before a read goes past the buffer, of which it has ``taken`` the end."""
+        if self.can_write:
+            try:
+                await self.flush()
+            except BaseException:
+                self._pos -= taken
+                raise
+        self._drop_read()
+
+    async def read(self, length: int) -> bytes | None:
+        """So many bytes, fewer only at the end. None: non-blocking, and nothing there."""
+        ahead = self.ahead
+        if length <= ahead:
+            await checkpoint_at_once()
+            return self.take(length)
+        data = new_bytes(length)
+        if ahead:
+            _memmove(_from_buffer(data), self._memory + self._pos, ahead)
+            self._pos += ahead
+            await self.leave(ahead)
+        elif self.can_write:
+            await self.leave(0)
+        elif self._read_end != -1:
+            self._drop_read()
+        done = ahead
+        try:
+            # Whole blocks go to their place; what is left comes by way of the buffer.
+            got: int | None = 1
+            while got and (direct := length - done - (length - done) % self.size):
+                got = await self.transfers.read(_from_buffer(data) + done if done else data, direct, data)
+                done += got or 0
+            if done == length:
+                return data
+            memory = _from_buffer(data)
+            if got:
+                self._pos = self._raw_pos = self._read_end = 0
+            while got and done < length:
+                got = await self._fill()
+                taken = min(got or 0, length - done)
+                _memmove(memory + done, self._memory + self._pos, taken)
+                self._pos += taken
+                done += taken
+        except BaseException as stop:
+            self.give_back_after(stop, data[:done])
+            raise
+        if done == length:
+            return data
+        return data[:done] if done or got == 0 else None
+
+    async def read_all(self) -> bytes | None:
+        """All to the end. None: non-blocking, and nothing there."""
+        ahead = self.ahead
+        parts = [self.take(ahead)] if ahead else []
+        await self.leave(ahead)
+        try:
+            complete = await self.transfers.read_to_end(parts)
+        except BaseException as stop:
+            self.give_back_after(stop, b"".join(parts))
+            raise
+        return b"".join(parts) if parts or complete else None
+
+    async def read1(self, size: int) -> bytes:
+        """What is `ahead`, or else one transfer: up to ``size`` bytes."""
+        length = size if size >= 0 else self.size
+        ahead = self.ahead
+        if ahead or not length:
+            await checkpoint_at_once()
+            return self.take(min(ahead, length))
+        await self.leave(0)
+        return await self.transfers.read_new(length) or b""
+
+    async def read_to(self, target: Memory, *, once: bool) -> int | None:
+        """Fills ``target``, or reads to it ``once``, if nothing is `ahead`."""
+        memory, length, held = target.address, target.length, target.held
+        ahead = self.ahead
+        done = min(ahead, length)
+        if done == length or (once and done and length - done <= self.size):
+            await checkpoint_at_once()
+        _memmove(memory, self._memory + self._pos, done)
+        self._pos += done
+        if done == length and ahead:
+            return done
+        await self.leave(done)
+        got: int | None = 0
+        try:
+            while done < length:
+                if length - done > self.size:
+                    got = await self.transfers.read(memory + done, length - done, held)
+                    done += got or 0
+                elif once and done:
+                    break
+                else:
+                    got = await self.fill()
+                    self._pos = taken = min(got or 0, length - done)
+                    _memmove(memory + done, self._memory, taken)
+                    done += taken
+                if not got or once:
+                    break
+        except BaseException as stop:
+            self.give_back_after(stop, bytes(ffi.buffer(memory, done)))
+            raise
+        return done if done or got == 0 else None
+
+    async def readline(self, limit: int) -> bytes:
+        """A line of which the buffer has only a part."""
+        ahead = self.ahead
+        parts = [self.take(ahead)] if ahead else []
+        left = limit - ahead if limit >= 0 else -1
+        await self.leave(ahead)
+        try:
+            while await self.fill():
+                line = self.line_at_hand(left)
+                if line is not None:
+                    self._pos += len(line)
+                    parts.append(line)
+                    break
+                parts.append(self.take(self._read_end))
+                left -= len(parts[-1]) if left > 0 else 0
+        except BaseException as stop:
+            self.give_back_after(stop, b"".join(parts))
+            raise
+        return b"".join(parts)
+
+    # Writing
+
+    async def write(self, memory: Memory) -> int:
+        """Takes all that is there; its length in bytes."""
+        address, length, held = memory.address, memory.length, memory.held
+        if self.fits(length):
+            self.put(address, length)
+            return length
+        behind = self._behind_for(length)
+        if behind is not None and self._read_end == -1:
+            return await self._add_behind(behind, memory)
+        await self.write_out()
+        if offset := self._raw_offset():
+            self.position.seek(-offset, os.SEEK_CUR)
+            self._raw_pos -= offset
+        self._drop_read()
+        behind = self._behind_for(length)
+        if behind is not None:
+            return await self._add_behind(behind, memory)
+        done = 0
+        try:
+            while length - done >= self._large:
+                got = await self.transfers.write(address + done, length - done, held)
+                if got is None:
+                    raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", done)
+                done += got
+        except (trio.Cancelled, KeyboardInterrupt) as stop:
+            # What has happened in part happens: the buffer takes the rest.
+            if done:
+                self._keep(address + done, length - done)
+            if not done or isinstance(stop, KeyboardInterrupt):
+                raise
+            return length
+        self._keep(address + done, length - done)
+        return length
+
+    def _behind_for(self, length: int) -> WriteBehind | None:
+        """What takes a write of this length that does not fit."""
+        if length > MOST_BEHIND or not self.position.may_go_behind:
+            return None
+        manager = current_manager()
+        if manager is None or not manager.is_waited_for:
+            return None
+        if self._behind is None:
+            self._behind = WriteBehind(self.transfers, self.kept)
+        return self._behind
+
+    async def _add_behind(self, behind: WriteBehind, memory: Memory) -> int:
+        """The buffer and then the data, or what the buffer takes of it once it is empty."""
+        length = memory.length
+        buffered = self._write_end - self._write_pos if self._in_buffer() else 0
+        await behind.make_room(buffered + length)
+        if not self.position.is_ours:  # somebody has asked for the descriptor meanwhile
+            return await self.write(memory)
+        parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
+        kept = length if length < self._large else 0
+        if kept < length:
+            parts.append(memory.as_bytes())
+        self._write_end = -1
+        self._restore_size()
+        self._keep(memory.address, kept)
+        if parts:
+            behind.add(*parts)
+        return length
+
+    def _rewind(self) -> None:
+        """Moves the file's position to where the data is to be written."""
+        if back := self._raw_offset() + self._pos - self._write_pos:
+            self.position.seek(-back, 1)
+            self._raw_pos -= back
+
+    async def write_out(self) -> None:
+        """Writes what is behind, and what is buffered."""
+        if self._behind is not None:
+            await self._behind.finish()
+        if self._in_buffer():
+            self._rewind()
+        while self._in_buffer():
+            start = self._write_pos
+            memory = self._memory
+            length = self._write_end - start
+            self._writes = True
+            try:
+                done = await self.transfers.write(memory + start, length, memory)
+            finally:
+                self._writes = False
+            if done is None:
+                raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", 0)
+            self._write_pos = self._raw_pos = start + done
+        self._write_pos = 0
+        self._write_end = -1
+        self._restore_size()
+
+    async def flush(self) -> None:
+        """Writes what is buffered, and has the file's position where ours is."""
+        await self.write_out()
+        if self._can_read:
+            self.position.seek(-self._raw_offset(), os.SEEK_CUR)
+            self._drop_read()
+
+    async def settle(self) -> None:
+        """Waits for what has left the buffer and is still being written."""
+        if self._behind is not None:
+            await self._behind.finish()
+
+    async def landed(self) -> None:
+        """Waits until no write is with the kernel. Raises what went wrong."""
+        if self._behind is not None:
+            await self._behind.wait()
+
+    # Moving
+
+    async def seek(self, offset: int, whence: int) -> int:
+        """As `io.BufferedRandom.seek`, also the errors. A checkpoint."""
+        await checkpoint_at_once()
+        target = index(offset) if hasattr(offset, "__index__") else _FAR
+        position = self.position
+        if whence not in _WHENCE or not position.raw.seekable() or not -_FAR <= target < _FAR:
+            self._wrapped.seek(offset, whence)  # which raises
+        if whence <= os.SEEK_CUR and (ahead := self.ahead) > 0:
+            here = position.tell() - self._raw_offset()
+            moved = target - here if whence == os.SEEK_SET else target
+            if -self._pos <= moved <= ahead:
+                self._pos += moved
+                return max(here + moved, 0)
+        if self.can_write:
+            await self.write_out()
+        if whence == os.SEEK_CUR:
+            target -= self._raw_offset()
+        reached = position.seek(target, whence)
+        self._drop_read()
+        return reached
+
+    def go_back(self, offset: int) -> None:
+        """To where `tell` was, for a call that only read since then."""
+        self._drop_read()
+        self.position.seek(offset)
+
+
+@atexit.register
+def _write_at_exit() -> None:
+    for _, reference in list(FileBuffer._alive.values()):
+        buffer = reference()
+        if buffer is not None:
+            buffer.write_at_exit()
+
+
+_WHENCE = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, os.SEEK_DATA, os.SEEK_HOLE)
+_FAR = 1 << 63

@@ -1,0 +1,204 @@
+"""Binary files with a buffer: the methods that a user calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import current_task, enable_ki_protection
+
+from ..loop.budget import checkpoint_at_once
+from .async_file import either, gather_lines, reading, write_lines, writing
+from .binary import BinaryFile
+from .memory import pinned
+from .raw import RawFile
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterable
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from .async_file import Turns
+    from .buffer import FileBuffer
+
+
+class BufferedFile(BinaryFile):
+    """A binary file for writing; as `io.BufferedWriter`."""
+
+    def __init__(self, wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> None:
+        super().__init__(wrapped, buffer.transfers, turns)
+        self._buffer = buffer
+
+    @property
+    def raw(self) -> io.FileIO:
+        """The standard library's file on the same descriptor: past our buffer. Who asks for it
+        can move the position: as `fileno`."""
+        raw: io.FileIO = self._wrapped.raw
+        self._share()
+        return raw
+
+    @reading
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """``size`` bytes, fewer only at the end; all to the end if that is negative. None:
+        non-blocking, and nothing there."""
+        length = self._length("read", size)
+        if length < -1:
+            self._wrapped.read(size)
+        return await (self._buffer.read(length) if length >= 0 else self._buffer.read_all())  # type: ignore[return-value]
+
+    @reading
+    async def read1(self, size: int = -1, /) -> bytes:
+        """What the buffer has, or else one transfer: up to ``size`` bytes."""
+        if size is None:
+            self._wrapped.read1(size)
+        return await self._buffer.read1(self._length("read1", size))
+
+    @reading
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fills ``buffer``; the number of bytes, fewer only at the end. None: non-blocking, and
+        nothing there."""
+        with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
+            return await self._buffer.read_to(memory, once=False)  # type: ignore[return-value]
+
+    @reading
+    async def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """What the buffer has, or else one transfer, into ``buffer``; the number of bytes. None:
+        non-blocking, and nothing there."""
+        with pinned(self._wrapped, "readinto1", buffer, writable=True) as memory:
+            return await self._buffer.read_to(memory, once=True)  # type: ignore[return-value]
+
+    @reading
+    async def readline(self, size: int | None = -1, /) -> bytes:
+        limit = self._length("readline", size)
+        line = self._buffer.line_at_hand(limit)
+        if line is None:
+            return await self._buffer.readline(limit)
+        await checkpoint_at_once()
+        self._buffer.pass_over(len(line))
+        return line
+
+    @reading
+    async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """The lines to the end, or until they are longer than ``hint`` bytes."""
+        number = self._length("readlines", hint)
+        await checkpoint_at_once()
+        lines: list[bytes] = []
+        try:
+            return await gather_lines(self._next_line, number, lines)
+        except BaseException as stop:
+            self._buffer.give_back_after(stop, b"".join(lines))
+            raise
+
+    @writing
+    async def write(self, data: ReadableBuffer, /) -> int:
+        """Takes all of ``data``; its length in bytes."""
+        if type(data) is bytes and self._buffer.fits(length := len(data)):
+            await checkpoint_at_once()
+            self._buffer.put(data, length)
+            return length
+        with pinned(self._wrapped, "write", data) as memory:
+            if self._buffer.takes_at_once(memory.length):
+                await checkpoint_at_once()
+            return await self._buffer.write(memory)
+
+    @writing
+    async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
+        """Takes all of ``lines``, one after the other."""
+        await write_lines(self._write_data, lines)
+
+    @either
+    async def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Moves the position; where it is then, in bytes. Writes what is buffered."""
+        return await self._buffer.seek(offset, whence)
+
+    @either
+    async def tell(self) -> int:
+        """The position, in bytes."""
+        await checkpoint_at_once()
+        await self._buffer.landed()
+        return self._buffer.tell()
+
+    @writing
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Makes the file ``size`` bytes long, or as long as the position, after writing
+        what is buffered. By the ring from Linux 6.9 on, else by a worker thread."""
+        await self._buffer.flush()
+        return await self._transfers.truncate(size)
+
+    @either
+    async def flush(self) -> None:
+        """Writes what is buffered: it is with the kernel then, and others can read it."""
+        if not self._unwritten():
+            await checkpoint_at_once()
+        if self._can_write:
+            await self._buffer.flush()
+
+    @either
+    async def detach(self) -> RawFile:
+        """Writes what is buffered, and returns the file without the buffer; this one is
+        of no use from then on."""
+        await checkpoint_at_once()
+        if self._can_write:
+            await self._buffer.flush()
+        raw = self._wrapped.detach()
+        self._is_detached = True
+        return RawFile(raw, self._transfers, self._turns)
+
+    async def _next_line(self) -> bytes:
+        line = self._buffer.line_at_hand(-1)
+        if line is None:
+            return await self._buffer.readline(-1)
+        self._buffer.pass_over(len(line))
+        return line
+
+    async def _write_data(self, data: ReadableBuffer) -> int:
+        with pinned(self._wrapped, "write", data) as memory:
+            return await self._buffer.write(memory)
+
+    def _unwritten(self) -> bool:
+        return self._buffer.unwritten
+
+    async def _write_out(self) -> None:
+        await self._buffer.write_out()
+
+    @enable_ki_protection
+    async def _settle(self) -> None:
+        task = current_task()
+        try:
+            await self._turns.take()
+            await self._buffer.settle()
+        finally:
+            self._turns.leave(task)
+
+    async def _write_before(self, *, changes: bool) -> None:
+        if not (self._buffer.unwritten or (changes and self._buffer.ahead)):
+            return
+        task = current_task()
+        try:
+            await self._turns.take()
+            await (self._buffer.flush() if changes else self._buffer.write_out())
+        finally:
+            self._turns.leave(task)
+
+    async def _forget_ahead(self) -> None:
+        if self._buffer.ahead:
+            with trio.CancelScope(shield=True):
+                await self._write_before(changes=True)
+
+
+class BufferedReaderFile(BufferedFile):
+    """A binary file for reading, or for both; as `io.BufferedReader` or `io.BufferedRandom`."""
+
+    @reading
+    async def peek(self, size: int = 0, /) -> bytes:
+        """What is in the buffer, after one transfer if there is nothing; the position does
+        not move."""
+        self._length("peek", size)
+        if self._can_write:
+            await self._buffer.flush()
+        if self._buffer.ahead:
+            await checkpoint_at_once()
+        else:
+            await self._buffer.fill()
+        return self._buffer.look()

@@ -1,0 +1,275 @@
+"""The characters of a file with a buffer: decoded, cut into lines, and put back.
+
+- What was decoded and not yet given out is ``_decoded[used:]``. ``_snapshot`` is a state of
+  the decoder in which it holds no bytes, and the bytes that lead from there to ``_decoded``.
+- A call that is cancelled in the middle has not happened. Where there are positions, all is as it
+  was before, and the bytes are read again. What has none gets its characters back.
+- As with the standard library, `readlines` that stops before the end has lost the position, until
+  the file is moved or flushed, and a call that fails is where it failed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .async_file import gather_lines
+from .cookies import Cookie, Snapshot, cookie_past
+
+if TYPE_CHECKING:
+    from .buffer import FileBuffer
+
+_CHUNK: Final = 8192
+
+
+class Decoding:
+    """Of one text file; of one that is not read, only whether its position is known. Who calls has
+    the file's turn."""
+
+    def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
+        self._wrapped = wrapped
+        self._buffer = buffer
+        self._newline = newline
+        self._seekable = wrapped.seekable()
+        self._telling = self._seekable
+        """Whether the position is known: whether snapshots are made."""
+        self._decoder: Any = _new_decoder(wrapped, newline) if wrapped.readable() else None
+        self._decoded = ""
+        self.used = 0
+        """How many characters of it were given out."""
+        self._snapshot: Snapshot | None = None
+        self._bytes_per_character = 0.0
+
+    @property
+    def ahead(self) -> int:
+        """How many characters can be given out."""
+        return len(self._decoded) - self.used
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The kinds of line ends that were read, if they are translated or told apart."""
+        kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", None)
+        return kinds
+
+    def take(self, length: int) -> str:
+        """The next ``length`` characters of what is `ahead`, or all of it."""
+        start = self.used
+        text = self._decoded[start : start + length]
+        self.used = start + len(text)
+        return text
+
+    def line_at_hand(self, limit: int) -> str | None:
+        """The next line, of ``limit`` characters at most, if it is decoded already. The caller gives
+        it out by adding its length to `used`."""
+        if not self._decoded:
+            return None
+        start = self.used
+        end = self._line_end(self._decoded, start)
+        if limit >= 0 and (end or len(self._decoded)) - start >= limit:
+            end = start + limit
+        elif not end:
+            return None
+        return self._decoded[start:end]
+
+    async def read_all(self) -> str:
+        """All characters to the end."""
+        data = await self._buffer.read_all()
+        text: str = self._decoder.decode(data or b"", True)
+        text = self.take(len(self._decoded)) + text
+        if self._snapshot is not None:
+            self._forget()
+        return text
+
+    async def read(self, length: int) -> str:
+        """So many characters, fewer only at the end."""
+        mark = self._mark()
+        parts = [self.take(length)]
+        left = length - len(parts[0])
+        try:
+            while left > 0 and await self._read_chunk(left, mark):
+                parts.append(self.take(left))
+                left -= len(parts[-1])
+        except BaseException as stop:
+            self._go_back(mark, stop, parts)
+            raise
+        return "".join(parts)
+
+    async def readline(self, limit: int = -1, mark: _Mark | None = None) -> str:
+        """A line of which only a part is decoded. ``mark``: of the call that it is a part of."""
+        mark = mark or self._mark()
+        parts: list[str] = []
+        held = ""  # may be the first half of an end mark
+        length = 0
+        while True:
+            try:
+                while not self._decoded:
+                    if not await self._read_chunk(0, mark):
+                        self._forget()
+                        return "".join((*parts, held))
+            except BaseException as stop:
+                self._go_back(mark, stop, [*parts, held])
+                raise
+            line = held + self._decoded[self.used :]
+            offset = len(held) - self.used
+            end = self._line_end(line, 0)
+            found = bool(end)
+            if not found:
+                end = len(line) - (self._newline == "\r\n" and line.endswith("\r"))
+            if limit >= 0 and end + length >= limit:
+                found, end = True, limit - length
+            parts.append(line[:end])
+            if found:
+                self.used = end - offset
+                return "".join(parts)
+            length += end
+            held = line[end:]
+            self._decoded, self.used = "", 0
+
+    async def readlines(self, hint: int) -> list[str]:
+        """The lines to the end, or until they are longer than ``hint``, if that is positive."""
+        mark = self._mark()
+        lines: list[str] = []
+        self._telling = False
+        try:
+            await gather_lines(partial(self._next_line, mark), hint, lines)
+        except BaseException as stop:
+            self._go_back(mark, stop, lines)
+            raise
+        if not 0 < hint < sum(map(len, lines)):
+            self._snapshot = None
+            self._telling = self._seekable
+        return lines
+
+    async def _next_line(self, mark: _Mark) -> str:
+        line = self.line_at_hand(-1)
+        if line is None:
+            return await self.readline(-1, mark)
+        self.used += len(line)
+        return line
+
+    async def _read_chunk(self, length: int, mark: _Mark) -> bool:
+        """Decodes one more transfer, of about ``length`` characters, over what there was.
+        False at the end."""
+        snapshot = Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
+        size = max(_CHUNK, int(max(self._bytes_per_character, 1.0) * length))
+        data = await self._buffer.read1(size)
+        if not mark.has_read:
+            mark.has_read, mark.offset = True, self._buffer.tell() - len(data) if self._seekable else 0
+        text: str = self._decoder.decode(data, not data)
+        self._decoded, self.used = text, 0
+        self._bytes_per_character = len(data) / len(text) if text else 0.0
+        if snapshot:
+            self._snapshot = Snapshot(snapshot.flags, snapshot.data + data)
+        return bool(text or data)
+
+    def _line_end(self, text: str, start: int) -> int:
+        """Where the line ends, past its end mark; 0 if there is none."""
+        if self._newline:
+            found = text.find(self._newline, start)
+            return found + len(self._newline) if found >= 0 else 0
+        end = text.find("\n", start) + 1
+        if self._newline is None:
+            return end
+        carriage = text.find("\r", start, end or len(text)) + 1
+        return carriage if carriage and carriage != end - 1 else end
+
+    # Going back
+
+    def _mark(self) -> _Mark:
+        return _Mark(self, self._decoder.getstate())
+
+    def _go_back(self, mark: _Mark, stop: BaseException, given: list[str]) -> None:
+        """After a call that has given out so much since ``mark``, and is not to have happened."""
+        has_failed = isinstance(stop, Exception)
+        if not self._seekable:
+            if not has_failed or isinstance(stop, OSError):
+                self._decoded = "".join(given) + self._decoded[self.used :]
+                self.used = 0
+        elif not has_failed or not mark.has_read:
+            self._decoded, self.used, self._snapshot, self._telling = mark.state
+            if mark.has_read:
+                self._decoder.setstate(mark.decoder_state)
+                self._buffer.go_back(mark.offset)
+
+    def _forget(self) -> None:
+        self._decoded, self.used, self._snapshot = "", 0, None
+
+    # Positions
+
+    def flushed(self) -> None:
+        """The file was flushed: its position is known again."""
+        self._telling = self._seekable
+
+    def written(self) -> None:
+        """What was read ahead is not what comes next."""
+        if self._snapshot is not None:
+            self._forget()
+        if self._decoder is not None:
+            self._decoder.reset()
+
+    def tell(self, position: int) -> int:
+        """The cookie, with the buffer at ``position``."""
+        if self._snapshot is None:
+            return position
+        flags, data = self._snapshot
+        start = Cookie(position - len(data), flags)
+        if not self.used:
+            return start.packed()
+        return cookie_past(start, data, self.used, self._wrapped, self._newline)
+
+    def moved(self, cookie: Cookie | None) -> None:
+        """The buffer is where ``cookie`` says, or at the end of the file if there is none."""
+        self._forget()
+        if self._decoder is None:
+            return
+        if cookie is not None:
+            self._snapshot = Snapshot(cookie.flags, b"")
+        if cookie is not None and (cookie.position or cookie.flags):
+            self._decoder.setstate((b"", cookie.flags))
+        else:
+            self._decoder.reset()
+
+    def skip(self, cookie: Cookie, data: bytes) -> None:
+        """Goes over the characters that ``cookie`` says, of which the bytes are ``data``."""
+        self._decoded = self._decoder.decode(data, bool(cookie.at_end))
+        self._snapshot = Snapshot(cookie.flags, data)
+        if len(self._decoded) < cookie.characters:
+            raise OSError("can't restore logical file position")
+        self.used = cookie.characters
+
+    def lose(self) -> None:
+        """The position is not known any longer."""
+        self._telling = False
+
+    def check_told(self) -> None:
+        """Raises if the position is not known."""
+        if not self._telling:
+            raise OSError("telling position disabled by next() call")
+
+
+class _State(NamedTuple):
+    decoded: str
+    used: int
+    snapshot: Snapshot | None
+    telling: bool
+
+
+class _Mark:
+    """Where a call has begun."""
+
+    __slots__ = ("decoder_state", "has_read", "offset", "state")
+
+    def __init__(self, decoding: Decoding, decoder_state: Any) -> None:
+        self.state = _State(decoding._decoded, decoding.used, decoding._snapshot, decoding._telling)
+        self.decoder_state = decoder_state
+        self.has_read = False
+        """Whether the call has read from the buffer since then."""
+        self.offset = 0
+        """Where the buffer was before that, in bytes."""
+
+
+def _new_decoder(wrapped: io.TextIOWrapper, newline: str | None) -> Any:
+    decoder = codecs.getincrementaldecoder(wrapped.encoding)(wrapped.errors or "strict")
+    return decoder if newline else io.IncrementalNewlineDecoder(decoder, newline is None)

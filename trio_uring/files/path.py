@@ -1,0 +1,381 @@
+"""`Path`: `trio.Path`, with the kernel doing what it has operations for.
+
+- What is not defined here is inherited, and goes through Trio's threads: absolute,
+  chmod, cwd, expanduser, full_match, glob, group, home, is_junction, is_mount, iterdir, lchmod,
+  owner, readlink, resolve, rglob.
+- In a run on epoll everything does. So does a method whose operation the kernel is
+  too old for; each docstring names the version that brought it.
+- Errors, results and the order of events are pathlib's: a name that cannot be opened
+  is reported before a bad encoding, and text that cannot be encoded leaves an empty file.
+- Arguments that later Pythons gave to pathlib's methods are taken in all.
+- Each method is a checkpoint. A cancelled one has happened, or not, or, if it takes
+  several steps, in part. A descriptor is closed in any case, by the caller's thread:
+  closed by the kernel, it could still be open for writing when the file is executed.
+- The size of a file that was opened is asked for in the caller's thread, as by
+  builtin open. Whatever it says, the file is read until it ends; on a file system that the
+  ring is not for (`open_file` says which), by threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pathlib
+import stat
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
+
+import trio
+
+from .. import lowlevel
+from ..loop.current import current_manager
+from ..lowlevel.open_at import opened
+from ..ring import features
+from .memory import pinned
+from .opening import open_file
+from .position import Position
+from .transfers import Transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import (
+        OpenBinaryMode,
+        OpenBinaryModeReading,
+        OpenBinaryModeUpdating,
+        OpenBinaryModeWriting,
+        OpenTextMode,
+        ReadableBuffer,
+        StrOrBytesPath,
+        StrPath,
+    )
+    from typing_extensions import Self
+
+    from ..loop.manager import UringManager
+    from .async_file import AsyncFile
+    from .binary import BinaryFile
+    from .buffered import BufferedFile, BufferedReaderFile
+    from .raw import RawFile
+    from .text import TextFile
+
+
+class Path(trio.Path, pathlib.PurePosixPath):
+    """A `trio.Path` that starts no thread for what the kernel has an operation for.
+
+    Compares and hashes as `trio.Path` and `pathlib.Path` do; what is made of it,
+    by ``/`` or ``parent`` or ``rename``, is of this class too.
+    """
+
+    __slots__ = ()
+
+    # Trio's methods make one of it in their threads.
+    _wrapped_cls: ClassVar[type[pathlib.Path]] = pathlib.PosixPath
+
+    def __repr__(self) -> str:
+        return f"trio_uring.Path({str(self)!r})"
+
+    # Contents
+
+    @overload  # type: ignore[override]  # of Trio's overloads, each with a file of its own
+    async def open(
+        self,
+        mode: OpenTextMode = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> TextFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryMode,
+        buffering: Literal[0],
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> RawFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryModeReading | OpenBinaryModeUpdating,
+        buffering: Literal[-1, 1] = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BufferedReaderFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryModeWriting,
+        buffering: Literal[-1, 1] = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BufferedFile: ...
+    @overload
+    async def open(
+        self,
+        mode: OpenBinaryMode,
+        buffering: int = -1,
+        encoding: None = None,
+        errors: None = None,
+        newline: None = None,
+    ) -> BinaryFile: ...
+    @overload
+    async def open(
+        self,
+        mode: str,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> AsyncFile[Any]: ...
+    async def open(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> AsyncFile[Any]:
+        """`pathlib.Path.open`, by `trio_uring.open_file`: also in a run on epoll. Linux 5.6."""
+        if "b" not in mode:
+            encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
+        return await open_file(self, mode, buffering, encoding, errors, newline)
+
+    async def read_bytes(self) -> bytes:
+        """`pathlib.Path.read_bytes`. Linux 5.6."""
+        manager = current_manager()
+        if manager is None:
+            return await super().read_bytes()
+        fd, status = await opened(manager, self, os.O_RDONLY, 0)
+        parts: list[bytes] = []
+        with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
+            await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def read_text(
+        self, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> str:
+        """`pathlib.Path.read_text`. Linux 5.6. Decodes in the caller's thread."""
+        encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
+        _check_text_arguments(encoding, errors, newline)
+        data = await self.read_bytes()
+        return io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline).read()
+
+    async def write_bytes(self, data: ReadableBuffer) -> int:
+        """`pathlib.Path.write_bytes`: the number of bytes. Linux 5.6.
+
+        Cancelled: the file is there, empty or with a part of ``data``.
+        """
+        manager = current_manager()
+        if manager is None:
+            return await super().write_bytes(data)
+        view = memoryview(data)
+        return await _write_new(manager, self, lambda: view)
+
+    async def write_text(
+        self,
+        data: str,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> int:
+        """`pathlib.Path.write_text`: the number of characters. Linux 5.6.
+
+        Encodes in the caller's thread. Cancelled: as `write_bytes`.
+        """
+        if not isinstance(data, str):
+            raise TypeError(f"data must be str, not {type(data).__name__}")
+        encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
+        manager = current_manager()
+        if manager is None:
+            return await super().write_text(data, encoding, errors, newline)
+        _check_text_arguments(encoding, errors, newline)
+
+        def encoded() -> bytes:
+            buffer = io.BytesIO()
+            text = io.TextIOWrapper(buffer, encoding, errors, newline)
+            text.write(data)
+            text.flush()
+            return buffer.getvalue()
+
+        await _write_new(manager, self, encoded)
+        return len(data)
+
+    # What is there
+
+    async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """`pathlib.Path.stat`. Linux 5.6."""
+        if current_manager() is None:
+            return await super().stat(follow_symlinks=follow_symlinks)
+        return await lowlevel.statx(self, follow_symlinks=follow_symlinks)
+
+    async def lstat(self) -> os.stat_result:
+        """`pathlib.Path.lstat`. As `stat`."""
+        return await self.stat(follow_symlinks=False)
+
+    async def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """`pathlib.Path.exists`. As `stat`."""
+        return await self._is(lambda mode: True, follow_symlinks=follow_symlinks)
+
+    async def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """`pathlib.Path.is_dir`. As `stat`."""
+        return await self._is(stat.S_ISDIR, follow_symlinks=follow_symlinks)
+
+    async def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """`pathlib.Path.is_file`. As `stat`."""
+        return await self._is(stat.S_ISREG, follow_symlinks=follow_symlinks)
+
+    async def is_symlink(self) -> bool:
+        """`pathlib.Path.is_symlink`. As `stat`."""
+        return await self._is(stat.S_ISLNK, follow_symlinks=False)
+
+    async def is_socket(self) -> bool:
+        """`pathlib.Path.is_socket`. As `stat`."""
+        return await self._is(stat.S_ISSOCK)
+
+    async def is_fifo(self) -> bool:
+        """`pathlib.Path.is_fifo`. As `stat`."""
+        return await self._is(stat.S_ISFIFO)
+
+    async def is_block_device(self) -> bool:
+        """`pathlib.Path.is_block_device`. As `stat`."""
+        return await self._is(stat.S_ISBLK)
+
+    async def is_char_device(self) -> bool:
+        """`pathlib.Path.is_char_device`. As `stat`."""
+        return await self._is(stat.S_ISCHR)
+
+    async def samefile(self, other_path: StrPath) -> bool:
+        """`pathlib.Path.samefile`; also with another `Path`. As `stat`."""
+        mine = await self.stat()
+        return os.path.samestat(mine, await type(self)(other_path).stat())
+
+    async def _is(self, is_kind: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
+        try:
+            return is_kind((await self.stat(follow_symlinks=follow_symlinks)).st_mode)
+        except OSError as error:
+            if error.errno not in _NOTHING_THERE and sys.version_info < (3, 14):
+                raise
+            return False
+        except ValueError:  # no path can have this name
+            await trio.lowlevel.checkpoint()
+            return False
+
+    # Names
+
+    async def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
+        """`pathlib.Path.touch`. Linux 5.6.
+
+        Only if the file is new: for the times of one that exists the kernel has no
+        operation, and Trio's threads set them.
+        """
+        if current_manager() is None:
+            return await super().touch(mode, exist_ok)
+        try:
+            os.close(await lowlevel.openat(self, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode))
+        except FileExistsError:
+            if not exist_ok:
+                raise
+        else:
+            return None
+        return await super().touch(mode, exist_ok)
+
+    async def unlink(self, missing_ok: bool = False) -> None:
+        """`pathlib.Path.unlink`. Linux 5.11."""
+        if not _kernel_has("unlinkat"):
+            return await super().unlink(missing_ok)
+        try:
+            await lowlevel.unlinkat(self)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    async def rmdir(self) -> None:
+        """`pathlib.Path.rmdir`. Linux 5.11."""
+        if _kernel_has("unlinkat"):
+            await lowlevel.unlinkat(self, directory=True)
+        else:
+            await super().rmdir()
+
+    async def rename(self, target: StrPath) -> Self:
+        """`pathlib.Path.rename`: the new path. Linux 5.11."""
+        if not _kernel_has("renameat"):
+            return await super().rename(target)
+        await lowlevel.renameat(self, target)
+        return type(self)(target)
+
+    async def replace(self, target: StrPath) -> Self:
+        """`pathlib.Path.replace`: the new path. Linux 5.11."""
+        return await self.rename(target)
+
+    async def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """`pathlib.Path.mkdir`. Linux 5.15."""
+        if not _kernel_has("mkdirat"):
+            return await super().mkdir(mode, parents, exist_ok)
+        try:
+            await lowlevel.mkdirat(self, mode)
+        except FileNotFoundError:
+            if not parents or self.parent == self:
+                raise
+            await self.parent.mkdir(parents=True, exist_ok=True)
+            await self.mkdir(mode, parents=False, exist_ok=exist_ok)
+        except OSError:
+            # Which error an existing directory gives is up to the file system.
+            if not exist_ok or not await self.is_dir():
+                raise
+
+    async def symlink_to(self, target: StrOrBytesPath, target_is_directory: bool = False) -> None:
+        """`pathlib.Path.symlink_to`. Linux 5.15."""
+        if _kernel_has("symlinkat"):
+            await lowlevel.symlinkat(target, self)
+        else:
+            await super().symlink_to(target, target_is_directory)
+
+    async def hardlink_to(self, target: StrOrBytesPath) -> None:
+        """`pathlib.Path.hardlink_to`: of a symbolic link itself, and of what it points to
+        from Python 3.14 on. Linux 5.15."""
+        if _kernel_has("linkat"):
+            await lowlevel.linkat(target, self, follow_symlinks=sys.version_info >= (3, 14))
+        else:
+            await super().hardlink_to(target)
+
+    if sys.version_info < (3, 12):
+
+        async def link_to(self, target: StrOrBytesPath) -> None:
+            """`pathlib.Path.link_to`, which Python 3.12 has no longer. Linux 5.15."""
+            warnings.warn("link_to() is deprecated, see hardlink_to()", DeprecationWarning, stacklevel=2)
+            if _kernel_has("linkat"):
+                await lowlevel.linkat(self, target)
+            else:
+                await super().link_to(target)
+
+
+_NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+
+
+def _kernel_has(operation: str) -> bool:
+    """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
+    return current_manager() is not None and features.has_operation(operation)
+
+
+def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:
+    """As builtin open does, before it opens anything."""
+    for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+        if not isinstance(value, (str, type(None))):
+            raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
+
+
+async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
+    """Makes or empties the file, and writes all of what ``data`` then returns."""
+    fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:
+        transfers = Transfers(Position(raw, status, ours=True))
+        written = 0
+        while written < memory.length:
+            rest = memory.address + written
+            written += await transfers.write(rest, memory.length - written, memory.held) or 0
+    return written

@@ -1,0 +1,73 @@
+"""Trio's files and paths: what their names are replaced by while runs with `RingOptions.files` go on.
+
+`trio.open_file`, `trio.wrap_file` and those methods of `trio.Path` that `Path` has are ours in
+such a run; in any other, and outside of runs, each calls Trio's own. A path stays what it is, also
+one of somebody's subclass: it is only looked at through ours, and what it makes is of its kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from ..loop.trio_internals import Replaced, context
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ORIGINAL: Final[dict[str, Any]] = {}
+PATHS_ORIGINAL: Final[dict[str, Any]] = {}
+
+
+@functools.cache
+def table() -> tuple[Replaced, ...]:
+    """Made when it is first wanted: the files are built on what starts a run."""
+    from . import opening, path
+
+    functions = {"open_file": _open_file(opening.open_file), "wrap_file": _wrap_file(opening.wrap_file)}
+    names = vars(path.Path).keys() & vars(trio.Path).keys()
+    methods = {name: _method(name, path.Path) for name in sorted(names) if not name.startswith("_")}
+    return Replaced(trio, functions, ORIGINAL), Replaced(trio.Path, methods, PATHS_ORIGINAL)
+
+
+def _are_ours() -> bool:
+    """Whether the caller's run uses our files."""
+    runner = getattr(context, "runner", None)
+    return runner is not None and getattr(runner.io_manager, "has_files", False)
+
+
+def _open_file(ours: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def open_file(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+        opened: Awaitable[Any] = (ours if _are_ours() else ORIGINAL["open_file"])(*args, **kwargs)
+        return opened
+
+    return open_file
+
+
+def _wrap_file(ours: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def wrap_file(file: Any) -> Any:
+        # What is not for ours it would give to this function again.
+        is_for_ours = type(file) is io.FileIO and not file.closed and _are_ours()
+        return ours(file) if is_for_ours else ORIGINAL["wrap_file"](file)
+
+    return wrap_file
+
+
+def _method(name: str, kind: type[trio.Path]) -> Callable[..., Awaitable[Any]]:
+    ours = getattr(kind, name)
+
+    def method(self: trio.Path, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        # Ours calls Trio's for what it has no operation for.
+        if isinstance(self, kind) or not _are_ours():
+            awaitable: Awaitable[Any] = PATHS_ORIGINAL[name](self, *args, **kwargs)
+            return awaitable
+        return on_io_uring(self, *args, **kwargs)
+
+    async def on_io_uring(self: trio.Path, *args: Any, **kwargs: Any) -> Any:
+        made = await ours(kind(self), *args, **kwargs)
+        return type(self)(made) if isinstance(made, kind) else made
+
+    return method

@@ -1,0 +1,286 @@
+"""Text files: characters over a buffer.
+
+How they are read is for files/decoding.py. Text that is written is encoded and handed to the buffer
+at once; the buffer's own rules then say when it is written.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import current_task, enable_ki_protection
+
+from ..loop.budget import checkpoint_at_once
+from .async_file import AsyncFile, either, reading, write_lines, writing
+from .buffered import BufferedFile, BufferedReaderFile
+from .cookies import Cookie
+from .decoding import Decoding
+from .memory import pinned
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterable
+
+    from .async_file import Turns
+    from .buffer import FileBuffer
+
+
+class TextFile(AsyncFile[str]):
+    """A text file; as `io.TextIOWrapper`."""
+
+    _wrapped: io.TextIOWrapper
+
+    def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
+        super().__init__(wrapped, buffer.position)
+        self._buffer = buffer
+        buffer.kept.append(wrapped)
+        self._newline = newline
+        self._seekable = wrapped.seekable()
+        self._line_buffering = wrapped.line_buffering
+        self._decoding = Decoding(wrapped, buffer, newline)
+        self._encoder: Any = self._new_encoder() if self._can_write else None
+
+    @property
+    def buffer(self) -> Any:
+        """The standard library's file on the same descriptor: past our buffers. Who asks for it
+        can move the position: as `fileno`."""
+        buffer = self._wrapped.buffer
+        self._share()
+        return buffer
+
+    @property
+    def encoding(self) -> str:
+        return self._wrapped.encoding
+
+    @property
+    def errors(self) -> str | None:
+        return self._wrapped.errors
+
+    @property
+    def line_buffering(self) -> bool:
+        return self._wrapped.line_buffering
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The kinds of line ends that were read, if they are translated or told apart."""
+        none: Any = self._wrapped.newlines  # or raises, as we are detached
+        return self._decoding.newlines if self._can_read else none
+
+    @reading
+    async def __anext__(self) -> str:
+        decoding = self._decoding
+        line = decoding.line_at_hand(-1)
+        if line is not None:
+            await checkpoint_at_once()
+            decoding.used += len(line)
+            return line
+        if line := await decoding.readline():
+            return line
+        raise StopAsyncIteration
+
+    @reading
+    async def read(self, size: int | None = -1, /) -> str:
+        """``size`` characters, fewer only at the end; all to the end if that is negative."""
+        decoding = self._decoding
+        length = self._length("read", size)
+        if length < 0:
+            return await decoding.read_all()
+        if length > decoding.ahead:
+            return await decoding.read(length)
+        await checkpoint_at_once()
+        return decoding.take(length)
+
+    @reading
+    async def readline(self, size: int | None = -1, /) -> str:
+        """One line, of ``size`` characters at most; empty at the end."""
+        if size is None:
+            self._wrapped.readline(size)  # type: ignore[arg-type]  # which raises
+        limit = self._length("readline", size)
+        decoding = self._decoding
+        line = decoding.line_at_hand(limit)
+        if line is None:
+            return await decoding.readline(limit)
+        await checkpoint_at_once()
+        decoding.used += len(line)
+        return line
+
+    @either
+    async def readlines(self, hint: int | None = -1, /) -> list[str]:
+        """The lines to the end, or until they are longer than ``hint`` characters."""
+        number = self._length("readlines", hint)
+        if not self._can_read:
+            self._decoding.lose()
+            self._wrapped.readlines()  # which raises
+        await checkpoint_at_once()
+        return await self._decoding.readlines(number)
+
+    @writing
+    async def write(self, text: str, /) -> int:
+        """Takes all of ``text``; its length in characters."""
+        await checkpoint_at_once()
+        return await self._write(text)
+
+    @writing
+    async def writelines(self, lines: Iterable[str], /) -> None:
+        """Takes all of ``lines``, one after the other."""
+        await write_lines(self._write, lines)
+
+    @either
+    async def seek(self, cookie: int, whence: int = 0, /) -> int:
+        """Moves to where `tell` was, to the start (0) or to the end (0, 2). Writes what is
+        buffered. A cancelled one has not happened."""
+        if not self._seekable or (whence == os.SEEK_SET and cookie < 0) or whence not in (0, 1, 2):
+            self._wrapped.seek(cookie, whence)  # which raises
+        if whence != os.SEEK_SET and cookie != 0:
+            self._wrapped.seek(cookie, whence)  # which raises
+        if whence == os.SEEK_CUR:
+            cookie = await self._tell()
+        await self._flush()
+        if whence == os.SEEK_END:
+            return await self._seek_end()
+        await self._seek(cookie)
+        return cookie
+
+    @either
+    async def tell(self) -> int:
+        """Where we are, as a number that only `seek` understands. Writes what is buffered."""
+        await checkpoint_at_once()
+        return await self._tell()
+
+    @either
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Makes the file ``size`` bytes long, or as long as where the last transfer ended,
+        after writing what is buffered. By the ring from Linux 6.9 on, else by a worker thread."""
+        await self._flush()
+        if not self._can_write:
+            self._wrapped.truncate(size)  # which raises
+        return await self._buffer.transfers.truncate(size)
+
+    @either
+    async def flush(self) -> None:
+        """Writes what is buffered: it is with the kernel then, and others can read it."""
+        if not self._unwritten():
+            await checkpoint_at_once()
+        await self._flush()
+
+    @either
+    async def detach(self) -> BufferedFile:
+        """Writes what is buffered, and returns the binary file; this one is of no use from
+        then on."""
+        await checkpoint_at_once()
+        await self._flush()
+        binary = self._wrapped.detach()
+        self._is_detached = True
+        return buffered(binary, self._buffer, self._turns)
+
+    def _unwritten(self) -> bool:
+        return self._buffer.unwritten
+
+    async def _write_out(self) -> None:
+        await self._buffer.write_out()
+
+    @enable_ki_protection
+    async def _settle(self) -> None:
+        task = current_task()
+        try:
+            await self._turns.take()
+            await self._buffer.settle()
+        finally:
+            self._turns.leave(task)
+
+    @enable_ki_protection
+    async def _sync(self, *, data_only: bool) -> None:
+        self._own_fileno()  # which raises if it is closed
+        task = current_task()
+        try:
+            await self._turns.take()
+            await self._buffer.write_out()
+        finally:
+            self._turns.leave(task)
+        await self._buffer.transfers.sync(data_only=data_only)
+
+    async def _flush(self) -> None:
+        self._decoding.flushed()
+        if self._can_write:
+            await self._buffer.flush()
+
+    # Writing
+
+    def _new_encoder(self) -> Any:
+        wrapped = self._wrapped
+        encoder = codecs.getincrementalencoder(wrapped.encoding)(wrapped.errors or "strict")
+        # No byte order mark in the middle of a file, nor into a pipe.
+        if self._buffer.tell() != 0 if self._seekable else _has_order(wrapped.encoding):
+            encoder.setstate(0)
+        return encoder
+
+    async def _write(self, text: str) -> int:
+        if not isinstance(text, str):
+            self._wrapped.write(text)  # which raises
+        length = len(text)
+        ends = "\n" in text
+        flush = self._line_buffering and (ends or "\r" in text)
+        if ends and self._newline and self._newline != "\n":
+            text = text.replace("\n", self._newline)
+        state = self._encoder.getstate()
+        data = self._encoder.encode(text)
+        if self._buffer.fits(len(data)):
+            self._buffer.put(data, len(data))
+        else:
+            try:
+                await self._buffer.write(pinned(self._wrapped, "write", data))
+            except BaseException:
+                self._encoder.setstate(state)
+                raise
+        if flush:
+            with suppress(trio.Cancelled):  # the text is accepted: what is not written stays
+                await self._buffer.flush()
+        self._decoding.written()
+        return length
+
+    def _at(self, start: bool) -> None:
+        """Tells the encoder whether what comes is the start of the file."""
+        if self._encoder is None:
+            return
+        if start:
+            self._encoder.reset()
+        else:
+            self._encoder.setstate(0)
+
+    # Positions
+
+    async def _tell(self) -> int:
+        if not self._seekable:
+            self._wrapped.tell()  # which raises
+        self._decoding.check_told()
+        await self._flush()
+        return self._decoding.tell(self._buffer.tell())
+
+    async def _seek(self, number: int) -> None:
+        cookie = Cookie.unpacked(number)
+        await self._buffer.seek(cookie.position, os.SEEK_SET)
+        self._decoding.moved(cookie)
+        if cookie.characters:
+            with trio.CancelScope(shield=True):  # or we would be neither here nor there
+                data = await self._buffer.read(cookie.bytes) or b""
+            self._decoding.skip(cookie, data)
+        self._at(cookie.position == 0 and cookie.flags == 0)
+
+    async def _seek_end(self) -> int:
+        position = await self._buffer.seek(0, os.SEEK_END)
+        self._decoding.moved(None)
+        self._at(position == 0)
+        return position
+
+
+def buffered(wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> BufferedFile:
+    """The binary file for one of the standard library's."""
+    return (BufferedReaderFile if wrapped.readable() else BufferedFile)(wrapped, buffer, turns)
+
+
+def _has_order(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-16", "utf-32")

@@ -1,0 +1,336 @@
+"""The transfers that all files are made of. Which way each goes:
+
+  position   read                              write                            pread, pwrite
+  OWN        at once, then the ring, at an     the ring, at an explicit offset  the ring
+             explicit offset
+  APPENDED   as OWN                            the ring, at the end, one at a   the ring
+                                               time
+  SHARED     read(2)                           write(2)                         the ring, if the file
+                                                                                system is measured, else
+                                                                                pread(2), pwrite(2)
+  STREAM     the ring                          the ring                         refused by the kernel
+
+- A system call is made in a worker thread of Trio's. In a run on epoll all are: OWN by pread(2)
+  and pwrite(2), APPENDED by pread(2) and write(2).
+- The position moves when a transfer is over. So a call that is cancelled has left it as it was,
+  or has its result.
+- "At once" is what the page cache has (files/page_cache.py).
+- A read of a regular file gives what read(2) gives: all that was asked for, but for the end of
+  the file and errors. That the page cache has only a part is no reason to fall short.
+- The end is where a read of nothing says so. A file may say too little of its size, and one that
+  is read in pieces of its own making, as those of /proc and /sys are, falls short in the middle.
+- One transfer moves 2 GiB less a page at most, as read(2) and write(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled
+
+from ..loop.current import current_manager
+from ..loop.operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
+from ..loop.sleep import is_cancelled, yield_shielded
+from ..loop.trio_internals import context
+from ..loop.workers import Waiting
+from ..ring.features import has_operation
+from ..ring.native import ffi, lib
+from .memory import LARGE, new_bytes
+from .page_cache import PageCache
+from .position import OWN, SHARED, STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..loop.manager import UringManager
+    from .position import Position
+
+R = TypeVar("R")
+
+_from_buffer: Any = ffi.from_buffer
+_read_at_once = lib.tu_read_at_once
+_PART: Final = -lib.TU_PART
+_LARGEST_BLOCK: Final = 1 << 20
+_FSYNC: Final = 3
+_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
+
+
+class Transfers:
+    """Of one file; all its layers share it. Who calls has the file's turn, but for `pread`,
+    `pwrite` and `sync`."""
+
+    __slots__ = ("_cache", "_ended", "position", "raw")
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self._ended = False
+        """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
+        self.raw = position.raw
+        self._cache = PageCache() if position.is_ours and position.is_regular else None
+
+    async def read_new(self, length: int) -> bytes | None:
+        """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
+        data = new_bytes(length)
+        got = await self.read(data, length, data)
+        if got is None:
+            return None
+        return data if got == length else data[:got]
+
+    async def read(self, memory: Any, length: int, held: object) -> int | None:
+        """Reads up to ``length`` bytes to where the pointer ``memory`` points, which may be
+        ``held`` itself. The number read, 0 at the end; None if the descriptor is non-blocking
+        and has nothing. A checkpoint."""
+        fd = self.raw.fileno()
+        position = self.position
+        cache = self._cache
+        done = 0
+        if cache is not None and position.is_ours:
+            task = getattr(context, "task", None)
+            run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+            if run is not None and cache.left:
+                cache.left -= 1
+            elif run is not None and cache.tells:
+                if is_cancelled(task):
+                    await checkpoint_if_cancelled()
+                got = _read_at_once(fd, memory, length, position.at)
+                if got >= 0:
+                    position.at += got
+                    cache.missed = 0
+                    self._ended = got < length
+                    if not (got and run.budget and run.may_go_on()):
+                        await yield_shielded()
+                    return got
+                if got < _PART:
+                    done = _PART - got
+                else:
+                    cache.had_not(got)
+        if memory is held:
+            memory = _from_buffer(memory)
+        return await self._read_by(fd, memory, length, held, done)
+
+    async def _read_by(self, fd: int, memory: Any, length: int, held: object, done: int) -> int | None:
+        position = self.position
+        manager = current_manager()
+        if not position.is_ours:
+            if manager is not None and position.kind is STREAM:
+                return await self._of_stream(manager, READ, memory, length, held)
+            return await self._by_thread(os.readv, held, [ffi.buffer(memory, length)])
+        got: int | None
+        if manager is None:
+            rest = [ffi.buffer(memory + done, length - done)]
+            got = await self._by_thread(os.preadv, held, rest, position.at + done)
+        else:
+            got, self._ended = await _read_fully(manager, fd, memory, length, position.at, held, done)
+        if got:
+            position.move(got)
+        return got
+
+    async def write(self, memory: Any, length: int, held: object = None) -> int | None:
+        """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
+        written; None if the descriptor is non-blocking and cannot take any."""
+        fd = self.raw.fileno()
+        position = self.position
+        manager = current_manager()
+        data = ffi.buffer(memory, length)
+        done: int | None
+        if position.kind is OWN:
+            if manager is not None:
+                done = await _by_ring(manager, WRITE, fd, memory, length, position.at, held)
+            else:
+                done = await self._by_thread(os.pwrite, held, data, position.at)
+            if done:
+                position.move(done)
+            return done
+        if manager is not None and position.kind is STREAM:
+            return await self._of_stream(manager, WRITE, memory, length, held)
+        position.tell_kernel()
+        if manager is None or position.kind is SHARED:
+            done = await self._by_thread(os.write, held, data)
+        else:
+            position.is_appending = True
+            try:
+                done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+            finally:
+                position.is_appending = False
+            if done is not None and done < length:
+                # The kernel tries for the rest, and has not moved the position when that fails.
+                self.raw.seek(0, os.SEEK_END)
+        position.ask()
+        return done
+
+    async def read_to_end(self, parts: list[bytes]) -> bool:
+        """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
+        descriptor had no more."""
+        length = self._left()
+        while True:
+            data = new_bytes(length)
+            self._ended = False
+            got = await self.read(data, length, data)
+            if not got:
+                return got is not None
+            parts.append(data if got == length else data[:got])
+            if self._ended:
+                return True
+            length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
+
+    def _left(self) -> int:
+        """How many bytes the file says that there are, or has said when it was opened."""
+        position = self.position
+        try:
+            if position.is_ours and not position.at:
+                left = position.size_at_first
+            else:
+                left = os.fstat(self.raw.fileno()).st_size - position.tell()
+        except OSError:
+            return io.DEFAULT_BUFFER_SIZE
+        if left <= 0:
+            return io.DEFAULT_BUFFER_SIZE
+        # One byte more spares a copy if it has grown, but a large result would be copied.
+        return left + 1 if left < LARGE else left
+
+    async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
+        """`os.preadv` to ``memory``: the position has no part in it."""
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            return _some(await self._by_thread(os.preadv, held, [ffi.buffer(memory, length)], offset))
+        fileno = self.raw.fileno
+        return (await _read_fully(manager, fileno(), memory, length, offset, held, 0, fileno))[0]
+
+    async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
+        """`os.pwrite` from ``memory``: the position has no part in it."""
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            return _some(await self._by_thread(os.pwrite, held, ffi.buffer(memory, length), offset))
+        fileno = self.raw.fileno
+        return _some(await _by_ring(manager, WRITE, fileno(), memory, length, offset, held, fileno=fileno))
+
+    async def sync(self, *, data_only: bool) -> None:
+        """`os.fsync` or `os.fdatasync`."""
+        manager = current_manager()
+        if manager is None or not self.position.measured:
+            await self._by_thread(os.fdatasync if data_only else os.fsync, None)
+            return
+        fileno = self.raw.fileno
+        result = await perform(manager, _FSYNC, fileno(), flags=int(data_only), fileno=fileno)
+        if result < 0:
+            raise failure(result)
+
+    async def truncate(self, size: int | None) -> int:
+        """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
+        if size is None:
+            size = self.position.tell()
+        length = index(size) if hasattr(size, "__index__") else -1
+        if not 0 <= length < 1 << 63:
+            self.raw.truncate(size)  # which raises
+        manager = current_manager()
+        if manager is None or not has_operation("ftruncate") or not self.position.measured:
+            await trio.to_thread.run_sync(self.raw.truncate, length)
+            return size
+        fileno = self.raw.fileno
+        result = await perform(manager, FTRUNCATE, fileno(), offset=length, fileno=fileno)
+        if result < 0:
+            raise failure(result)
+        return size
+
+    async def _of_stream(
+        self, manager: UringManager, opcode: int, memory: Any, length: int, held: object
+    ) -> int | None:
+        """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
+        told does not wait."""
+        fileno = self.raw.fileno
+        fd = fileno()
+        with Waiting(manager):
+            if not os.get_blocking(fd):
+                try:
+                    return await _by_ring(
+                        manager, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno
+                    )
+                except OSError as error:
+                    if error.errno != errno.EOPNOTSUPP:
+                        raise
+            return await _by_ring(manager, opcode, fd, memory, length, HERE, held, fileno=fileno)
+
+    async def _by_thread(self, call: Callable[..., R], held: object, *args: object) -> R | None:
+        """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread.
+        That may have to wait for its turn, and asks only then for the descriptor."""
+        fileno = self.raw.fileno
+
+        def transfer(_: object) -> R:
+            return call(fileno(), *args)
+
+        try:
+            return await trio.to_thread.run_sync(transfer, held)
+        except BlockingIOError:
+            return None
+
+
+async def _read_fully(
+    manager: UringManager,
+    fd: int,
+    memory: Any,
+    length: int,
+    offset: int,
+    held: object,
+    done: int,
+    fileno: Callable[[], int] | None = None,
+) -> tuple[int, bool]:
+    """What read(2) would give of a regular file, of which ``done`` bytes are there; and whether a
+    read of nothing has shown the end. ``fileno``: as of `_by_ring`."""
+    length = min(length, MOST)
+    while True:
+        try:
+            got = _some(
+                await _by_ring(
+                    manager, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
+                )
+            )
+        except OSError:
+            if done:
+                return done, False
+            raise
+        done += got
+        if done == length or not got:
+            return done, not got
+        if fileno is not None:
+            continue
+        # Most often this is the end, and the page cache knows.
+        got = _read_at_once(fd, memory + done, length - done, offset + done)
+        if got >= 0:
+            return done + got, done + got < length
+        if got < _PART:
+            done += _PART - got
+
+
+async def _by_ring(
+    manager: UringManager,
+    opcode: int,
+    fd: int,
+    memory: Any,
+    length: int,
+    offset: int,
+    held: object,
+    flags: int = 0,
+    fileno: Callable[[], int] | None = None,
+) -> int | None:
+    """``fileno``: of a file that may be closed, and its number another's, before the kernel is entered."""
+    while True:
+        result = await perform(
+            manager, opcode, fd, memory, min(length, MOST), offset, flags, held=held, fileno=fileno
+        )
+        if result >= 0:
+            return result
+        if result not in _AGAIN:
+            raise failure(result)
+        if result == -errno.EAGAIN:
+            return None
+
+
+def _some(count: int | None) -> int:
+    if count is None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return count

@@ -1,0 +1,137 @@
+"""One operation's life: submitted, slept on, completed or cancelled.
+
+- The kernel knows an operation by its slot. What the memory that it reads or writes
+  belongs to is held by the `Operation`, and that by its manager, until the completion
+  is in: a caller that is thrown away with its run does not free it.
+- A cancelled scope asks the kernel to stop, and the task sleeps on until the kernel
+  answers. Only the answer "cancelled" raises `trio.Cancelled`. Anything else is a
+  result, which the caller gets: what was read or written is never dropped.
+- An operation that the kernel has not seen yet is taken back, and raises at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
+
+from ..ring.native import ffi, keep, lib
+from .waiter import Stopping, task_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.lowlevel import Task
+
+    from ..ring.native import Pointer
+    from .manager import UringManager
+    from .waiter import Waiter
+
+_submit = lib.tu_submit
+NULL: Final = ffi.NULL
+ASYNC: Final = 1 << 4 << 8
+"""With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
+# A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
+# what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
+_INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)
+STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, *_INTERRUPTED)
+# The numbers of <linux/io_uring.h>.
+READ: Final = 22
+WRITE: Final = 23
+WRITEV: Final = 2
+OPENAT: Final = 18
+FTRUNCATE: Final = 55
+MOST: Final = 0x7FFFF000
+"""Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
+HERE: Final = (1 << 64) - 1
+"""As an offset: the file's own position, which moves."""
+
+
+class Operation:
+    """What a manager keeps of an operation until its completion is in."""
+
+    __slots__ = ("held", "manager", "owner", "result", "slot", "task")
+
+    def __init__(
+        self, manager: UringManager, task: Task, slot: int, held: object, owner: object = None
+    ) -> None:
+        self.manager = manager
+        self.task: Waiter = task
+        self.slot = slot
+        self.held = held
+        self.owner = owner
+        """Whose descriptor it is for (native/python/checking.c); None: it is only a number."""
+        self.result = -errno.ECANCELED
+
+    def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        if lib.tu_cancel(self.manager.core, self.slot):
+            self.manager.operations.pop(self.slot, None)
+            return Abort.SUCCEEDED
+        if task := task_of(self.task):
+            self.task = Stopping(task, raise_cancel)
+        return Abort.FAILED
+
+    def outcome(self) -> int:
+        """The result; raises Cancelled if that is what the kernel says became of it."""
+        if isinstance(self.task, Stopping) and self.result in STOPPED:
+            self.task.raise_reason()
+        return self.result
+
+
+# Ctrl-C between the submission and its entry would leave the kernel memory that nobody holds.
+@enable_ki_protection
+async def perform(
+    manager: UringManager,
+    opcode: int,
+    fd: int,
+    address: Pointer = NULL,
+    length: int = 0,
+    offset: int = 0,
+    flags: int = 0,
+    *,
+    other_fd: int = 0,
+    held: object = None,
+    fileno: Callable[[], int] | None = None,
+) -> int:
+    """The result of one operation: >= 0, or -errno. A checkpoint.
+
+    ``opcode`` may have ASYNC in it. ``address`` and ``held`` are kept until the kernel is
+    done with them. ``fileno`` of whom ``fd`` belongs to is asked again before the kernel gets
+    it: -EBADF if that raises, or tells another number. What the kernel has interrupted is
+    repeated. Cancelled: the operation has not happened, or a part of it that the kernel does
+    not tell of.
+    """
+    if fileno is not None:
+        opcode |= lib.TU_CHECKED
+    while True:
+        operation = Operation(manager, current_task(), 0, (address, held), fileno)
+        # In a scope that is cancelled already it is taken back before the kernel sees it.
+        try:
+            slot = _submit(manager.core, opcode, fd, address, length, offset, flags, other_fd)
+            if slot < 0:
+                return slot
+            manager.operations[slot] = operation
+        except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+            keep(operation)
+            raise
+        operation.slot = slot
+        try:
+            await wait_task_rescheduled(operation.abort)
+        except GeneratorExit:  # the run has crashed, and nobody is left to close it
+            if opcode & 0xFF == OPENAT and operation.result >= 0:
+                os.close(operation.result)
+            raise
+        result = operation.outcome()
+        if result >= 0 or result not in _INTERRUPTED:
+            return result
+
+
+def failure(result: int, path: object = None, other: object = None) -> OSError:
+    """The exception for -errno, as the standard library makes it."""
+    if other is not None:
+        return OSError(-result, os.strerror(-result), path, None, other)
+    if path is not None:
+        return OSError(-result, os.strerror(-result), path)
+    return OSError(-result, os.strerror(-result))

@@ -1,0 +1,148 @@
+"""What tasks wait for descriptors with: one poll of the ring for each wait.
+
+- `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
+  return only when the ring has let go of the file. That costs a system call if
+  the kernel knows of the wait, and none if it is still in our queue. (A kernel
+  that has no memory for the cancel gets it again at the next tick.)
+
+- A descriptor that is closed behind our back with a task waiting on it stays
+  open until the wait ends. (On epoll the peer would notice at once, and the task
+  never.) A number that is closed and given out again within one tick polls the
+  new file: a spurious wake-up, which every caller must expect.
+
+- A descriptor that is not open raises OSError once the tick has submitted the
+  wait, not at the call as on epoll: a scope that is cancelled by then wins.
+
+- Who is woken finds the descriptor ready: when the kernel's poll has completed, which a
+  wake-up makes it do, poll(2) is asked again, and else the wait goes on. Of a number that
+  was closed meanwhile it says so, and the task finds out itself.
+
+- Regular files, directories and /dev/null are ready at once, as for poll(2),
+  where epoll refuses them with PermissionError.
+
+- Each direction is a poll of its own, so that one wakes without the other. An
+  error or a hang-up completes both, as on epoll.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
+
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
+
+from ..ring.native import lib
+from .sleep import READY
+
+if TYPE_CHECKING:
+    from ..ring.native import Core
+    from ..sockets.connections import Connections
+
+RaiseCancel: TypeAlias = Callable[[], NoReturn]
+
+# A name here costs a wait less than an attribute of lib.
+_READ: Final = lib.TU_READ
+_WRITE: Final = lib.TU_WRITE
+_poll_add = lib.tu_poll_add
+_poll_cancel = lib.tu_poll_cancel
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Readiness:
+    """The waits of one run; the part of its I/O manager that a program calls."""
+
+    connections: Connections
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.readers: dict[int, Task] = {}
+        self.writers: dict[int, Task] = {}
+        self._abort_read = partial(self._abort, self.readers)
+        self._abort_write = partial(self._abort, self.writers)
+        self._forked = False
+
+    # Not coroutine functions: the caller awaits the one that Trio makes, and a
+    # frame per wait is saved.
+
+    def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        if fd in self.readers:
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        connections = self.connections
+        for known in connections.known(fd):
+            if known.is_waited_for():
+                raise trio.BusyResourceError("another task is already reading / writing this fd")
+            known.take_nothing_ahead()
+            if known.readable:
+                return checkpoint()
+        task = current_task()
+        abort = partial(self._abort_read, fd)
+        slot = _poll_add(self.core, fd, _READ)
+        if slot < 0:
+            self.refuse(fd, slot)
+        self.readers[fd] = task
+        task.custom_sleep_data = slot
+        return wait_task_rescheduled(abort)
+
+    def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        if fd in self.writers or any(known.is_sent_to() for known in self.connections.known(fd)):
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        task = current_task()
+        abort = partial(self._abort_write, fd)
+        slot = _poll_add(self.core, fd, _WRITE)
+        if slot < 0:
+            self.refuse(fd, slot)
+        self.writers[fd] = task
+        task.custom_sleep_data = slot
+        return wait_task_rescheduled(abort)
+
+    def notify_closing(self, fd: int | HasFileno) -> None:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        self.connections.notify_closing(fd)
+        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
+        if not tasks:
+            return
+        self._cancel(*(task.custom_sleep_data for task in tasks))
+        for task in tasks:
+            reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
+
+    def refuse(self, fd: int, error: int) -> NoReturn:
+        if fd < 0:
+            raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
+        self.checked(error)
+        raise AssertionError(error)
+
+    def wake_reader(self, fd: int) -> None:
+        """What a task in `wait_readable` waits for was read ahead before it could see it."""
+        task = self.readers.pop(fd, None)
+        if task is not None:
+            self._cancel(task.custom_sleep_data)
+            reschedule(task, READY)
+
+    def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
+        self._cancel(waiters.pop(fd).custom_sleep_data)
+        return Abort.SUCCEEDED
+
+    def _cancel(self, slot: int, other_slot: int = 0) -> None:
+        """Afterwards the ring holds no reference to the files of these waits."""
+        _poll_cancel(self.core, slot, other_slot)
+
+    def checked(self, result: int) -> int:
+        if result >= 0:
+            return result
+        if self._forked:
+            raise RuntimeError(
+                "this Trio run belongs to the parent process; the child cannot wait for I/O in it"
+            )
+        raise OSError(-result, os.strerror(-result))

@@ -1,0 +1,279 @@
+"""All that is used of Trio's internals; nobody else imports a private name of Trio's.
+
+==========================================  ==========================================
+name                                        for
+==========================================  ==========================================
+_core._run.TheIOManager                     the class of a run's I/O manager
+_core._run.setup_runner                     makes a Runner; four parameters
+_core._run.Runner.entry_queue.wakeup,       the wake-up behind `run_sync_soon`
+.lock
+_core._run.Runner.io_manager                to know which runs are ours
+_core._run.Runner.is_guest                  whether ticks wait on a worker thread
+_core._run.Runner.main_task_outcome         to tell what went wrong while a run was closed
+_core._run.Runner.reschedule;               `trio.lowlevel.reschedule`, less a call; or
+.runq, .instruments,                        what it does, as long as it does nothing else
+_core._run.Task._next_send_fn, ._next_send,
+._abort_func
+_core._run.GLOBAL_RUN_CONTEXT.runner,       the run and the task that call
+.task
+_core._run.Task._schedule_points            to tell the steps of a task apart
+_core._run.Task._cancel_status              `trio.lowlevel.checkpoint_if_cancelled`, less a
+.effectively_cancelled, ._cancel_points,    coroutine
+_runner; _core._run.Runner.ki_pending
+_core._traps.WaitTaskRescheduled,           what a task that sleeps, or only yields, tells
+CancelShieldedCheckpoint                    the run
+_socket._SocketType._sock,                  the standard library's socket below Trio's
+._did_shutdown_SHUT_WR
+_socket._SocketType._resolve_address_nocp   the address that `connect` means
+_socket._SocketType._nonblocking_helper     what Trio's methods move data with
+==========================================  ==========================================
+
+What is replaced in Trio beside the first two stands in the tables of the sockets' modules
+(`Replaced`), and is checked by these.
+
+The C of native/python uses those of `Task` and of sockets as well, by the same names. The
+same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
+these, sending holds ``SocketStream._send_conflict_detector``, and `Path` sets
+``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+
+from ..ring.errors import UringUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
+
+try:
+    from trio._core import _run as trio_run
+    from trio._core import _traps as trio_traps
+except ImportError:
+    # Importing us is no error; `check_trio` finds everything missing.
+    trio_run = ModuleType("trio._core._run")
+    trio_traps = ModuleType("trio._core._traps")
+
+try:
+    from trio._socket import _SocketType
+except ImportError:
+    _SocketType = None  # type: ignore[assignment, misc]
+
+try:
+    from trio._util import ConflictDetector
+except ImportError:
+    ConflictDetector = object  # type: ignore[assignment, misc]
+
+SocketType: Any = _SocketType
+WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
+CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
+context: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
+"""Has the attributes ``runner`` and ``task`` while the calling thread runs a task."""
+
+
+@attrs.frozen(eq=False)
+class Replaced:
+    """Names of one class or module of Trio's, and what we put there while runs are on io_uring."""
+
+    owner: Any
+    """None if this Trio does not have it."""
+    functions: Mapping[str, Callable[..., Any]]
+    original: dict[str, Any]
+    """What Trio has by these names: taken when they are first replaced, and kept for good."""
+    vital: bool = attrs.field(default=False, kw_only=True)
+    """Trio's own, called by somebody's wrapper, would go past what we have taken ahead or not
+    submitted yet: while one of these names is somebody else's, sockets work by readiness."""
+
+
+class SocketMarks(Protocol):
+    """The attributes that we put on Trio's sockets. Each is missing until it is needed."""
+
+    _uring: object
+    """Its `Connection`, of this run or of an earlier one."""
+    _uring_acceptor: object
+    """Its `Acceptor`, of a listening socket, likewise."""
+    _uring_exact: bool
+    """Others may take from the descriptor: nothing is taken ahead."""
+    _uring_excluded: bool
+    """It works by readiness: it is of a kind that has no connection; or, on the class, all do
+    (`Replaced.vital`)."""
+
+
+_SETUP_PARAMETERS = (
+    "clock",
+    "instruments",
+    "restrict_keyboard_interrupt_to_checkpoints",
+    "strict_exception_groups",
+)
+_MANAGER_METHODS = (
+    "get_events",
+    "process_events",
+    "wait_readable",
+    "wait_writable",
+    "notify_closing",
+    "force_wakeup",
+    "statistics",
+    "close",
+)
+_RESCHEDULE_USES = {
+    "Value",
+    "_NO_SEND",
+    "_abort_func",
+    "_next_send",
+    "_next_send_fn",
+    "_runner",
+    "append",
+    "call",
+    "coro",
+    "custom_sleep_data",
+    "force_guest_tick_asap",
+    "instruments",
+    "is_guest",
+    "runq",
+    "send",
+}
+
+_ASSERTED = ("_runner",)  # not by `python -O`
+
+
+def check_trio(table: Iterable[Replaced]) -> None:
+    """Raises UringUnavailableError if Trio is not laid out as we know it, or does not have what
+    the ``table`` replaces."""
+    missing = _missing_parts(trio_run)
+    if not missing:
+        missing = [
+            f"{name_of(replaced.owner, name)} is missing"
+            for replaced in table
+            for name in replaced.functions
+            if name not in vars(replaced.owner)
+        ]
+        found = vars(trio_run)
+        missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
+    if missing:
+        raise unknown_trio(", ".join(missing))
+
+
+def unknown_trio(what: str) -> UringUnavailableError:
+    """For a Trio that is not laid out as we know it: ``what`` is missing or different."""
+    return UringUnavailableError(
+        f"trio-uring does not know the internals of Trio {trio.__version__}: {what}",
+        f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring",
+    )
+
+
+def name_of(owner: Any, name: str) -> str:
+    """As in a traceback: ``trio.SocketStream.send_all``."""
+    if isinstance(owner, ModuleType):
+        return f"{owner.__name__}.{name}"
+    return f"{owner.__module__}.{owner.__qualname__}.{name}"
+
+
+def is_trios_own(value: object) -> bool:
+    """Whether a function is one of Trio's, and not somebody's wrapper, who may have copied its
+    name and its module to that."""
+    return isinstance(value, FunctionType) and str(value.__globals__.get("__name__")).split(".")[0] == "trio"
+
+
+def knows_reschedule() -> bool:
+    """Whether Trio's `reschedule` uses the very names of the one that
+    `wake` of native/python stands in for."""
+    function = getattr(getattr(trio_run, "Runner", None), "reschedule", None)
+    if not isinstance(function, FunctionType) or function.__code__.co_freevars:
+        return False
+    return {*function.__code__.co_names, *_ASSERTED} == _RESCHEDULE_USES
+
+
+@functools.cache
+def _missing_parts(trio_run: ModuleType) -> list[str]:
+    """Of what nobody replaces."""
+    missing = [
+        f"{owner.__name__}.{name} is missing"
+        for owner, names in (
+            (
+                trio_run,
+                (
+                    "TheIOManager",
+                    "setup_runner",
+                    "Runner",
+                    "EntryQueue",
+                    "Task",
+                    "CancelStatus",
+                    "GLOBAL_RUN_CONTEXT",
+                ),
+            ),
+            (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
+            (ConflictDetector, ("__enter__",)),
+            *([(SocketType, ("_resolve_address_nocp",))] if SocketType else []),
+        )
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if SocketType is None:
+        missing.append("trio._socket._SocketType is missing")
+    if missing:
+        return missing
+    if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
+        missing.append("ConflictDetector._held is missing")
+    if not hasattr(trio_run.Runner, "reschedule"):
+        missing.append("Runner.reschedule is missing")
+    for owner, names in (
+        (trio_run.Runner, ("io_manager", "entry_queue", "is_guest", "ki_pending", "main_task_outcome")),
+        (trio_run.EntryQueue, ("wakeup", "lock")),
+        (trio_run.Task, ("_schedule_points", "_cancel_points", "_cancel_status", "_runner")),
+        (trio_run.CancelStatus, ("effectively_cancelled",)),
+        (WaitTaskRescheduled, ("abort_func",)),
+    ):
+        fields = {field.name for field in getattr(owner, "__attrs_attrs__", ())}
+        missing += [f"{owner.__name__}.{name} is missing" for name in names if name not in fields]
+    return missing
+
+
+# Others may put something of theirs in the place of these two, before us or while we are there.
+
+
+def _unknown_setup(setup_runner: Any) -> list[str]:
+    global _known_setup  # noqa: PLW0603
+    if setup_runner is _known_setup:
+        return []
+    if not callable(setup_runner):
+        return ["setup_runner is not a function"]
+    parameters = inspect.signature(setup_runner).parameters
+    # A wrapper for any arguments says nothing of Trio.
+    if tuple(parameters) not in (_SETUP_PARAMETERS, ("args", "kwargs")):
+        return [f"setup_runner has the parameters {', '.join(parameters)}"]
+    _known_setup = setup_runner
+    return []
+
+
+_known_setup: Any = None
+"""The last one that was found good: to ask for a signature takes longer than all else."""
+
+
+def _unknown_manager(manager: Any) -> list[str]:
+    if not isinstance(manager, type):
+        return [] if callable(manager) else ["TheIOManager is not a class"]
+    return [
+        f"{manager.__name__}.{name} is missing" for name in _MANAGER_METHODS if not hasattr(manager, name)
+    ]
+
+
+__all__ = [
+    "CancelShieldedCheckpoint",
+    "Replaced",
+    "SocketType",
+    "WaitTaskRescheduled",
+    "check_trio",
+    "context",
+    "is_trios_own",
+    "name_of",
+    "trio_run",
+    "unknown_trio",
+]

@@ -1,0 +1,136 @@
+"""Opening files by the ring: also what one may have to wait for, as for the other side of a FIFO.
+
+The ring opens what it can at once. For the rest, and whenever a file may be made or emptied, it
+takes one of the kernel's few workers, who waits as open(2) does: with a FIFO, for ever. So all is
+opened with O_NONBLOCK, and the flag taken back. Then
+
+- to write, a FIFO that nobody reads refuses (ENXIO), and is opened once more, by a worker that is
+  allowed for it (loop/workers.py);
+- to read, a FIFO is open, with or without a writer, who is then waited for;
+- a file that somebody has a lease on refuses (EAGAIN), as some devices do, and is opened once more;
+- a block device is open, but perhaps has no medium, and is opened once more;
+- nothing else makes a difference between the two.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ..loop.operation import ASYNC, OPENAT, failure, perform
+from ..loop.workers import Waiting
+from ..ring.native import ffi
+from .arguments import directory_of, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from _typeshed import StrOrBytesPath
+
+    from ..loop.manager import UringManager
+
+_OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
+_NEW: Final = os.O_CREAT | os.O_EXCL
+"""What these make is a regular file."""
+_WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
+
+
+async def opened(
+    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
+) -> tuple[int, os.stat_result | None]:
+    """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
+    flags |= os.O_CLOEXEC
+    if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
+        return await _open(manager, OPENAT, path, flags, mode, dir_fd), None
+    try:
+        fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
+    except OSError as error:
+        if error.errno not in _WOULD_WAIT:
+            raise
+        return await _open_waiting(manager, path, flags, mode, dir_fd), None
+    status = os.fstat(fd)
+    if stat.S_ISBLK(status.st_mode):
+        os.close(fd)
+        return await _open_waiting(manager, path, flags, mode, dir_fd), None
+    if stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_RDONLY:
+        await _wait_for_writer(manager, fd, flags)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return fd, status
+
+
+async def _open(
+    manager: UringManager, opcode: int, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
+) -> int:
+    name = ffi.from_buffer(name_of(path))
+    result = await perform(manager, opcode, directory_of(dir_fd), name, mode, flags=flags)
+    if result < 0:
+        raise failure(result, os.fspath(path))
+    return result
+
+
+async def _open_waiting(
+    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
+) -> int:
+    """By a worker of its own, which may wait for as long as it takes."""
+    with Waiting(manager) as has_worker:
+        if has_worker:
+            return await _open(manager, OPENAT | ASYNC, path, flags, mode, dir_fd)
+        opening = _OpeningThread()
+        try:
+            return await trio.to_thread.run_sync(
+                partial(opening.open, path, flags, mode, dir_fd=dir_fd),
+                abandon_on_cancel=True,
+                limiter=trio.CapacityLimiter(1),
+            )
+        except trio.Cancelled:
+            opening.is_wanted = False
+            raise
+
+
+class _OpeningThread:
+    """What it opens after it was abandoned it closes."""
+
+    is_wanted = True
+
+    def open(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+        if not self.is_wanted:
+            os.close(fd)
+        return fd
+
+
+async def _wait_for_writer(manager: UringManager, fd: int, flags: int) -> None:
+    """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
+
+    The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
+    second open waits for that. We are a reader meanwhile, as who waits in open(2) is.
+    """
+    failures: list[OSError] = []
+
+    async def first(wait: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+        try:
+            await wait()
+        except OSError as error:
+            failures.append(error)
+        scope.cancel()
+
+    async def opened_again() -> None:
+        os.close(await _open_waiting(manager, f"/proc/self/fd/{fd}", flags, 0, None))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, partial(trio.lowlevel.wait_readable, fd), nursery.cancel_scope)
+            nursery.start_soon(first, opened_again, nursery.cancel_scope)
+        if failures:
+            raise failures[0]
+    except BaseException as stop:
+        os.close(fd)
+        if not isinstance(stop, GeneratorExit):
+            await trio.lowlevel.checkpoint_if_cancelled()  # and not with a group
+        raise

@@ -1,0 +1,181 @@
+"""What a user can set: `RingOptions`. Where else it can be set is session/settings.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from types import MappingProxyType
+from typing import Any, Literal
+
+import attrs
+
+from .features import REQUIRED, SWITCHES
+
+Fallback = Literal["error", "epoll"]
+
+# The kernel's limits: IORING_MAX_ENTRIES and IORING_MAX_CQ_ENTRIES.
+_MAX_ENTRIES = 32768
+_MAX_CQ_ENTRIES = 2 * _MAX_ENTRIES
+_MAX_BUFFERS = 32768  # of one group of provided buffers
+
+
+def _check_number(name: str, value: object, low: int, high: int | None, unit: str) -> None:
+    limits = f"an int of at least {low}" if high is None else f"an int from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"RingOptions: {name} has to be {limits} ({unit}), not {value!r}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"RingOptions: {name} has to be {limits} ({unit}), not {value!r}")
+
+
+def _check_entries(value: int) -> int:
+    """Checked at once: the default of cq_entries depends on it."""
+    _check_number("entries", value, 1, _MAX_ENTRIES, "submissions")
+    return value
+
+
+def _check_features(features: object) -> Mapping[str, bool]:
+    if not isinstance(features, Mapping):
+        raise TypeError(f"RingOptions: features has to be a mapping of names to False, not {features!r}")
+    for name, value in features.items():
+        if name in REQUIRED:
+            raise ValueError(f"RingOptions: features: {name!r} cannot be switched off, every ring needs it")
+        if name not in SWITCHES:
+            raise ValueError(f"RingOptions: features has no {name!r}; it may name {', '.join(SWITCHES)}")
+        if value is not False:
+            raise ValueError(
+                f"RingOptions: features[{name!r}] may only be False (switched off), not {value!r}: "
+                "what the kernel has is used anyway"
+            )
+    return MappingProxyType(dict(features))
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class RingOptions:
+    """How the ring of a run is set up. Checked when made.
+
+    Each option that is not given here may be given by the command line of
+    ``python -m trio_uring``, and the environment overrides all of them.
+
+    Raises:
+      TypeError, ValueError: an option has the wrong type or value; the message
+        names the option, its value and what is allowed.
+    """
+
+    entries: int = attrs.field(default=64, converter=_check_entries)
+    """Submissions that are queued before the kernel is entered, 1 to 32768; the
+    kernel rounds up to a power of two. More waits than that in one tick cost a
+    system call per ``entries``, nothing else. Default: 64, which with ``cq_entries``
+    takes two pages, 8 KiB: eight such rings fit into 64 KiB of locked memory, and a
+    server of 500 connections is no faster with more. Where the kernel has not so much
+    memory, it is half as many, and so on, but not below 64 and 128."""
+
+    cq_entries: int = attrs.field(default=attrs.Factory(lambda self: max(128, self.entries), takes_self=True))
+    """Completions that the ring holds, from ``entries`` to 65536; what does not fit
+    waits in the kernel. Default: 128, or ``entries`` if that is more."""
+
+    fallback: Fallback = "error"
+    """What happens where io_uring cannot be used: ``"error"``, the default, raises
+    `UringUnavailableError`; ``"epoll"`` warns with `UringFallbackWarning` and uses
+    Trio's own manager."""
+
+    checkpoint_budget: int = 0
+    """Calls, >= 0, that complete at once and that a task may make in a row before
+    it yields: on stream sockets, receives of what was read ahead, accepts of who was
+    accepted ahead and, while few tasks run, sends that find room (where many run, one
+    system call for all their sends costs less), and closes; on datagram sockets, calls
+    that need not wait; on files too: reads and lines that come from the page cache or the
+    file's buffer, writes that the buffer takes, and moving the position. Each still raises
+    `trio.Cancelled` if its scope is cancelled, which deadlines do only when the task yields.
+    Default: 0, Trio's rule that every call yields.
+
+    It costs fairness: beside a task that always has something to echo, another one ran
+    two to four times as late (99th percentile) with 16 as with 0 (`benchmarks`, fairness)."""
+
+    buffers: int = 64
+    """Buffers, a power of two from 2 to 32768, that all stream sockets of the run receive
+    into: a connection has one only while data comes. When all are in use, what came is
+    handed out first. Default: 64, which is enough for thousands of connections."""
+
+    buffer_size: int = 65536
+    """Bytes of one buffer, 1024 to 1048576: what one receive brings at most. Memory is
+    taken when data first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by
+    default. Where even the addresses for that are refused, the first call on a stream socket
+    raises OSError (ENOMEM), and so does every later one. Where it is the locked memory that
+    announces them, 16 bytes for each in whole pages, stream sockets of the run wait by readiness,
+    after a `UringFallbackWarning`."""
+
+    read_ahead: int = 131072
+    """Bytes, >= 1, received from one connection that no task has asked for yet, at which its
+    receiving pauses, until they are taken; each piece counts 64 more, and what one tick
+    brings comes on top, all buffers at most. Default: 131072."""
+
+    accept_ahead: int = 0
+    """Connections, >= 0, that each listening socket accepts before a task asks for them:
+    from the first accept on, the kernel accepts whoever comes (a multishot accept, Linux
+    5.19), until so many wait to be taken; whoever else has connected by the tick that learns
+    of it, the backlog at most, comes on top. That saves a submission per connection and
+    gives up back-pressure: a client that would wait in the backlog, or be turned away when
+    that is full, sees an accepted connection that nobody serves yet. They are given to
+    accepts in the order in which they came, and reset when the listening socket is closed,
+    collected, or left by its run's end. Default: 0, one accept for each call, which takes
+    nothing that nobody asked for. Where sockets do not work by completions, a run that
+    asks for more is refused with `UringUnavailableError`."""
+
+    files: bool = False
+    """Whether `trio.open_file`, `trio.wrap_file` and the methods of `trio.Path` are those of
+    `open_file`, `wrap_file` and `Path` in the run, so that a program that does not know
+    trio-uring needs no threads for files either. Default: False, since what a write has taken
+    may then be behind it: who looks at the file in another way sees it after ``flush``."""
+
+    features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
+    """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
+    False: these are not used. For tests, and to work around a kernel. Default: none."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_number("cq_entries", self.cq_entries, 1, _MAX_CQ_ENTRIES, "completions")
+        if self.cq_entries < self.entries:
+            raise ValueError(
+                f"RingOptions: cq_entries has to be at least entries ({self.entries}), not {self.cq_entries}"
+            )
+        if self.fallback not in ("error", "epoll"):
+            raise ValueError(f"RingOptions: fallback has to be 'error' or 'epoll', not {self.fallback!r}")
+        _check_number("checkpoint_budget", self.checkpoint_budget, 0, None, "calls")
+        _check_number("buffers", self.buffers, 2, _MAX_BUFFERS, "buffers, a power of two")
+        if self.buffers & (self.buffers - 1):
+            raise ValueError(f"RingOptions: buffers has to be a power of two, not {self.buffers!r}")
+        _check_number("buffer_size", self.buffer_size, 1024, 1 << 20, "bytes")
+        _check_number("read_ahead", self.read_ahead, 1, None, "bytes")
+        _check_number("accept_ahead", self.accept_ahead, 0, None, "connections")
+        if not isinstance(self.files, bool):
+            raise TypeError(f"RingOptions: files has to be True or False, not {self.files!r}")
+
+    def __hash__(self) -> int:
+        values = attrs.astuple(self, recurse=False, filter=lambda field, _: field.name != "features")
+        return hash((values, frozenset(self.features)))
+
+    def __reduce__(self) -> tuple[Callable[[], RingOptions], tuple[()]]:
+        """For `copy`, and for `pickle`, which takes no MappingProxyType."""
+        values = given(self)
+        if "features" in values:
+            values["features"] = dict(self.features)
+        return partial(RingOptions, **values), ()
+
+
+def given(options: RingOptions) -> dict[str, Any]:
+    """The options that were given when ``options`` was made, and not left to their defaults."""
+    return {name: getattr(options, name) for name in vars(options)[_GIVEN]}
+
+
+_GIVEN = "_given"
+
+
+def _remember_given(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def remembering(self: RingOptions, *args: object, **options: object) -> None:
+        init(self, *args, **options)
+        vars(self)[_GIVEN] = tuple(options)
+
+    return remembering
+
+
+RingOptions.__init__ = _remember_given(RingOptions.__init__)  # type: ignore[method-assign]

@@ -1,0 +1,23 @@
+"""What happens where io_uring cannot be used: an error, or epoll after a warning."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from ..ring.errors import UringFallbackWarning, UringUnavailableError, stack_level_of_user
+from . import logs
+
+if TYPE_CHECKING:
+    from ..ring.options import RingOptions
+
+
+def fall_back(options: RingOptions, error: UringUnavailableError, *, warned: bool = False) -> None:
+    """Warns, unless it was ``warned`` of already, if the options allow to go on without io_uring;
+    else raises."""
+    if options.fallback == "error":
+        raise error
+    text = f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"
+    logs.tell_fallback(text)
+    if not warned:
+        warnings.warn(UringFallbackWarning(text), stacklevel=stack_level_of_user())

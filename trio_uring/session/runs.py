@@ -1,0 +1,285 @@
+"""Runs on io_uring: `run`, `start_guest_run`, `install`.
+
+It can be imported where the core cannot be loaded, and on any Trio; a run is told of that.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import trio
+
+from ..loop import trio_internals
+from ..ring.errors import UringFallbackWarning, UringUnavailableError
+from ..ring.native import missing, unavailable
+from ..ring.options import RingOptions
+from . import children, settings
+from .fallback import fall_back
+from .wanted import installed as _installed
+from .wanted import request as _request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    import outcome
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from ..loop.statistics import UringStatistics
+    from ..ring.opening import Ring
+    from .replacement import Replacement
+
+    PosArgsT = TypeVarTuple("PosArgsT")
+
+RetT = TypeVar("RetT")
+
+# Imported now, since a run may come when no file can be opened any more.
+_lacking: Exception | None = None
+"""What is not in Trio by the name by which it is public."""
+if missing is None:
+    try:
+        from . import io_manager
+    except (ImportError, AttributeError) as _error:
+        _lacking = _error
+
+
+class TrioRunArguments(TypedDict, total=False):
+    """The keyword arguments of `trio.run`."""
+
+    clock: trio.abc.Clock | None
+    instruments: Sequence[trio.abc.Instrument]
+    restrict_keyboard_interrupt_to_checkpoints: bool
+    strict_exception_groups: bool
+
+
+class TrioGuestArguments(TrioRunArguments, total=False):
+    """The keyword arguments of `trio.lowlevel.start_guest_run`."""
+
+    run_sync_soon_threadsafe: Callable[[Callable[[], object]], object]
+    done_callback: Callable[[outcome.Outcome[Any]], object]
+    run_sync_soon_not_threadsafe: Callable[[Callable[[], object]], object] | None
+    host_uses_signal_set_wakeup_fd: bool
+
+
+def run(
+    async_fn: Callable[[Unpack[PosArgsT]], Awaitable[RetT]],
+    *args: Unpack[PosArgsT],
+    ring: RingOptions | None = None,
+    **trio_run_arguments: Unpack[TrioRunArguments],
+) -> RetT:
+    """Runs ``async_fn(*args)`` as `trio.run` does, on io_uring.
+
+    Args:
+      ring: how the ring is set up. Default: as `install` was told, else `RingOptions()`.
+      **trio_run_arguments: those of `trio.run`, with the same meaning.
+
+    Returns and raises what `trio.run` does, and besides:
+
+    Raises:
+      UringUnavailableError: io_uring cannot be used here, by the kernel, for want of the core,
+        or with this version of Trio, and no fallback was asked for. ``async_fn`` has not been
+        called.
+    """
+    __tracebackhide__ = True
+    with _requested(ring):
+        outer, _request.manager = _request.manager, None  # Trio refuses a run inside another
+        try:
+            return trio.run(async_fn, *args, **trio_run_arguments)
+        finally:
+            _close_left_open()
+            _request.manager = outer
+
+
+def _close_left_open() -> None:
+    """Closes the manager of this thread's run, which is over. An exception out of a signal handler
+    may leave Trio's loop past its ``finally``: at the jump back to ``while batch`` CPython has none."""
+    manager = None if _request.manager is None else _request.manager()
+    if manager is not None:
+        manager.close()
+
+
+def start_guest_run(
+    async_fn: Callable[..., Awaitable[RetT]],
+    *args: object,
+    ring: RingOptions | None = None,
+    **trio_guest_arguments: Unpack[TrioGuestArguments],
+) -> None:
+    """Starts a guest run as `trio.lowlevel.start_guest_run` does, on io_uring.
+
+    The ring belongs to the host loop's thread. While the host is idle a worker
+    thread waits; it never touches the ring.
+
+    Args and errors: those of `run` and of `trio.lowlevel.start_guest_run`.
+    """
+    with _requested(ring):
+        trio.lowlevel.start_guest_run(async_fn, *args, **trio_guest_arguments)
+
+
+def install(ring: RingOptions | None = None) -> None:
+    """Every later `trio.run` and guest run of the process uses io_uring.
+
+    That includes the runs that libraries make. Runs in progress stay as they are.
+    Installing again replaces the options; one `uninstall` undoes it all. Child
+    processes that are forked inherit it; those that are spawned do if TRIO_URING is
+    in their environment.
+
+    Raises:
+      UringUnavailableError: as `run`. Nothing is installed then.
+    """
+    options = resolve_options(ring)
+    try:
+        opened = open_ring(options)
+    except UringUnavailableError as error:
+        fall_back(options, error)
+        _install(options, warned=True)
+    else:
+        opened.release()
+        _install(options)
+
+
+def uninstall() -> None:
+    """Later runs use what Trio would choose. Runs in progress finish on io_uring.
+    Does nothing if nothing is installed."""
+    _install(None)
+
+
+@contextmanager
+def installed(ring: RingOptions | None = None) -> Iterator[None]:
+    """A context manager: `install`, and afterwards what was installed before."""
+    before, warned = _installed.options, _installed.warned
+    install(ring)
+    try:
+        yield
+    finally:
+        _install(before, warned=warned)
+
+
+def run_statistics() -> tuple[UringStatistics, ...]:
+    """Those of all runs on io_uring that this process has now, the oldest first: what
+    `trio.lowlevel.current_statistics` tells of one of them, from within.
+
+    From any thread, within a run or not. What a run counts while it is asked may be in one
+    number and not yet in another. A run that is over is left out.
+    """
+    found: tuple[UringStatistics, ...] = () if missing is not None else _loaded().run_statistics()
+    return found
+
+
+def resolve_options(ring: RingOptions | None) -> RingOptions:
+    """What a run that is given ``ring`` uses (session/settings.py)."""
+    if ring is not None and not isinstance(ring, RingOptions):
+        raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
+    return settings.resolve(ring or _installed.options)
+
+
+def check_trio() -> None:
+    """Raises UringUnavailableError if the core cannot be loaded, or Trio is not as we know it."""
+    trio_internals.check_trio(_loaded().TABLE)
+
+
+def open_ring(options: RingOptions) -> Ring:
+    """Raises UringUnavailableError as `run` does."""
+    check_trio()
+    ring: Ring = _loaded().open_ring(options)
+    return ring
+
+
+def knows_reschedule() -> bool:
+    """Whether a run that starts now wakes its tasks without a line of Python for each."""
+    return _is_complete() and bool(_loaded().knows_reschedule())
+
+
+def wrapped_names() -> tuple[str, ...]:
+    """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
+    names: tuple[str, ...] = (
+        _loaded().wrapped_names(files=resolve_options(None).files) if _is_complete() else ()
+    )
+    return names
+
+
+def _is_complete() -> bool:
+    """Whether the core is there, and all that we use of Trio."""
+    return missing is None and _lacking is None
+
+
+def _loaded() -> Any:
+    """session/io_manager.py; raises UringUnavailableError if the core cannot be loaded."""
+    if missing is not None:
+        raise unavailable(missing) from missing
+    if _lacking is not None:
+        raise trio_internals.unknown_trio(str(_lacking)) from _lacking
+    return io_manager
+
+
+@contextmanager
+def _requested(ring: RingOptions | None) -> Iterator[None]:
+    __tracebackhide__ = True
+    options = resolve_options(ring)
+    names = _names(options)
+    if names is None:
+        yield
+        return
+    holder = names.acquire(files=options.files)
+    try:
+        _request.options = options
+        yield
+    finally:
+        _request.options = None
+        holder.release()
+
+
+def _names(options: RingOptions) -> Replacement | None:
+    """Trio's names. None, after a warning: they are not to be touched, and the run is on epoll."""
+    try:
+        check_trio()
+    except UringUnavailableError as error:
+        fall_back(options, error)
+        return None
+    names: Replacement = _loaded().names
+    return names
+
+
+def _install(options: RingOptions | None, *, warned: bool = False) -> None:
+    _installed.options, _installed.warned = options, warned
+    try:
+        if options is not None:
+            check_trio()
+        names: Replacement = _loaded().names
+    except UringUnavailableError:
+        return  # they have not been touched
+    names.install(wanted=options is not None, files=options is not None and options.files)
+
+
+# Of a process that its environment has put on io_uring (session/children.py)
+
+
+def set_up(below: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Trio's ``setup_runner``, which is ``below``, for a run that began before we were imported,
+    whoever has wrapped it."""
+    raise_refusal()
+    if _request.is_set_up or _installed.options is None:
+        return below(*args, **kwargs)
+    return _loaded().set_up_over(below)(*args, **kwargs)
+
+
+def raise_refusal() -> None:
+    """Raises what is in the way of every run of this process, if something is."""
+    if _refusal is not None:
+        raise _refusal.with_traceback(None)
+
+
+def _inherit() -> Exception | None:
+    """Installs what the environment says, without a trial; returns what is in the way."""
+    try:
+        options = resolve_options(None)
+        if _names(options) is not None:
+            _install(options)
+    except (UringUnavailableError, ValueError, UringFallbackWarning) as error:
+        return error
+    children.take_back()
+    return None
+
+
+_refusal = _inherit() if children.told() else None
+
+__all__ = ["install", "installed", "run", "run_statistics", "start_guest_run", "uninstall"]

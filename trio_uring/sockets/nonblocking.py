@@ -1,0 +1,53 @@
+"""Trio's sockets, seen from below: where Trio's own methods reach the standard library's.
+
+Somebody may hold a method of Trio's that we have replaced since, to call it from a wrapper,
+and would go past what was read ahead, and before what other tasks have sent. Trio's methods
+that move data all call ``_nonblocking_helper``, which says which call of the standard library's
+is to be made. In its place the call is made by ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..loop.trio_internals import Replaced, SocketType
+from . import receiving
+from .connecting import accept_below
+from .sockets import ORIGINAL, connections_of_run, send, send_as_it_is
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def _sendto(trio_socket: Any, *args: Any) -> Awaitable[int]:
+    return send_as_it_is(trio_socket, "sendto", *args)
+
+
+def _sendmsg(trio_socket: Any, *args: Any) -> Awaitable[int]:
+    return send_as_it_is(trio_socket, "sendmsg", *args)
+
+
+_OURS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
+    "accept": accept_below,
+    "recv": receiving.recv,
+    "recv_into": receiving.recv_into,
+    "recvfrom": receiving.recvfrom,
+    "recvfrom_into": receiving.recvfrom_into,
+    "recvmsg": receiving.recvmsg,
+    "recvmsg_into": receiving.recvmsg_into,
+    "send": send,
+    "sendmsg": _sendmsg,
+    "sendto": _sendto,
+}
+
+
+async def nonblocking_helper(self: Any, wait_fn: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+    ours = _OURS.get(getattr(fn, "__name__", ""))
+    if ours is None or (connections_of_run() is None and not hasattr(self, "_uring")):
+        return await ORIGINAL["_nonblocking_helper"](self, wait_fn, fn, *args, **kwargs)
+    return await ours(self, *args, **kwargs)
+
+
+REPLACEMENTS: Final = (
+    Replaced(SocketType, {"_nonblocking_helper": nonblocking_helper}, ORIGINAL, vital=True),
+)

@@ -1,0 +1,253 @@
+"""The receives of Trio's sockets: what they are replaced by while runs are on io_uring.
+
+In a run that is on epoll, or without completions, each is Trio's own.
+
+| call | how |
+| --- | --- |
+| recv, recv_into of a stream socket, without flags | by completion |
+| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else tried (sockets/attempts.py) |
+| all of other sockets | tried |
+
+- What was read ahead (sockets/connection.py) comes first by every call.
+- They take any arguments. Trio leaves it to the standard library to refuse some, after a
+  checkpoint, and so do we: arguments that we do not understand are given to it as they are,
+  and nothing that was read ahead is lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import socket
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+    wait_readable,
+)
+
+from ..loop.operation import MOST
+from ..loop.trio_internals import Replaced, SocketType
+from .attempts import attempt
+from .sockets import ORIGINAL, by_readiness, connection_of, connection_of_known, connections_of_run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from .connection import Connection
+
+_Arguments: TypeAlias = tuple[int, int, tuple[memoryview, ...]]
+"""The length, the flags and the buffers that a call asks for."""
+_INT: Final = -(1 << 31), (1 << 31) - 1
+_NOT_IN_THE_STREAM: Final = socket.MSG_OOB | socket.MSG_ERRQUEUE
+"""With these flags a receive asks for something else than the data."""
+
+
+def recv(self: Any, *args: Any, **kwargs: Any) -> Awaitable[bytes]:
+    if len(args) == 1 and not kwargs and type(args[0]) is int and 0 < args[0] <= MOST:
+        connection = connection_of(self)
+        if connection is not None:
+            return connection.receive(args[0])
+    return _recv_or_recv_into(self, "recv", args, kwargs)
+
+
+def recv_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
+    if len(args) == 1 and not kwargs and type(args[0]) is bytearray and args[0]:
+        connection = connection_of(self)
+        if connection is not None:
+            return _recv_into(connection, args[0])
+    return _recv_or_recv_into(self, "recv_into", args, kwargs)
+
+
+@enable_ki_protection
+async def _recv_into(connection: Connection, buffer: bytearray) -> int:
+    with memoryview(buffer) as view:  # held: it may not be resized meanwhile
+        data = await connection.receive(min(len(view), MOST))
+        view[: len(data)] = data
+    return len(data)
+
+
+def recvfrom(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[bytes, Any]]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvfrom", args, kwargs)
+    return _receive_in_order(self, "recvfrom", args, kwargs)
+
+
+def recvfrom_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[int, Any]]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvfrom_into", args, kwargs)
+    return _receive_in_order(self, "recvfrom_into", args, kwargs)
+
+
+def recvmsg(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvmsg", args, kwargs)
+    return _receive_in_order(self, "recvmsg", args, kwargs)
+
+
+def recvmsg_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    if connection_of_known(self) is None:
+        return _receive(self, "recvmsg_into", args, kwargs)
+    return _recvmsg_into(self, args, kwargs)
+
+
+@enable_ki_protection
+async def _recvmsg_into(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if args and isinstance(args[0], Iterator):  # which can be asked only once
+        await checkpoint_if_cancelled()
+        try:
+            args = list(args[0]), *args[1:]
+        except BaseException:
+            await cancel_shielded_checkpoint()
+            raise
+    return await _receive_in_order(self, "recvmsg_into", args, kwargs)
+
+
+def _recv_or_recv_into(
+    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Awaitable[Any]:
+    if connection_of(trio_socket) is None and connection_of_known(trio_socket) is None:
+        return _receive(trio_socket, name, args, kwargs)
+    return _receive_in_order(trio_socket, name, args, kwargs, completes=True)
+
+
+@enable_ki_protection
+async def _receive_in_order(
+    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, completes: bool = False
+) -> Any:
+    """What was read ahead comes first."""
+    asked = _understood(name, args, kwargs)
+    if asked is None:
+        return await _receive(trio_socket, name, args, kwargs)
+    length, flags, views = asked  # no buffer may be resized while there is a view of it
+    try:
+        connection = connection_of(trio_socket) if completes and not flags and length else None
+        if connection is not None:
+            data: bytes | None = await connection.receive(min(length, MOST))
+        else:
+            data = await _read_ahead(trio_socket, length, flags)
+        if data is not None:
+            return _answer(name, data, views)
+    finally:
+        for view in views:
+            view.release()
+    return await _receive(trio_socket, name, args, kwargs)
+
+
+def _receive(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+    run = connections_of_run()
+    if run is None:
+        return by_readiness(trio_socket, name, *args, **kwargs)
+    call = getattr(socket.socket, name)
+    if kwargs:
+        call = functools.partial(call, **kwargs)
+    return attempt(run, trio_socket._sock, wait_readable, call, *args)
+
+
+async def _read_ahead(trio_socket: Any, length: int, flags: int) -> bytes | None:
+    """What was read ahead, for a call that goes past the multishot otherwise; None: nothing."""
+    connection = connection_of_known(trio_socket)
+    if connection is None:
+        return None
+    if flags & socket.MSG_OOB:  # what is read ahead goes past the urgent mark, and loses the byte
+        connection.take_nothing_ahead()
+    connection.pause()
+    if not connection.readable or flags & _NOT_IN_THE_STREAM:
+        return None
+    await checkpoint_if_cancelled()
+    try:
+        if not connection.ahead:
+            return connection.take_end()
+        return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
+    finally:
+        await cancel_shielded_checkpoint()
+
+
+def _understood(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments | None:
+    """None: the standard library refuses them, and shall say so itself."""
+    try:
+        return _ARGUMENTS[name](*args, **kwargs)
+    except (TypeError, ValueError, BufferError):
+        return None
+
+
+def _of_size(size: Any, flags: Any = 0, /) -> _Arguments:
+    return _within(size, 0, sys.maxsize), _within(flags, *_INT), ()
+
+
+def _of_buffer(buffer: Any, nbytes: Any = 0, flags: Any = 0) -> _Arguments:
+    view = memoryview(buffer)
+    length = _within(nbytes, 0, _room(view)) or view.nbytes
+    return length, _within(flags, *_INT), (view,)
+
+
+def _of_message(size: Any, ancbufsize: Any = 0, flags: Any = 0, /) -> _Arguments:
+    _within(ancbufsize, 0, _INT[1])
+    return _of_size(size, flags)
+
+
+def _of_buffers(buffers: Any, ancbufsize: Any = 0, flags: Any = 0, /) -> _Arguments:
+    _within(ancbufsize, 0, _INT[1])
+    views = tuple(memoryview(buffer) for buffer in buffers)
+    return sum(map(_room, views)), _within(flags, *_INT), views
+
+
+_ARGUMENTS: Final[dict[str, Callable[..., _Arguments]]] = {
+    "recv": _of_size,
+    "recv_into": _of_buffer,
+    "recvfrom": _of_size,
+    "recvfrom_into": _of_buffer,
+    "recvmsg": _of_message,
+    "recvmsg_into": _of_buffers,
+}
+
+
+def _within(value: Any, least: int, most: int) -> int:
+    number = operator.index(value)
+    if not least <= number <= most:
+        raise ValueError(number)
+    return number
+
+
+def _room(view: memoryview) -> int:
+    if view.readonly or not view.c_contiguous:
+        raise BufferError
+    return view.nbytes
+
+
+def _answer(name: str, data: bytes, views: Iterable[memoryview]) -> Any:
+    """What the call of this name returns."""
+    received = _fill(views, data) if name.endswith("_into") else data
+    if name.startswith("recvmsg"):
+        return received, [], 0, None
+    return (received, None) if name.startswith("recvfrom") else received
+
+
+def _fill(views: Iterable[memoryview], data: bytes) -> int:
+    at = 0
+    for view in views:
+        with view.cast("B") as memory:
+            part = data[at : at + len(memory)]
+            memory[: len(part)] = part
+            at += len(part)
+    return at
+
+
+REPLACEMENTS: Final = (
+    Replaced(
+        SocketType,
+        {
+            "recv": recv,
+            "recv_into": recv_into,
+            "recvfrom": recvfrom,
+            "recvfrom_into": recvfrom_into,
+            "recvmsg": recvmsg,
+            "recvmsg_into": recvmsg_into,
+        },
+        ORIGINAL,
+    ),
+)
