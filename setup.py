@@ -1,10 +1,19 @@
-"""Names the extensions; everything else stands in pyproject.toml."""
+"""What pyproject.toml has no words for: the extensions, and the page on PyPI."""
 
+import re
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+HERE = Path(__file__).resolve().parent
+SOURCE = re.search(r'^Source = "(.*)"$', (HERE / "pyproject.toml").read_text(), re.MULTILINE)[1]
+# A link to another file of the checkout leads nowhere on PyPI.
+README = re.sub(r"\]\((?!https?:|#)", f"]({SOURCE}/blob/HEAD/", (HERE / "README.md").read_text())
+
 setup(
+    long_description=README,
+    long_description_content_type="text/markdown",
     cffi_modules=["native/build.py:ffibuilder"],
     ext_modules=[
         Extension(

@@ -103,5 +103,6 @@ int tu_probe_operations_of(const tu_core *core, uint8_t *supported, uint32_t cap
 int tu_try_enter(const tu_core *core);
 const char *tu_liburing_built(void);
 int tu_liburing_loaded(char *path, size_t size);
+bool tu_liburing_is_inside(void);
 
 #endif

@@ -171,3 +171,4 @@ int tu_try_enter(const tu_core *core);
 
 const char *tu_liburing_built(void);
 int tu_liburing_loaded(char *path, size_t size);
+bool tu_liburing_is_inside(void);

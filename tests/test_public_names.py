@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+from importlib.metadata import version
 
 import pytest
 from child_process import output_of
@@ -41,3 +42,15 @@ def test_names_are_the_same_when_all_modules_were_imported() -> None:
     assert output_of(program) == output_of(before)
     assert "send_file function" in output_of(program).splitlines()
     assert "trio_uring.send_file" not in sys.modules
+
+
+def test_version_is_that_of_the_installed_package_and_costs_no_import() -> None:
+    told = output_of(
+        """
+        import sys
+        before = {*sys.modules, "trio_uring"}
+        import trio_uring
+        print(trio_uring.__version__, sorted({*sys.modules} - before))
+        """
+    )
+    assert told == f"{version('trio-uring')} []\n"

@@ -6,6 +6,8 @@
 PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import lowlevel
