@@ -42,6 +42,7 @@ MYPY = [
     "native/build.py",
     "start/backend.py",
     "noxfile.py",
+    "release",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
     "tests/user_types.py",
@@ -168,6 +169,13 @@ def wheels(session: nox.Session) -> None:
     with --manylinux by cibuildwheel."""
     session.install(*RELEASE_TOOLS)
     session.run("python", "release/wheels.py", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """VERSION, and then as `wheels`: all of a release but the upload."""
+    session.install(*RELEASE_TOOLS)
+    session.run("python", "release/release.py", *session.posargs)
 
 
 @nox.session

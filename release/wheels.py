@@ -78,7 +78,8 @@ def make_sdist() -> Path:
 def find_interpreters() -> list[str]:
     """Of each CPython that trio-uring is for, the first in PATH that runs and has headers."""
     classifiers = (ROOT / "pyproject.toml").read_text()
-    folders = os.environ["PATH"].split(os.pathsep)
+    own = Path(sys.executable).parent
+    folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != own]
     found = []
     for version in re.findall(r"Python :: (3\.\d+)", classifiers):
         paths = [Path(folder, f"python{version}") for folder in folders]
