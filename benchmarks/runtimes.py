@@ -102,7 +102,7 @@ def trio_backend() -> str:
     """To be called in the running loop, as `asyncio_backend`."""
     import trio
 
-    statistics = trio.lowlevel.current_statistics().io_statistics
+    statistics: Any = trio.lowlevel.current_statistics().io_statistics
     backend: str = statistics.backend
     if backend != "io_uring":
         return backend
