@@ -56,7 +56,8 @@ def test_datagrams(programs: Programs, size: int) -> None:
 def test_tls(programs: Programs) -> None:
     trustme = pytest.importorskip("trustme")
     if not programs.tls:
-        assert "libssl-dev" in failure(programs, "echo", 9, "--tls")
+        with limit(programs, "echo") as port:
+            assert "libssl-dev" in failure(programs, "echo", port, "--tls")
         pytest.skip("libssl is not installed")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
