@@ -34,6 +34,8 @@ typedef struct {
 	uint32_t in_flight;
 } tu_statistics;
 
+struct tu_core;
+
 /* What native/python calls of the core, which is in another library. */
 struct tu_calls {
 	int (*send)(struct tu_core *core, int fd, const char *data, size_t length, int whole);
