@@ -8,7 +8,9 @@
 set -eu
 
 if [ "${1-}" != --covered ]; then
-    exec unshare --user --map-root-user --mount sh "$0" --covered "$@"
+    [ "$(id -u)" = 0 ] && user='' || user='--user --map-root-user'
+    # shellcheck disable=SC2086
+    exec unshare $user --mount sh "$0" --covered "$@"
 fi
 shift
 
