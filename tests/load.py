@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from programs import Programs
+    from measure.programs import Programs
 
     Serve = Callable[[socket.socket], None]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,20 +13,19 @@ from tracing import with_strace
 for module in ("trustme", "aiofile", "aiofiles", "anyio"):
     pytest.importorskip(module)
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-import http_requests  # noqa: E402
-from files import cases  # noqa: E402
-from files.contents import BLOCK, write_blocks  # noqa: E402
-from files.work import Work  # noqa: E402
-from loads import Load, Wrk  # noqa: E402
-from model import Case  # noqa: E402
-from plan import SCALES, Planned, counted  # noqa: E402
-from processes import ChildError  # noqa: E402
-from server import Server  # noqa: E402
+from groups import files as cases  # noqa: E402
+from groups.plan import SCALES, Planned, counted  # noqa: E402
+from measure import http_requests  # noqa: E402
+from measure.loads import Load, Wrk  # noqa: E402
+from measure.processes import ChildError  # noqa: E402
+from measure.server import Server  # noqa: E402
+from report.model import Case  # noqa: E402
+from sides.files.contents import BLOCK, write_blocks  # noqa: E402
+from sides.files.work import Work  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @with_strace

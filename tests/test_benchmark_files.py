@@ -13,19 +13,21 @@ import pytest
 for module in ("aiofile", "aiofiles", "anyio"):
     pytest.importorskip(module)
 
-TESTS = Path(__file__).resolve().parent
-FOLDER = TESTS.parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-from files import cache, cases, fio  # noqa: E402
-from files.contents import BLOCK, block, write  # noqa: E402
-from files.work import Record, Work  # noqa: E402
-from percentiles import enough  # noqa: E402
-from plan import SCALES, Planned  # noqa: E402
-from processes import Child, ChildError  # noqa: E402
-from runtimes import WrongBackendError  # noqa: E402
+from groups import files as cases  # noqa: E402
+from groups.plan import SCALES, Planned  # noqa: E402
+from measure import cache  # noqa: E402
+from measure.percentiles import enough  # noqa: E402
+from measure.processes import Child, ChildError  # noqa: E402
+from sides.files import fio  # noqa: E402
+from sides.files.contents import BLOCK, block, write  # noqa: E402
+from sides.files.work import Record, Work  # noqa: E402
+from sides.runtimes import WrongBackendError  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+TESTS = Path(__file__).resolve().parent
+FOLDER = TESTS.parent / "benchmarks"
 
 NAMES = [
     "random 4 KiB reads, 1 task, warm cache",
@@ -275,8 +277,8 @@ def test_percentiles() -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from files import cases
-from files.work import Work
+from groups import files as cases
+from sides.files.work import Work
 
 work = Work("random", sys.argv[1], 256, 1, seconds=0.05)
 children = cases.Children(shared=False)

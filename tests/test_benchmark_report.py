@@ -14,20 +14,15 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from groups import fairness, files, network
+from groups.plan import SCALES
+from measure import agreement, percentiles
+from report import charts, readable, summary
+from report.model import METRICS, Case, Report, Series, Side
+from report.text import write
+from sides.runtimes import RUNTIMES
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-import agreement  # noqa: E402
-import charts  # noqa: E402
-import fairness  # noqa: E402
-import files.cases  # noqa: E402
-import network  # noqa: E402
-import percentiles  # noqa: E402
-import readable  # noqa: E402
-import report  # noqa: E402
-import summary  # noqa: E402
-from model import METRICS, Case, Report, Series, Side  # noqa: E402
-from plan import SCALES  # noqa: E402
-from runtimes import RUNTIMES  # noqa: E402
 
 SIDES = {
     "trio-epoll": Side("Trio, epoll", "trio-epoll"),
@@ -58,7 +53,7 @@ def made_of(*cases: Case) -> Report:
 
 
 def written(result: Report, folder: Path, second: Report | None = None) -> str:
-    report.write(result, folder, second)
+    write(result, folder, second)
     return (folder / "report.md").read_text()
 
 
@@ -405,7 +400,7 @@ def test_every_chart_finds_cases_in_the_full_suite() -> None:
 
 def test_every_family_has_a_colour_of_its_own() -> None:
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
-    assert {side.family for side in files.cases.SIDES.values()} <= set(charts.COLOURS)
+    assert {side.family for side in files.SIDES.values()} <= set(charts.COLOURS)
     assert {runtime.family for runtime in RUNTIMES.values()} <= set(charts.COLOURS)
 
 
@@ -492,10 +487,10 @@ def test_file_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_report_is_made_from_the_command_line(tmp_path: Path) -> None:
     made_of(ratio_of(1.0)).save(tmp_path / "results.json")
     made_of(ratio_of(2.0)).save(tmp_path / "other.json")
-    program, output = str(BENCHMARKS / "report.py"), tmp_path / "new" / "folder"
+    program, output = [str(BENCHMARKS), "report"], tmp_path / "new" / "folder"
     options = ["--second", str(tmp_path / "other.json"), "--output", str(output)]
     done = subprocess.run(
-        [sys.executable, program, str(tmp_path / "results.json"), *options],
+        [sys.executable, *program, str(tmp_path / "results.json"), *options],
         capture_output=True,
         text=True,
         timeout=120,

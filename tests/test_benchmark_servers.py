@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
+from measure.processes import Child, ChildError
+from sides.runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen
+from sides.servers.unsupported import UNSUPPORTED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SECCOMP = Path(__file__).with_name("seccomp.py")
-
-sys.path.insert(0, str(FOLDER))
-from processes import Child, ChildError  # noqa: E402
-from runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen  # noqa: E402
-from servers.unsupported import UNSUPPORTED  # noqa: E402
 
 HOST = "127.0.0.1"
 PATIENCE = 120
@@ -76,7 +75,7 @@ class Server:
 def started(module: str, *arguments: str) -> Iterator[Server]:
     """A server that, at the end of the block, has to end by itself, with nothing to say."""
     with subprocess.Popen(
-        [sys.executable, "-m", f"servers.{module}", *arguments],
+        [sys.executable, "-m", f"sides.servers.{module}", *arguments],
         cwd=FOLDER,
         bufsize=0,
         stdin=subprocess.PIPE,
@@ -269,7 +268,8 @@ def test_hypercorn_answers(runtime: str) -> None:
 def test_server_on_another_backend_than_its_label_is_refused(kind: str, certificate: MakeCertificate) -> None:
     tls = ["--certificate", certificate().server] if kind == "tls" else []
     refused = [sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--"]
-    command = [sys.executable, "-m", "servers.trio_server", "--runtime", "trio-uring", "--kind", kind, *tls]
+    options = ["--runtime", "trio-uring", "--kind", kind, *tls]
+    command = [sys.executable, "-m", "sides.servers.trio_server", *options]
     with Child([*refused, *command], environment={"TRIO_URING_FALLBACK": "epoll"}) as child:
         for answer in (child.ready, child.ask()):
             with pytest.raises(WrongBackendError, match=r"trio-uring, but its loop says 'epoll'"):
@@ -288,7 +288,7 @@ def test_variants_of_trio_uring_are_told_apart(runtime: str, certificate: MakeCe
 @pytest.mark.parametrize("runtime", TRIO)
 def test_how_a_server_received_is_seen(runtime: str, kind: str, certificate: MakeCertificate) -> None:
     pytest.importorskip("trustme")
-    from server import Server as Measured
+    from measure.server import Server as Measured
 
     multishot = RUNTIMES[runtime].multishot
     with server(runtime, kind, certificate) as process:
@@ -307,7 +307,7 @@ def test_how_a_server_received_is_seen(runtime: str, kind: str, certificate: Mak
 CALLS_IN_A_ROW = """
 import sys
 import trio
-from runtimes import run_trio
+from sides.runtimes import run_trio
 
 class Steps(trio.abc.Instrument):
     count = 0
@@ -351,7 +351,7 @@ def test_greedy_server_tells_how_late_another_task_runs(runtime: str) -> None:
 
 @pytest.mark.parametrize(("runtime", "kind"), UNSUPPORTED)
 def test_unsupported_server_says_so(runtime: str, kind: str) -> None:
-    command = [sys.executable, "-m", "servers.asyncio_server", "--runtime", runtime, "--kind", kind]
+    command = [sys.executable, "-m", "sides.servers.asyncio_server", "--runtime", runtime, "--kind", kind]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", UNSUPPORTED[runtime, kind] + "\n")
 
@@ -373,7 +373,7 @@ def test_memory_of_a_server_holds_no_other_runtime(
         if sys.version_info < (3, 12):
             pytest.skip("hypercorn hangs there when it is cancelled while it starts")
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", f"servers.{module}", *arguments],
+        [sys.executable, "-X", "importtime", "-m", f"sides.servers.{module}", *arguments],
         cwd=FOLDER,
         input="",
         capture_output=True,
@@ -401,7 +401,7 @@ def test_server_raises_its_limit_of_open_files(runtime: str, certificate: MakeCe
 # Arguments: the kind, and for TLS the certificate.
 RLOOP_REGARDLESS = """
 import sys
-from servers.asyncio_server import *
+from sides.servers.asyncio_server import *
 
 _, kind, *certificate = sys.argv
 bound = bound_socket(kind)

@@ -8,22 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from groups import micro
+from groups.plan import SCALES
+from measure.processes import Child, ChildError
+from sides.runtimes import TRIO, WrongBackendError
+
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-import micro  # noqa: E402
-from plan import SCALES  # noqa: E402
-from processes import Child, ChildError  # noqa: E402
-from runtimes import TRIO, WrongBackendError  # noqa: E402
-
-SCRIPT = str(FOLDER / "micro.py")
+SCRIPT = ["-m", "groups.micro"]
 # A child on epoll where io_uring was asked for: the kernel refuses it, and a fallback is allowed.
 REFUSED = [str(TESTS / "seccomp.py"), "EPERM", "io_uring_setup", "--", "env", "TRIO_URING_FALLBACK=epoll"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *command], cwd=FOLDER, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -31,7 +30,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_script_measures_what_is_named(runtime: str) -> None:
     names = ["idle checkpoint", "trio.run of nothing"]
     options = ["--runtime", runtime, "--scale", "0.001", "--values", "1", "--warmups", "0"]
-    done = run(SCRIPT, *options, *names)
+    done = run(*SCRIPT, *options, *names)
     assert done.returncode == 0, done.stderr
     for name in micro.BENCHMARKS:
         assert (f"{name}: " in done.stdout) == (name in names)
@@ -66,17 +65,16 @@ def test_each_round_measures_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("worker", [[], ["--worker"]])
 def test_script_on_another_backend_than_it_claims_fails(worker: list[str]) -> None:
     options = ["--runtime", "trio-uring", "--scale", "0.001", "--inherit-environ", "TRIO_URING_FALLBACK"]
-    done = run(*REFUSED, sys.executable, SCRIPT, *options, *worker, "idle checkpoint")
+    done = run(*REFUSED, sys.executable, *SCRIPT, *options, *worker, "idle checkpoint")
     assert done.returncode == 1
     assert f"{micro.WRONG_BACKEND}: this was to be Trio, trio-uring" in done.stderr
     assert "its loop says 'epoll'" in done.stderr
 
 
 def test_suite_refuses_what_ran_on_another_backend() -> None:
-    program = (
-        "import micro; micro.Processes('trio-uring', 0.001, 1, ['idle checkpoint']).take('idle checkpoint')"
-    )
-    done = run(*REFUSED, f"PYTHONPATH={FOLDER}", sys.executable, "-c", program)
+    measured = "micro.Processes('trio-uring', 0.001, 1, ['idle checkpoint']).take('idle checkpoint')"
+    program = f"from groups import micro; {measured}"
+    done = run(*REFUSED, sys.executable, "-c", program)
     assert done.returncode == 1
     assert f"{WrongBackendError.__name__}: this was to be" in done.stderr
 

@@ -13,7 +13,7 @@ import pytest
 from load import assert_consistent, limit, measure
 
 if TYPE_CHECKING:
-    from programs import Programs
+    from measure.programs import Programs
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n"
 

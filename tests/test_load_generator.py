@@ -25,7 +25,7 @@ from load import (
 )
 
 if TYPE_CHECKING:
-    from programs import Programs
+    from measure.programs import Programs
 
 
 # The load generator against the limit

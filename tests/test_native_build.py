@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from load import failure, limit
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from programs import NativeBuildError, Programs, build
+from measure.programs import NativeBuildError, Programs, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_what_is_up_to_date_is_not_compiled(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
