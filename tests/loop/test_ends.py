@@ -6,10 +6,9 @@ Each program is a child process of its own, one at a time.
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 
 import pytest
-from child_process import output_of
+from child_process import SUPPORT, output_of
 from equivalence import needs_completions
 
 LIMIT = 60
@@ -19,7 +18,7 @@ import contextlib, ctypes, gc, os, queue, signal, socket, sys, tempfile, threadi
 import trio, trio.testing, trio_uring
 from trio._core import _run
 from trio_uring import RingOptions, lowlevel
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 import refusing, seccomp
 
 sys.unraisablehook = lambda _: None  # of tasks that never end

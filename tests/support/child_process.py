@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SECCOMP = Path(__file__).with_name("seccomp.py")
+SUPPORT = Path(__file__).resolve().parent
+"""The folder of these modules, for children that import some."""
+SECCOMP = SUPPORT / "seccomp.py"
 
 
 def run_python(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from child_process import SECCOMP
 from package_copy import copy_package
 
-SECCOMP = Path(__file__).with_name("seccomp.py")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BACKEND = "trio.lowlevel.current_statistics().io_statistics.backend"
 
 RUN = f"""

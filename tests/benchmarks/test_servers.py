@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from child_process import SECCOMP
 
 from measure.processes import Child, ChildError
 from sides.runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen
@@ -28,8 +29,7 @@ from sides.servers.unsupported import UNSUPPORTED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-SECCOMP = Path(__file__).with_name("seccomp.py")
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 HOST = "127.0.0.1"
 PATIENCE = 120

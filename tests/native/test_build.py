@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "native"
 
 pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="the source of the core is not here")

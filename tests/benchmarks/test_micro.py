@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_process import SECCOMP
 
 from groups import micro
 from groups.plan import SCALES
 from measure.processes import Child, ChildError
 from sides.runtimes import TRIO, WrongBackendError
 
-TESTS = Path(__file__).resolve().parent
-FOLDER = TESTS.parent / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = ["-m", "groups.micro"]
 # A child on epoll where io_uring was asked for: the kernel refuses it, and a fallback is allowed.
-REFUSED = [str(TESTS / "seccomp.py"), "EPERM", "io_uring_setup", "--", "env", "TRIO_URING_FALLBACK=epoll"]
+REFUSED = [str(SECCOMP), "EPERM", "io_uring_setup", "--", "env", "TRIO_URING_FALLBACK=epoll"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from child_process import SECCOMP
 
-SECCOMP = Path(__file__).with_name("seccomp.py")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 OURS = ("-m", "trio_uring")
 BACKEND = "trio.lowlevel.current_statistics().io_statistics.backend"
 

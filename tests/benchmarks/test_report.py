@@ -22,7 +22,7 @@ from report.model import METRICS, Case, Report, Series, Side
 from report.text import write
 from sides.runtimes import RUNTIMES
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 SIDES = {
     "trio-epoll": Side("Trio, epoll", "trio-epoll"),

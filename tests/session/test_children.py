@@ -11,8 +11,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from child_process import SECCOMP
 
-SECCOMP = Path(__file__).with_name("seccomp.py")
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING")}
 OURS = ("-m", "trio_uring")
 
@@ -405,7 +405,7 @@ def test_start_file_is_part_of_what_is_installed() -> None:
 
 
 def test_start_file_says_nothing_where_the_package_is_gone(tmp_path: Path) -> None:
-    line = Path(__file__).parents[1].joinpath("start/trio_uring.pth").read_text()
+    line = Path(__file__).parents[2].joinpath("start/trio_uring.pth").read_text()
     text = f"import sys; sys.modules['trio_uring'] = None; exec({line!r})"
     assert run("-c", text) == ""
     assert run("-c", text, TRIO_URING="1") == ""

@@ -11,12 +11,11 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from child_process import SECCOMP
 from equivalence import no_descriptors_left
 
 import trio_uring
 from trio_uring.ring import features
-
-SECCOMP = Path(__file__).with_name("seccomp.py")
 
 # The environment of the test session must not decide what is found.
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}

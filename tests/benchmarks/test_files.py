@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from child_process import SECCOMP
 
 for module in ("aiofile", "aiofiles", "anyio"):
     pytest.importorskip(module)
@@ -26,8 +27,7 @@ from sides.runtimes import WrongBackendError  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TESTS = Path(__file__).resolve().parent
-FOLDER = TESTS.parent / "benchmarks"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 NAMES = [
     "random 4 KiB reads, 1 task, warm cache",
@@ -287,7 +287,7 @@ cases.LibraryJob("trio-uring", work, "warm", children, children).measure()
 
 
 def test_trio_on_another_backend_than_it_claims_fails(data: Path) -> None:
-    refused = [str(TESTS / "seccomp.py"), "EPERM", "io_uring_setup", "--"]
+    refused = [str(SECCOMP), "EPERM", "io_uring_setup", "--"]
     environment = ["env", "TRIO_URING_FALLBACK=epoll", f"PYTHONPATH={FOLDER}"]
     done = subprocess.run(
         [sys.executable, *refused, *environment, sys.executable, "-c", PROGRAM, str(data)],

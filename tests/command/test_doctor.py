@@ -12,10 +12,10 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from child_process import SECCOMP
 
 import trio_uring
 
-SECCOMP = Path(__file__).with_name("seccomp.py")
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
 DOCTOR = (sys.executable, "-m", "trio_uring", "doctor")
 REFUSED = (sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--", *DOCTOR)
