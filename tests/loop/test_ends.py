@@ -314,7 +314,7 @@ def trace_to(left):
                 raise Late
         return in_frame
 
-    files = ("/trio_uring/replacement.py", "/trio_uring/io_manager.py", "/trio_uring/ring.py")
+    files = ("/session/replacement.py", "/session/io_manager.py", "/ring/opening.py")
     def in_any(frame, *_):
         return in_frame if frame.f_code.co_filename.endswith(files) else None
 
