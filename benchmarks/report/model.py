@@ -58,7 +58,7 @@ class Side:
     label: str
     """What readers see: "Trio, io_uring"."""
     family: str
-    """A key of charts.COLOURS: the same runtime has one colour everywhere."""
+    """A key of style.COLOURS: the same runtime has one colour everywhere."""
 
 
 @attrs.define

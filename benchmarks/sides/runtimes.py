@@ -30,7 +30,7 @@ class WrongBackendError(Exception):
 class Runtime:
     label: str
     family: str
-    """A key of report.charts.COLOURS."""
+    """A key of report.style.COLOURS."""
     backend: str
     """What the running loop answers."""
     opens: str

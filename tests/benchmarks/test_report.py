@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -17,7 +18,8 @@ pytest.importorskip("matplotlib")
 from groups import fairness, files, network
 from groups.plan import SCALES
 from measure import agreement, percentiles
-from report import charts, readable, summary
+from measure.programs import Programs
+from report import charts, overview, readable, style, summary
 from report.model import METRICS, Case, Report, Series, Side
 from report.text import write
 from sides.runtimes import RUNTIMES
@@ -362,9 +364,48 @@ def test_pictures_name_every_side_and_the_direction(tmp_path: Path) -> None:
     drawn(made_of(echo(50), echo(5000)), tmp_path)
     for name in ("echo", "echo-connections", "echo-latency"):
         text = (tmp_path / f"{name}.svg").read_text()
-        for side in SIDES.values():
-            assert f">{side.label}</text>" in text
-        assert "is better)" in text
+        for key, side in SIDES.items():
+            is_one = name == "echo" and key == "trio-epoll"
+            assert (f">times {side.label} (right" if is_one else f">{side.label}</text>") in text
+        assert "is better" in text
+
+
+def test_the_best_peer_of_a_row_is_bold(tmp_path: Path) -> None:
+    times = {"trio-epoll": 10, "trio-uring": 20, "uvloop": 30, "uvloop-protocols": 5, "limit": 40}
+    drawn(made_of(case({side: series(value) for side, value in times.items()}, group="files")), tmp_path)
+    text = (tmp_path / "files.svg").read_text()
+    fonts = {number: font for font, number in re.findall(r'<text style="([^"]*)"[^>]*>([\d.]+)<', text)}
+    bold = [number for number in ("2.00", "3.00", "0.50", "4.00") if "700" in fonts[number]]
+    assert bold == ["3.00"]
+
+
+def test_overview_is_a_few_cases_by_names_for_readers(tmp_path: Path) -> None:
+    other = attrs.evolve(echo(50), name="sockets, 64 B, 50 connections")
+    drawn(made_of(echo(50), other), tmp_path)
+    text = (tmp_path / "overview.svg").read_text()
+    assert ">echo, 50 connections</text>" in text
+    assert ">trio-uring</text>" in text
+    assert "sockets" not in text
+    assert "asyncio" not in text  # which was not measured
+    assert "Files" not in text
+
+
+def test_overview_finds_each_of_its_cases_in_the_full_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "programs", lambda: Programs(Path(), Path(), tls=True))
+    for name in ("write", "write_blocks", "write_lines"):
+        monkeypatch.setattr(files, name, lambda *_: None)
+    scale = SCALES["full"]
+    planned = files.plan(scale, tmp_path)
+    for plan in (network.echo, network.http, network.tls, network.connections, network.udp):
+        planned += plan(scale)
+    for part in overview.PARTS:
+        for group, name in part.rows.values():
+            (one,) = [one for one in planned if one.case.group == group and re.fullmatch(name, one.case.name)]
+            measured = part.columns.keys() & {*one.jobs, *one.case.series}
+            assert one.case.baseline in one.jobs
+            assert len(measured) >= 3
 
 
 def test_same_results_give_the_same_bytes(tmp_path: Path) -> None:
@@ -399,13 +440,13 @@ def test_every_chart_finds_cases_in_the_full_suite() -> None:
 
 
 def test_every_family_has_a_colour_of_its_own() -> None:
-    assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
-    assert {side.family for side in files.SIDES.values()} <= set(charts.COLOURS)
-    assert {runtime.family for runtime in RUNTIMES.values()} <= set(charts.COLOURS)
+    assert len(set(style.COLOURS.values())) == len(style.COLOURS)
+    assert {side.family for side in files.SIDES.values()} <= set(style.COLOURS)
+    assert {runtime.family for runtime in RUNTIMES.values()} <= set(style.COLOURS)
 
 
 def test_sides_of_a_family_share_the_colour_and_nothing_else() -> None:
-    styles = charts.styles(SIDES)
+    styles = style.styles(SIDES)
     streams, protocols = styles["uvloop"], styles["uvloop-protocols"]
     assert streams.colour == protocols.colour
     assert streams.hatch != protocols.hatch
