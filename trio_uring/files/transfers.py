@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.current import current_manager
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.current import current_manager, run_of
 from ..loop.operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
-from ..loop.sleep import is_cancelled, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.features import has_operation
@@ -47,7 +47,7 @@ from .position import OWN, SHARED, STREAM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .position import Position
 
 R = TypeVar("R")
@@ -91,18 +91,18 @@ class Transfers:
         done = 0
         if cache is not None and position.is_ours:
             task = getattr(context, "task", None)
-            run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+            run = None if task is None else run_of(task)
             if run is not None and cache.left:
                 cache.left -= 1
             elif run is not None and cache.tells:
-                if is_cancelled(task):
+                if pass_cancel_point(task):
                     await checkpoint_if_cancelled()
                 got = _read_at_once(fd, memory, length, position.at)
                 if got >= 0:
                     position.at += got
                     cache.missed = 0
                     self._ended = got < length
-                    if not (got and run.budget and run.may_go_on()):
+                    if not (got and run.budget and run.spend()):
                         await yield_shielded()
                     return got
                 if got < _PART:
@@ -238,7 +238,7 @@ class Transfers:
         return size
 
     async def _of_stream(
-        self, manager: UringManager, opcode: int, memory: Any, length: int, held: object
+        self, manager: Run, opcode: int, memory: Any, length: int, held: object
     ) -> int | None:
         """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
         told does not wait."""
@@ -270,7 +270,7 @@ class Transfers:
 
 
 async def _read_fully(
-    manager: UringManager,
+    manager: Run,
     fd: int,
     memory: Any,
     length: int,
@@ -307,7 +307,7 @@ async def _read_fully(
 
 
 async def _by_ring(
-    manager: UringManager,
+    manager: Run,
     opcode: int,
     fd: int,
     memory: Any,

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
-    from ..loop.manager import UringManager
     from ..loop.readiness import HasFileno
+    from ..loop.run import Run
     from ..ring.native import Pointer
 
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
@@ -256,7 +256,7 @@ _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
 
 
-def _manager() -> UringManager:
+def _manager() -> Run:
     manager = current_manager()
     if manager is None:
         raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
