@@ -1,4 +1,4 @@
-"""What a runtime cannot serve; tests/test_benchmark_servers.py proves that each is still true."""
+"""What a runtime cannot serve; tests/benchmarks/test_servers.py proves that each is still true."""
 
 from __future__ import annotations
 
