@@ -117,7 +117,6 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	if (slot < 0)
 		return slot;
 	memset(sqe, 0, sizeof(*sqe));
-	operations->slots[slot].opcode = submission->opcode;
 	sqe->opcode = submission->opcode;
 	sqe->flags = submission->entry_flags;
 	sqe->fd = submission->fd;

@@ -50,7 +50,6 @@ struct tu_operation {
 	uint32_t generation; /* > 0 */
 	uint8_t kind;        /* enum tu_kind */
 	uint8_t state;       /* enum tu_state */
-	uint8_t opcode;      /* of a caller's operation */
 	bool goes_on;        /* ASKED: a multishot poll is with the kernel */
 	int32_t fd;
 	uint32_t next_free; /* 0: none */

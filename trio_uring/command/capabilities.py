@@ -28,11 +28,13 @@ from ..ring import features, locked_memory
 from ..ring import opening as ring_module
 from ..ring.errors import UringUnavailableError
 from ..ring.native import ffi, lib, missing, unavailable
+from ..ring.opcodes import OPCODES
 from ..session import runs, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from ..ring.opcodes import Opcode
     from ..ring.opening import Ring
     from ..ring.options import Fallback, RingOptions
 
@@ -212,7 +214,7 @@ def _without_core(missing: ImportError) -> dict[str, Any]:
     error = unavailable(missing)
 
     def rows(
-        table: Iterable[features.SetupFlag | features.Feature | features.Operation],
+        table: Iterable[features.SetupFlag | features.Feature | Opcode],
     ) -> tuple[Capability, ...]:
         return tuple(
             Capability(what.name, "missing", what.since, what.gain, error.reason, error.remedy)
@@ -225,7 +227,7 @@ def _without_core(missing: ImportError) -> dict[str, Any]:
         "liburing_path": "",
         "setup_flags": rows(features.SETUP_FLAGS),
         "features": rows(features.FEATURES),
-        "operations": rows(features.OPERATIONS),
+        "operations": rows(OPCODES),
     }
 
 
@@ -293,7 +295,7 @@ def _features(used: Collection[str], off: Collection[str]) -> tuple[Capability, 
 def _operations(used: Collection[str]) -> tuple[Capability, ...]:
     supported = features.probe_operations()
 
-    def row(operation: features.Operation) -> Capability:
+    def row(operation: Opcode) -> Capability:
         if isinstance(supported, int):
             call = "io_uring_setup" if features.probe(0) < 0 else "io_uring_register"
             return _missing(operation, call, -supported)
@@ -303,11 +305,11 @@ def _operations(used: Collection[str]) -> tuple[Capability, ...]:
         state: State = "used" if in_use else "available"
         return Capability(operation.name, state, operation.since, operation.gain)
 
-    return tuple(row(operation) for operation in features.OPERATIONS)
+    return tuple(row(operation) for operation in OPCODES)
 
 
 def _missing(
-    what: features.SetupFlag | features.Feature | features.Operation, call: str = "", error: int = 0
+    what: features.SetupFlag | features.Feature | Opcode, call: str = "", error: int = 0
 ) -> Capability:
     """``call`` refused it with ``error``; or, without these, the kernel does not list it."""
     release = os.uname().release

@@ -34,12 +34,13 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..loop.current import current_manager
-from ..loop.operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
+from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.sleep import is_cancelled, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
+from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
 from .memory import LARGE, new_bytes
 from .page_cache import PageCache
 from .position import OWN, SHARED, STREAM
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..loop.manager import UringManager
+    from ..ring.opcodes import Opcode
     from .position import Position
 
 R = TypeVar("R")
@@ -56,7 +58,6 @@ _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
 _PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
-_FSYNC: Final = 3
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
@@ -216,7 +217,7 @@ class Transfers:
             await self._by_thread(os.fdatasync if data_only else os.fsync, None)
             return
         fileno = self.raw.fileno
-        result = await perform(manager, _FSYNC, fileno(), flags=int(data_only), fileno=fileno)
+        result = await perform(manager, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
             raise failure(result)
 
@@ -238,7 +239,7 @@ class Transfers:
         return size
 
     async def _of_stream(
-        self, manager: UringManager, opcode: int, memory: Any, length: int, held: object
+        self, manager: UringManager, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
         """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
         told does not wait."""
@@ -308,7 +309,7 @@ async def _read_fully(
 
 async def _by_ring(
     manager: UringManager,
-    opcode: int,
+    opcode: Opcode,
     fd: int,
     memory: Any,
     length: int,

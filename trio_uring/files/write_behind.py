@@ -49,10 +49,11 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ..loop.current import current_manager
-from ..loop.operation import HERE, WRITEV, failure
+from ..loop.operation import HERE, failure
 from ..loop.sleep import READY
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
+from ..ring.opcodes import WRITEV
 from .position import APPENDED, OWN
 
 if TYPE_CHECKING:
@@ -369,7 +370,7 @@ class WriteBehind:
         vector[1] -= skipped
         address = _from_buffer(vector)
         offset = HERE if self._appends else start
-        slot = _submit(manager.core, WRITEV, fd, address, len(held), offset, 0, 0)
+        slot = _submit(manager.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
             return False

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..loop.operation import ASYNC, OPENAT, failure, perform
+from ..loop.operation import perform
 from ..loop.workers import Waiting
 from ..ring.native import ffi
+from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
+from .performing import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,9 +49,9 @@ async def opened(
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
-        return await _open(manager, OPENAT, path, flags, mode, dir_fd), None
+        return await _open(manager, path, flags, mode, dir_fd), None
     try:
-        fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
+        fd = await _open(manager, path, flags | os.O_NONBLOCK, mode, dir_fd)
     except OSError as error:
         if error.errno not in _WOULD_WAIT:
             raise
@@ -65,12 +67,18 @@ async def opened(
 
 
 async def _open(
-    manager: UringManager, opcode: int, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
+    manager: UringManager,
+    path: StrOrBytesPath,
+    flags: int,
+    mode: int,
+    dir_fd: int | None,
+    *,
+    waits: bool = False,
 ) -> int:
     name = ffi.from_buffer(name_of(path))
-    result = await perform(manager, opcode, directory_of(dir_fd), name, mode, flags=flags)
+    result = await perform(manager, OPENAT, directory_of(dir_fd), name, mode, flags=flags, waits=waits)
     if result < 0:
-        raise failure(result, os.fspath(path))
+        raise failure_of(OPENAT, result, os.fspath(path))
     return result
 
 
@@ -80,7 +88,7 @@ async def _open_waiting(
     """By a worker of its own, which may wait for as long as it takes."""
     with Waiting(manager) as has_worker:
         if has_worker:
-            return await _open(manager, OPENAT | ASYNC, path, flags, mode, dir_fd)
+            return await _open(manager, path, flags, mode, dir_fd, waits=True)
         opening = _OpeningThread()
         try:
             return await trio.to_thread.run_sync(

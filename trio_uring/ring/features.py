@@ -15,6 +15,7 @@ import attrs
 
 from . import locked_memory
 from .native import ffi, lib
+from .opcodes import OPCODES
 
 if TYPE_CHECKING:
     from .native import Core
@@ -46,19 +47,6 @@ class Feature:
 
     def is_in(self, mask: int) -> bool:
         return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
-
-
-@attrs.frozen
-class Operation:
-    """An operation of a submission, by its number in the kernel's interface."""
-
-    name: str
-    number: int
-    since: str
-    gain: str
-    used: bool = False
-    needs: str = ""
-    """The feature without which no run uses it."""
 
 
 # Oldest kernel first. DEFER_TASKRUN and COOP_TASKRUN are two ways to one end and
@@ -95,40 +83,9 @@ FEATURES = (
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
 
-# Those that a run makes, files and paths are made of, and then what sockets and processes are.
-OPERATIONS = (
-    Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
-    Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
-    Operation("nop", 0, "5.1", "taking a wait back that the kernel has not seen yet", used=True),
-    Operation("accept", 13, "5.5", "sockets: accepting connections", used=True, needs="completions"),
-    Operation("connect", 16, "5.5", "sockets: connecting"),
-    Operation("recv", 27, "5.6", "sockets: receiving", used=True, needs="completions"),
-    Operation("send", 26, "5.6", "sockets: sending", used=True, needs="completions"),
-    Operation("recvmsg", 10, "5.3", "sockets: receiving datagrams"),
-    Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
-    Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
-    Operation("sendmsg_zc", 48, "6.1", "sockets: sending many buffers without a copy"),
-    Operation("splice", 30, "5.7", "files to sockets without a copy", used=True),
-    Operation("openat", 18, "5.6", "files: opening", used=True),
-    Operation("read", 22, "5.6", "files: reading", used=True),
-    Operation("write", 23, "5.6", "files: writing", used=True),
-    Operation("readv", 1, "5.1", "files: reading into several buffers", used=True),
-    Operation("writev", 2, "5.1", "files: writing from several buffers", used=True),
-    Operation("fsync", 3, "5.1", "files: reaching the disk", used=True),
-    Operation("fallocate", 17, "5.6", "files: reserving space", used=True),
-    Operation("ftruncate", 55, "6.9", "files: changing the length", used=True),
-    Operation("statx", 21, "5.6", "paths: what is there", used=True),
-    Operation("unlinkat", 36, "5.11", "paths: removing", used=True),
-    Operation("renameat", 35, "5.11", "paths: renaming", used=True),
-    Operation("mkdirat", 37, "5.15", "paths: making directories", used=True),
-    Operation("symlinkat", 38, "5.15", "paths: making symbolic links", used=True),
-    Operation("linkat", 39, "5.15", "paths: making hard links", used=True),
-    Operation("waitid", 50, "6.7", "processes: waiting for their end"),
-)
-
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
 SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
-_NUMBERS = {operation.name: operation.number for operation in OPERATIONS}
+_NUMBERS = {opcode.name: opcode.number for opcode in OPCODES}
 
 
 @functools.cache
@@ -182,7 +139,7 @@ def refused_flags() -> frozenset[str]:
 
 
 def has_operation(name: str) -> bool:
-    """Whether this kernel has an operation of OPERATIONS."""
+    """Whether this kernel has the operation, by its name in ring/opcodes.py."""
     if not _supported:
         probe_operations()
     return _NUMBERS[name] in _supported
