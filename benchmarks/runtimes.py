@@ -102,15 +102,16 @@ def trio_backend() -> str:
     """To be called in the running loop, as `asyncio_backend`."""
     import trio
 
-    backend: str = trio.lowlevel.current_statistics().io_statistics.backend
+    statistics: Any = trio.lowlevel.current_statistics().io_statistics
+    backend: str = statistics.backend
     if backend != "io_uring":
         return backend
     from trio_uring.loop.current import current_manager
 
     manager = current_manager()
     assert manager is not None
-    how = "completions" if "completions" in manager.statistics().flags else "readiness only"
-    budget = manager.connections.budget
+    how = "completions" if "completions" in statistics.flags else "readiness only"
+    budget = manager.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 
 

@@ -33,6 +33,12 @@ int tu_buffers_open(struct tu_buffers *buffers, struct tu_ring *ring, uint32_t c
 /* When the ring is closed: until then the kernel may write to them. */
 void tu_buffers_close(struct tu_buffers *buffers);
 
+/* What the buffer of a number holds. */
+static inline const uint8_t *tu_buffers_data(const struct tu_buffers *buffers, int32_t buffer)
+{
+	return buffers->memory + (size_t)buffer * buffers->size;
+}
+
 /* Of a completion: the number of its buffer, lent from now on; -1 if it has none. */
 int32_t tu_buffers_lend(struct tu_buffers *buffers, const struct io_uring_cqe *completion);
 void tu_buffers_take_back(struct tu_buffers *buffers);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static const struct tu_calls calls = { .send = tu_send, .cancel = tu_cancel };
+
 /* Set-up and end */
 
 int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
@@ -13,6 +15,7 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	int error;
 
 	memset(core, 0, sizeof(*core));
+	core->calls = &calls;
 	atomic_init(&core->interrupt.fd, -1);
 	core->signal_fd = -1;
 	error = tu_interrupt_open(&core->interrupt);
@@ -271,11 +274,6 @@ int tu_flush(tu_core *core)
 tu_event *tu_events(tu_core *core)
 {
 	return core->events;
-}
-
-uint32_t tu_events_capacity(tu_core *core)
-{
-	return core->events_capacity;
 }
 
 uint32_t tu_events_left(tu_core *core)

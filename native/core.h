@@ -34,7 +34,14 @@ typedef struct {
 	uint32_t in_flight;
 } tu_statistics;
 
+/* What native/python calls of the core, which is in another library. */
+struct tu_calls {
+	int (*send)(struct tu_core *core, int fd, const char *data, size_t length, int whole);
+	int (*cancel)(struct tu_core *core, int slot);
+};
+
 typedef struct tu_core {
+	const struct tu_calls *calls;
 	struct tu_interrupt interrupt;
 	struct tu_ring ring;
 	struct tu_operations operations;
@@ -72,7 +79,6 @@ int tu_reap(tu_core *core);
 int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 
 tu_event *tu_events(tu_core *core);
-uint32_t tu_events_capacity(tu_core *core);
 uint32_t tu_events_left(tu_core *core);
 
 int tu_poll_add(tu_core *core, int fd, int kind);

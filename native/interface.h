@@ -21,12 +21,14 @@
 #define TU_RECEIVE ...
 #define TU_ACCEPT ...
 
+#define TU_KINDS ... /* how many kinds there are, TU_NOTHING among them */
+
 typedef struct {
-	int32_t kind;
+	int16_t kind;
+	int16_t more;   /* a receive's or an accept's: 1 if more events of it will come */
 	int32_t key;    /* the descriptor; of the kinds from TU_OPERATION on, the slot */
 	int32_t result; /* the operation's result, or -errno; of readiness, 0 or -errno */
-	int32_t detail; /* a receive's or an accept's: 1 if more will come; and a receive's:
-	                   2 * (1 + the number of its buffer) */
+	int32_t buffer; /* the number of the provided buffer that has a receive's data; -1: none */
 } tu_event;
 
 typedef struct {
@@ -89,7 +91,6 @@ int tu_reap(tu_core *core);
 /* Where tu_poll, tu_wait and tu_reap put the events that they count. Whoever has processed one
  * makes it TU_NOTHING. `tu_events_left`: 0 if all are, else how many to look through. */
 tu_event *tu_events(tu_core *core);
-uint32_t tu_events_capacity(tu_core *core);
 uint32_t tu_events_left(tu_core *core);
 
 /* Readiness, of which an event is true: poll(2) was asked again. `tu_poll_add` returns a slot, > 0; `tu_poll_cancel` takes up to

@@ -280,7 +280,7 @@ static bool take_wakeup(struct tu_operations *operations, uint32_t slot, const s
 	}
 	operation->state = TU_ASKED;
 	operation->goes_on = more;
-	*event = (tu_event){ operation->kind, operation->fd, completion->res, (int32_t)slot };
+	*event = (tu_event){ operation->kind, false, operation->fd, completion->res, (int32_t)slot };
 	return !asked;
 }
 
@@ -300,7 +300,7 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers 
 	if (!is_answered(operation->kind))
 		return take_wakeup(operations, slot, completion, event);
 	buffer = tu_buffers_lend(buffers, completion);
-	*event = (tu_event){ operation->kind, (int32_t)slot, completion->res, (buffer + 1) << 1 | more };
+	*event = (tu_event){ operation->kind, more, (int32_t)slot, completion->res, buffer };
 	if (!more)
 		release(operations, slot);
 	return true;
@@ -337,7 +337,7 @@ static bool is_passing(int32_t result)
 bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
 			  bool *flush)
 {
-	uint32_t slot = (uint32_t)event->detail;
+	uint32_t slot = (uint32_t)event->buffer;
 	bool failed = event->result < 0 && !is_passing(event->result);
 
 	if (!ready && !failed) {
@@ -353,6 +353,6 @@ bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring
 		release(operations, slot);
 	}
 	event->result = failed ? event->result : 0;
-	event->detail = 0;
+	event->buffer = -1;
 	return true;
 }

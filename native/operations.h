@@ -39,7 +39,7 @@
 #include "ring.h"
 
 /* TU_NOTHING: of an event that is over. From TU_OPERATION on: answered, whatever happens, and waited for at the end. */
-enum tu_kind { TU_NOTHING = 0, TU_READ = 1, TU_WRITE = 2, TU_OPERATION = 3, TU_RECEIVE = 4, TU_ACCEPT = 5 };
+enum tu_kind { TU_NOTHING, TU_READ, TU_WRITE, TU_OPERATION, TU_RECEIVE, TU_ACCEPT, TU_KINDS };
 
 enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_ASKED, TU_DOOMED };
 
@@ -77,10 +77,11 @@ struct tu_submission {
 };
 
 typedef struct {
-	int32_t kind;
+	int16_t kind;
+	int16_t more;
 	int32_t key;
 	int32_t result;
-	int32_t detail;
+	int32_t buffer;
 } tu_event;
 
 /* The user data of a slot's operation. */
@@ -127,7 +128,7 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 /* Nanoseconds to wait at most: what could not be cancelled is tried again soon. */
 int64_t tu_operations_patience(const struct tu_operations *operations, int64_t timeout_ns);
 
-/* Takes one completion in: true if it is an event. Until `tu_operations_settle` the `detail` of
+/* Takes one completion in: true if it is an event. Until `tu_operations_settle` the `buffer` of
  * an event of readiness is its slot. */
 bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers *buffers,
 			    const struct io_uring_cqe *completion, tu_event *event);

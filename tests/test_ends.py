@@ -315,7 +315,11 @@ def trace_to(left):
                 raise Late
         return in_frame
 
-    files = ("/trio_uring/replacement.py", "/trio_uring/io_manager.py", "/trio_uring/ring.py")
+    files = (
+        "/trio_uring/session/replacement.py",
+        "/trio_uring/session/io_manager.py",
+        "/trio_uring/ring/opening.py",
+    )
     def in_any(frame, *_):
         return in_frame if frame.f_code.co_filename.endswith(files) else None
 
@@ -396,9 +400,9 @@ def test_a_completion_that_there_is_no_memory_for_at_first_is_no_end_of_the_run(
     said = output_of(
         PREPARE
         + """
-from trio_uring.sockets.connections import Connections
+from trio_uring.sockets.receive_buffers import ReceiveBuffers
 
-copied, failed = Connections._copied, []
+copied, failed = ReceiveBuffers._copied, []
 
 def fails_once(*arguments):
     if not failed:
@@ -406,7 +410,7 @@ def fails_once(*arguments):
         raise MemoryError
     return copied(*arguments)
 
-Connections._copied = fails_once
+ReceiveBuffers._copied = fails_once
 
 async def main():
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

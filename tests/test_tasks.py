@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,31 +13,53 @@ from equivalence import URING, needs_completions
 from trio.lowlevel import Abort, Task, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
-from trio_uring._tasks import learn, start_receive, start_send, wake
+from trio_uring import RingOptions, _tasks
+from trio_uring._tasks import capsule_of, learn, learn_run, learn_sockets, start_receive, start_send, wake
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
-from trio_uring.loop.sleep import READY
-from trio_uring.ring.native import lib
+from trio_uring.loop.run import Run
+from trio_uring.loop.trio_internals import TASK_SLOTS
+from trio_uring.ring.native import ffi, lib
+from trio_uring.ring.opening import open_ring
+from trio_uring.sockets.connection import Connection
+from trio_uring.sockets.registry import RunSockets
+from trio_uring.sockets.run_socket import RunSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-Event = tuple[int, int, int, int]
-
-
-def events_of(*events: Event) -> bytearray:
-    return bytearray().join(struct.pack("=iiii", *event) for event in events)
+Event = tuple[int, int, int, bool, int]
+"""Its kind, key and result, whether more will come, and the number of its buffer."""
+KINDS = range(1, lib.TU_KINDS)
 
 
-def wake_by(
-    events: bytearray, *waiting: dict[int, Any], count: int | None = None
-) -> tuple[list[Task], list[Event]]:
+@contextmanager
+def run_with(*events: Event) -> Iterator[tuple[Run, list[Event]]]:
+    """A run whose last tick has brought these events, and the list of those that are left to Python."""
+    made = manager.UringManager(open_ring(RingOptions()), RunSockets)
+    left: list[Event] = []
+    try:
+        for kind in KINDS:
+            made.register(kind, {}, lambda *event, kind=kind: left.append((kind, *event)))
+        memory = lib.tu_events(made.core)
+        for index, (kind, key, result, more, buffer) in enumerate(events):
+            event = memory[index]
+            event.kind, event.key, event.result, event.more, event.buffer = kind, key, result, more, buffer
+        yield made, left
+    finally:
+        made.close()
+        made.close_interrupt()
+
+
+def wake_by(tables: dict[int, dict[int, Any]], *events: Event) -> tuple[list[Task], list[Event]]:
     """The tasks that were woken, and the events that were left."""
     woken: list[Task] = []
-    left: list[Event] = []
-    tables: Any = (*waiting, *({} for _ in range(4 - len(waiting))))
-    number = len(events) // 16 if count is None else count
-    wake(events, number, b"abcdefgh", 4, tables, READY, woken.append, lambda *event: left.append(event))
+    with run_with(*events) as (run, left):
+        for kind, table in tables.items():
+            handler = run.handlers[kind]
+            assert handler is not None
+            run.register(kind, table, handler)
+        wake(run, len(events), woken.append)
     return woken, left
 
 
@@ -53,53 +75,71 @@ async def sleeping_task(nursery: trio.Nursery, abort: Callable[[Any], Abort] = s
 
 
 def test_all_that_it_works_on_was_learnt() -> None:
-    assert manager._LEARNT
+    assert manager.KNOWS_TASKS
+
+
+def test_each_class_lists_the_slots_that_c_reads_of_it() -> None:
+    assert _tasks.read_slots() == {
+        "task": TASK_SLOTS,
+        "run": Run.READ_BY_C,
+        "operation": Operation.READ_BY_C,
+        "socket": RunSocket.READ_BY_C,
+        "connection": Connection.READ_BY_C,
+    }
+
+
+def test_a_class_whose_slots_are_others_is_not_learnt() -> None:
+    with pytest.raises(TypeError, match="has not the slots that are read of a run"):
+        learn("run", Run, Run.READ_BY_C[1:])
+    with pytest.raises(TypeError, match="has not the slots that are read of a stranger"):
+        learn("stranger", Run, Run.READ_BY_C)
 
 
 def test_without_the_slots_all_is_left_to_python() -> None:
     """In a process of its own, since what was learnt stays."""
     program = """
-import _socket
-import struct
-from trio_uring._tasks import learn, start_receive, start_send, wake
-from trio_uring.sockets.run_socket import Armed
-from trio_uring.sockets.connection import Connection
-from trio_uring.sockets.connections import Connections
-from trio_uring.loop.operation import Operation
+from trio_uring._tasks import learn, read_slots, start_receive, start_send
 
 class Stranger:
     pass
 
+for name, slots in read_slots().items():
+    try:
+        learnt = learn(name, Stranger, slots)
+    except TypeError:
+        learnt = name != "task"
+    assert learnt == (name != "task"), name
 stranger = Stranger()
-ours = (Operation, Armed, Connection, Connections)
-fileno = _socket.socket.fileno
-try:
-    learn(Stranger, Stranger, Stranger, Stranger, Stranger, Stranger, fileno, stranger, None, 0, 0)
-except TypeError:
-    pass
-else:
-    raise AssertionError("learnt of strangers")
-assert not learn(Stranger, *ours, Stranger, fileno, stranger, None, 0, 0)
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
-left = []
-tables = {5: stranger}, {}, {}, {}
-events = bytearray(struct.pack("=iiii", 1, 5, 1, 0))
-wake(events, 1, b"", 0, tables, None, None, lambda *event: left.append(event))
-assert left == [(1, 5, 1, 0)]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_events_that_nobody_knows_are_left_in_their_order() -> None:
-    events: list[Event] = [(9, 1, 2, 3), (lib.TU_READ, 7, 1, 0), (-1, 0, 0, 0), (lib.TU_RECEIVE, 5, 4, 5)]
-    assert wake_by(events_of(*events)) == ([], events)
+def test_a_core_that_was_not_opened_is_refused() -> None:
+    with pytest.raises(ValueError, match="a core that was opened"):
+        capsule_of(ffi.buffer(ffi.new("tu_core *")))
+    with pytest.raises(ValueError, match="a core that was opened"):
+        capsule_of(b"core")
+
+
+def test_events_that_nobody_waits_for_are_left_in_their_order() -> None:
+    events: list[Event] = [(lib.TU_ACCEPT, 1, 2, True, -1), (lib.TU_READ, 7, 1, False, -1)]
+    events.append((lib.TU_RECEIVE, 5, 4, True, 0))
+    assert wake_by({}, *events) == ([], events)
+
+
+def test_an_event_of_no_kind_is_an_error() -> None:
+    with run_with((9, 1, 2, False, -1)) as (run, left):
+        with pytest.raises(SystemError, match="no handler for events of kind 9"):
+            wake(run, 1, None)
+        assert left == []
+        lib.tu_events(run.core)[0].kind = lib.TU_NOTHING
 
 
 def test_objects_of_other_classes_are_left() -> None:
-    kinds = (lib.TU_READ, lib.TU_WRITE, lib.TU_OPERATION, lib.TU_RECEIVE)
-    events: list[Event] = [(kind, 5, 1, 3) for kind in kinds]
-    assert wake_by(events_of(*events), *({5: object()} for _ in kinds)) == ([], events)
+    events: list[Event] = [(kind, 5, 1, True, -1) for kind in KINDS]
+    assert wake_by({kind: {5: object()} for kind in KINDS}, *events) == ([], events)
 
 
 @pytest.mark.parametrize("kind", [lib.TU_READ, lib.TU_WRITE, lib.TU_OPERATION])
@@ -109,13 +149,12 @@ def test_a_task_is_woken_once(kind: int) -> None:
             operation = Operation(nothing, nothing, 5, None)
             task = await sleeping_task(nursery, operation.abort)
             operation.task = task
-            tables: list[dict[int, Any]] = [{}, {}, {}]
-            tables[kind - lib.TU_READ][5] = operation if kind == lib.TU_OPERATION else task
-            event: Event = (kind, 5, 1, 0)
-            assert wake_by(events_of(event, event), *tables) == ([task], [event])
-            assert tables == [{}, {}, {}]
+            tables = {kind: {5: operation if kind == lib.TU_OPERATION else task}}
+            event: Event = (kind, 5, 1, False, -1)
+            assert wake_by(tables, event, event) == ([task], [event])
+            assert tables == {kind: {}}
             with pytest.raises(AssertionError, match="woken twice"):
-                wake_by(events_of((lib.TU_READ, 5, 1, 0)), {5: task})
+                wake_by({lib.TU_READ: {5: task}}, (lib.TU_READ, 5, 1, False, -1))
             task._runner.runq.append(task)  # type: ignore[attr-defined]
 
     nothing: Any = None
@@ -128,8 +167,8 @@ def test_who_does_not_sleep_on_an_operation_is_not_woken_by_it() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             operation = Operation(nothing, await sleeping_task(nursery), 5, None)
-            event: Event = (lib.TU_OPERATION, 5, 1, 0)
-            assert wake_by(events_of(event), {}, {}, {5: operation}) == ([], [event])
+            event: Event = (lib.TU_OPERATION, 5, 1, False, -1)
+            assert wake_by({lib.TU_OPERATION: {5: operation}}, event) == ([], [event])
             assert operation.task is None
             nursery.cancel_scope.cancel()
 
@@ -140,32 +179,66 @@ def test_who_does_not_sleep_on_an_operation_is_not_woken_by_it() -> None:
 def test_each_event_is_processed_once_also_if_one_of_them_fails() -> None:
     seen: list[int] = []
 
-    def other(kind: int, key: int, result: int, detail: int) -> None:
+    def handler(key: int, _result: int, _more: bool, _buffer: int) -> None:
         seen.append(key)
         if key == 2:
             raise KeyError
 
-    events = events_of((5, 1, 0, 0), (5, 2, 0, 0), (5, 3, 0, 0))
-    with pytest.raises(KeyError):
-        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
-    assert seen == [1, 2]
-    for _ in range(2):
-        wake(events, 3, b"", 0, ({}, {}, {}, {}), READY, None, other)
-    assert seen == [1, 2, 3]
+    events = [(lib.TU_ACCEPT, key, 0, False, -1) for key in (1, 2, 3)]
+    with run_with(*events) as (run, _):
+        run.register(lib.TU_ACCEPT, {}, handler)
+        with pytest.raises(KeyError):
+            wake(run, 3, None)
+        assert seen == [1, 2]
+        for _ in range(2):
+            wake(run, 3, None)
+        assert seen == [1, 2, 3]
 
 
-def test_more_events_than_there_are_are_refused() -> None:
-    with pytest.raises(IndexError, match="there are no 2 events"):
-        wake_by(events_of((lib.TU_READ, 1, 1, 0)), count=2)
+def test_more_events_than_there_can_be_are_refused() -> None:
+    with run_with() as (run, _), pytest.raises(IndexError, match="there are no 100000 events"):
+        wake(run, 100000, None)
 
 
 def test_other_arguments_are_refused() -> None:
-    functions: tuple[Any, ...] = (learn, start_receive, start_send, wake)
+    functions: tuple[Any, ...] = (
+        learn,
+        learn_run,
+        learn_sockets,
+        capsule_of,
+        start_receive,
+        start_send,
+        wake,
+    )
     for function in functions:
         with pytest.raises(TypeError):
             function(None)
-    with pytest.raises(TypeError):
-        wake(bytearray(), 0, b"", 0, ({}, {}, {}), READY, print, print)  # type: ignore[arg-type]
+    nobody: Any = object()
+    with pytest.raises(TypeError, match="is no run"):
+        wake(nobody, 0, None)
+
+
+def test_in_a_subinterpreter_the_core_is_refused() -> None:
+    """What native/python has learnt is the process's."""
+    interpreters = pytest.importorskip(
+        "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    )
+    program = """
+import trio
+import trio_uring
+try:
+    trio_uring.run(trio.sleep, 0)
+except trio_uring.UringUnavailableError as error:
+    assert "main interpreter" in str(error) or "subinterpreter" in str(error), error
+else:
+    raise AssertionError("it ran")
+"""
+    made = interpreters.create()
+    try:
+        failed = interpreters.run_string(made, program)
+    finally:
+        interpreters.destroy(made)
+    assert failed is None, failed
 
 
 @needs_completions

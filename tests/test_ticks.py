@@ -23,6 +23,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_uring.loop.manager import UringManager
 from trio_uring.ring import opening
+from trio_uring.sockets.registry import RunSockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +171,7 @@ def test_bit_that_is_set_after_the_work_was_done_keeps_nobody() -> None:
 
 @contextmanager
 def manager(options: RingOptions) -> Iterator[UringManager]:
-    made = UringManager(opening.open_ring(options))
+    made = UringManager(opening.open_ring(options), RunSockets)
     try:
         yield made
     finally:

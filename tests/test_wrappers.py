@@ -561,7 +561,7 @@ def test_ours_are_of_the_kind_of_trios() -> None:
 def test_our_attributes_of_trios_sockets_are_declared() -> None:
     from trio_uring.loop.trio_internals import SocketMarks
 
-    sources = [*Path(trio_uring.__file__).parent.glob("*.py"), *Path("native/python").glob("*.c")]
+    sources = [*Path(trio_uring.__file__).parent.rglob("*.py"), *Path("native/python").glob("*.c")]
     used = {name for source in sources for name in re.findall(r"\b_uring\w*", source.read_text())}
     assert used == set(SocketMarks.__annotations__)
 

@@ -7,73 +7,59 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
-from .loop.operation import Operation
+from .loop.run import Run
 from .sockets.connection import Connection
-from .sockets.connections import Connections
-from .sockets.run_socket import Armed, State
+from .sockets.run_socket import RunSocket, State
 
-FEW_WOKEN: int
-"""By a tick: with more, one system call for all their sends costs less than one for each."""
+FEW_EVENTS: int
+"""Of a tick: with more, one system call for all their sends costs less than one for each."""
 
-def learn(
-    task: type[Task],
-    operation: type[Operation],
-    armed: type[Any],
-    connection: type[Connection],
-    run: type[Connections],
-    socket: Any,
-    fileno: Callable[[Any], int],
-    context: object,
-    multishot: State,
-    send: int,
-    cancel: int,
-    /,
-) -> bool:
-    """Tells the others, once and before any is called, what they work on: classes, the method
-    ``fileno`` of the standard library's sockets, Trio's run context, the state
-    of a connection whose receive is a multishot, and where ``tu_send``
-    and ``tu_cancel`` of the core are.
+def learn(name: str, kind: type[Any], slots: tuple[str, ...], /) -> bool:
+    """Tells the others, before any is called that works on it, which class is the "task", the "run",
+    the "operation", the "socket" or the "connection", and which of its slots they use.
 
-    False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and
+    False for a "task" that has other attributes than we know. Then `wake`, `start_receive` and
     `start_send` leave everything to Python.
 
-    Raises TypeError if one of our own classes has not the slots that are used.
+    Raises TypeError if the slots are not those that C uses, or one of our own classes has not got them.
     """
 
-def watch_queue(run: Connections, /) -> None:
+def learn_run(context: object, ready: object, /) -> None:
+    """Tells them Trio's run context, and the answer that wakes a task."""
+
+def learn_sockets(socket: Any, fileno: Callable[[Any], int], multishot: State, /) -> None:
+    """Tells them the class of Trio's sockets, the method ``fileno`` of the standard library's, and the
+    state of a socket whose receive is a multishot."""
+
+def read_slots() -> dict[str, tuple[str, ...]]:
+    """The slots that C uses of each class, by the names that `learn` takes."""
+
+def capsule_of(core: Buffer, /) -> object:
+    """The core whose memory this is, as `Run.capsule`.
+
+    Raises ValueError if it is not a core that was opened."""
+
+def watch_queue(run: Run, /) -> None:
     """Has the core do what `check_queued` does wherever it enters the kernel with something that
     was not looked at. The run has to outlive its ring."""
 
-def check_queued(run: Connections, /) -> None:
+def check_queued(run: Run, /) -> None:
     """Looks at all that is queued: what was submitted for a socket that has another descriptor by
     now, or none, will be answered EBADF."""
 
-def is_current(armed: Armed, /) -> bool:
-    """Whether the socket still has the descriptor that a connection or an acceptor is for."""
+def is_current(socket: RunSocket, /) -> bool:
+    """Whether a socket still has the descriptor that it has in its run."""
 
 def learn_methods(recv: Callable[..., Any], send: Callable[..., Any], /) -> None:
     """Once, before `start_receive` and `start_send`: our methods of Trio's sockets. A stream whose
     socket has others, since somebody has wrapped them, is for Python."""
 
-def wake(
-    events: Buffer,
-    count: int,
-    memory: Buffer,
-    buffer_size: int,
-    waiting: tuple[dict[int, Any], dict[int, Any], dict[int, Any], dict[int, Any]],
-    ready: object,
-    append: Callable[[Task], object] | None,
-    other: Callable[[int, int, int, int], object],
-    /,
-) -> None:
-    """Processes the first ``count`` of a tick's ``events``: wakes tasks, each ``append``-ed to
-    the runner's queue, and calls ``other`` with the fields of each event that it leaves.
+def wake(run: Run, count: int, append: Callable[[Task], object] | None, /) -> None:
+    """Processes the first ``count`` events of a tick: wakes tasks, each ``append``-ed to the runner's
+    queue, and calls the handler of its kind for each event that it leaves. Without ``append`` it
+    leaves all.
 
-    ``waiting`` has what waits for an event, by its kind and then by its key; ``memory`` the
-    provided buffers, of ``buffer_size`` bytes each; ``ready`` is the answer to all but data.
-    Without ``append`` all are for ``other``.
-
-    An event that was processed, or given to ``other``, becomes one of TU_NOTHING: after an
+    An event that was processed, or given to its handler, becomes one of TU_NOTHING: after an
     exception the call may be repeated, for the rest.
 
     Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.

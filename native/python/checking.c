@@ -34,10 +34,10 @@ static bool has_number(PyObject *sock, PyObject *fd)
 	return same;
 }
 
-bool tu_is_current(PyObject *armed)
+bool tu_is_current(PyObject *run_socket)
 {
-	PyObject *fd = tu_get(armed, TU_ARMED_FD);
-	PyObject *sock = referent(tu_get(armed, TU_ARMED_SOCK));
+	PyObject *fd = tu_get(run_socket, TU_SOCKET_FD);
+	PyObject *sock = referent(tu_get(run_socket, TU_SOCKET_SOCK));
 	bool current = sock && fd && PyObject_TypeCheck(sock, tu_known.base_socket) && has_number(sock, fd);
 
 	Py_XDECREF(sock);
@@ -46,49 +46,35 @@ bool tu_is_current(PyObject *armed)
 	return current;
 }
 
-PyObject *tu_tell_current(PyObject *Py_UNUSED(module), PyObject *armed)
+PyObject *tu_tell_current(PyObject *Py_UNUSED(module), PyObject *run_socket)
 {
-	if (PyObject_TypeCheck(armed, tu_known.armed))
-		return PyBool_FromLong(tu_is_current(armed));
-	PyErr_SetString(PyExc_TypeError, "is_current() takes a connection or an acceptor");
+	if (tu_is(run_socket, TU_RUN_SOCKET))
+		return PyBool_FromLong(tu_is_current(run_socket));
+	PyErr_SetString(PyExc_TypeError, "is_current() takes a socket of a run");
 	return NULL;
-}
-
-/* The value of a slot, a new reference; NULL if there is none. */
-static PyObject *find(PyObject *run, enum tu_slot table, uint32_t slot)
-{
-	PyObject *key = PyLong_FromUnsignedLong(slot);
-	PyObject *found = key ? PyDict_GetItemWithError(tu_get(run, table), key) : NULL;
-
-	Py_XINCREF(found);
-	Py_XDECREF(key);
-	return found;
 }
 
 /* Who has the descriptor that a submission is for, a new reference; NULL if it is nobody's. */
 static PyObject *owner_of(PyObject *run, const tu_core *core, uint64_t user_data)
 {
 	uint32_t slot = (uint32_t)user_data;
-	PyObject *operation;
-	PyObject *owner = NULL;
+	PyObject *table;
+	PyObject *key;
+	PyObject *found;
 
-	if (!tu_operations_is_current(&core->operations, user_data))
+	/* Whoever waits for a descriptor expects to be woken for nothing. */
+	if (!tu_operations_is_current(&core->operations, user_data) || core->operations.slots[slot].kind < TU_OPERATION)
 		return NULL;
-	switch (core->operations.slots[slot].kind) {
-	case TU_RECEIVE:
-		return find(run, TU_RUN_RECEIVERS, slot);
-	case TU_ACCEPT:
-		return find(run, TU_RUN_ACCEPTORS_BY_SLOT, slot);
-	case TU_OPERATION:
-		operation = find(run, TU_RUN_OPERATIONS, slot);
-		if (operation && PyObject_TypeCheck(operation, tu_known.operation))
-			owner = tu_get(operation, TU_OPERATION_OWNER);
-		Py_XINCREF(owner);
-		Py_XDECREF(operation);
-		return owner;
-	default: /* whoever waits for a descriptor expects to be woken for nothing */
-		return NULL;
-	}
+	table = tu_table(run, core->operations.slots[slot].kind);
+	key = table ? PyLong_FromUnsignedLong(slot) : NULL;
+	found = key ? PyDict_GetItemWithError(table, key) : NULL;
+	if (found && tu_is(found, TU_RUN_OPERATION))
+		found = tu_get(found, TU_OPERATION_OWNER);
+	else if (found && !tu_is(found, TU_RUN_SOCKET))
+		found = NULL;
+	Py_XINCREF(found);
+	Py_XDECREF(key);
+	return found;
 }
 
 /* Of a socket of ours, or of who is called and tells the number of its descriptor. */
@@ -99,7 +85,7 @@ static bool is_stale(PyObject *owner, int fd)
 
 	if (!owner || owner == Py_None)
 		return false;
-	if (PyObject_TypeCheck(owner, tu_known.armed))
+	if (tu_is(owner, TU_RUN_SOCKET))
 		return !tu_is_current(owner);
 	number = PyObject_CallNoArgs(owner);
 	stale = !number || PyLong_AsLong(number) != fd;
@@ -121,17 +107,9 @@ static void check(PyObject *run, const tu_core *core)
 	}
 }
 
-static tu_core *core_of(PyObject *run)
-{
-	if (Py_TYPE(run) == tu_known.run)
-		return PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
-	PyErr_SetString(PyExc_TypeError, "it takes a run");
-	return NULL;
-}
-
 PyObject *tu_check_queued(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core = core_of(run);
+	tu_core *core = tu_core_of(run);
 
 	if (!core)
 		return NULL;
@@ -149,7 +127,7 @@ static void check_ring(void *run)
 	PyObject *traceback;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	check(run, core_of(run));
+	check(run, tu_core_of(run));
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(state);
 }
@@ -157,7 +135,7 @@ static void check_ring(void *run)
 /* The run is borrowed: it outlives its ring, which is not entered once it is closed. */
 PyObject *tu_watch_queue(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core = core_of(run);
+	tu_core *core = tu_core_of(run);
 
 	if (!core)
 		return NULL;

@@ -31,6 +31,10 @@ static int intern_names(void)
 
 static PyMethodDef functions[] = {
 	{ "learn", tu_learn, METH_VARARGS, NULL },
+	{ "learn_run", tu_learn_run, METH_VARARGS, NULL },
+	{ "learn_sockets", tu_learn_sockets, METH_VARARGS, NULL },
+	{ "read_slots", tu_read_slots, METH_NOARGS, NULL },
+	{ "capsule_of", tu_capsule_of, METH_O, NULL },
 	{ "check_queued", tu_check_queued, METH_O, NULL },
 	{ "is_current", tu_tell_current, METH_O, NULL },
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
@@ -44,18 +48,39 @@ static PyMethodDef functions[] = {
 	{ NULL, NULL, 0, NULL },
 };
 
+/* What was learnt is the process's: so there is one module, in the main interpreter. */
+static int execute(PyObject *module)
+{
+	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+		PyErr_SetString(PyExc_ImportError, "trio_uring works in the main interpreter only, not in a subinterpreter");
+		return -1;
+	}
+	if (intern_names() < 0)
+		return -1;
+	return PyModule_AddIntConstant(module, "FEW_EVENTS", TU_FEW_EVENTS);
+}
+
+/* Without the GIL two threads could change one object's slots: free-threaded CPython switches it on
+ * when it imports this, and says so. */
+static PyModuleDef_Slot slots[] = {
+	{ Py_mod_exec, execute },
+#if PY_VERSION_HEX >= 0x030c0000
+	{ Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED },
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+	{ Py_mod_gil, Py_MOD_GIL_USED },
+#endif
+	{ 0, NULL },
+};
+
 static struct PyModuleDef definition = {
 	.m_base = PyModuleDef_HEAD_INIT,
 	.m_name = "trio_uring._tasks",
-	.m_size = -1,
 	.m_methods = functions,
+	.m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__tasks(void)
 {
-	PyObject *module = intern_names() < 0 ? NULL : PyModule_Create(&definition);
-
-	if (module && PyModule_AddIntConstant(module, "FEW_WOKEN", TU_FEW_WOKEN) < 0)
-		Py_CLEAR(module);
-	return module;
+	return PyModuleDef_Init(&definition);
 }

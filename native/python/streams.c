@@ -56,16 +56,16 @@ struct call {
 static bool begin(struct call *call, PyObject *stream)
 {
 	*call = (struct call){ 0 };
-	if (!tu_known.task)
+	if (!tu_known.classes[TU_TASK])
 		return false;
 	call->socket = look_up(stream, tu_names.socket);
-	if (!call->socket || Py_TYPE(call->socket) != tu_known.socket)
+	if (!call->socket || Py_TYPE(call->socket) != tu_known.trio_socket)
 		return false;
 	call->connection = look_up(call->socket, tu_names.uring);
-	if (!call->connection || Py_TYPE(call->connection) != tu_known.connection)
+	if (!call->connection || !tu_is_plain(call->connection, TU_CONNECTION))
 		return false;
 	call->task = look_up(tu_known.context, tu_names.task);
-	return call->task && Py_TYPE(call->task) == tu_known.task &&
+	return call->task && tu_is_plain(call->task, TU_TASK) &&
 	       tu_get(call->connection, TU_CONNECTION_RUNNER) == tu_get(call->task, TU_TASK_RUNNER);
 }
 
@@ -99,7 +99,7 @@ static bool is_quiet(PyObject *connection)
 {
 	PyObject *ahead = tu_get(connection, TU_CONNECTION_AHEAD);
 
-	return tu_get(connection, TU_ARMED_STATE) == tu_known.multishot && ahead && PyLong_CheckExact(ahead) &&
+	return tu_get(connection, TU_SOCKET_STATE) == tu_known.multishot && ahead && PyLong_CheckExact(ahead) &&
 	       PyLong_AsLong(ahead) == 0;
 }
 
@@ -108,9 +108,9 @@ static bool is_quiet(PyObject *connection)
 static bool start_receive(const struct call *call, PyObject *length)
 {
 	if (!is_length(length) || !tu_is_current(call->connection) || !is_quiet(call->connection) ||
-	    tu_get(call->connection, TU_ARMED_WAITER) != Py_None)
+	    tu_get(call->connection, TU_SOCKET_WAITER) != Py_None)
 		return false;
-	tu_set(call->connection, TU_ARMED_WAITER, call->task);
+	tu_set(call->connection, TU_SOCKET_WAITER, call->task);
 	tu_set(call->connection, TU_CONNECTION_LENGTH, length);
 	return true;
 }
@@ -134,23 +134,18 @@ struct sending {
 	PyObject *detector;
 };
 
-static bool is_dictionary(PyObject *value)
-{
-	return value && PyDict_CheckExact(value);
-}
-
 static bool is_free(PyObject *sender)
 {
-	return sender && PyObject_TypeCheck(sender, tu_known.operation) &&
+	return sender && tu_is(sender, TU_RUN_OPERATION) &&
 	       tu_get(sender, TU_OPERATION_TASK) == Py_None;
 }
 
 static bool find_both(const struct call *call, struct sending *sending)
 {
-	PyObject *run = tu_get(call->connection, TU_CONNECTION_RUN);
+	PyObject *run = tu_get(call->connection, TU_SOCKET_RUN);
 	PyObject *sender = tu_get(call->connection, TU_CONNECTION_SENDER);
 
-	if (!run || Py_TYPE(run) != tu_known.run || !is_free(sender))
+	if (!run || !tu_is(run, TU_RUN) || !is_free(sender))
 		return false;
 	Py_INCREF(run);
 	Py_INCREF(sender);
@@ -163,16 +158,16 @@ static bool find_both(const struct call *call, struct sending *sending)
 static bool sends_at_once(PyObject *run)
 {
 	PyObject *budget = tu_get(run, TU_RUN_BUDGET);
-	PyObject *woken = tu_get(run, TU_RUN_WOKEN);
+	PyObject *events = tu_get(run, TU_RUN_EVENTS_OF_TICK);
 
-	return !budget || (PyObject_IsTrue(budget) && (!woken || PyLong_AsLong(woken) <= TU_FEW_WOKEN));
+	return !budget || (PyObject_IsTrue(budget) && (!events || PyLong_AsLong(events) <= TU_FEW_EVENTS));
 }
 
 static bool is_watched(PyObject *run, PyObject *fd)
 {
-	PyObject *writers = tu_get(run, TU_RUN_WRITERS);
+	PyObject *writers = tu_table(run, TU_WRITE);
 
-	return !fd || !is_dictionary(writers) || PyDict_Contains(writers, fd);
+	return !fd || !writers || PyDict_Contains(writers, fd);
 }
 
 static bool is_shut_down(PyObject *socket)
@@ -187,8 +182,7 @@ static bool is_shut_down(PyObject *socket)
  * which the GIL has to be let go. */
 static tu_core *core_with_room(PyObject *run)
 {
-	PyObject *address = tu_get(run, TU_RUN_CORE_AT);
-	tu_core *core = address ? PyLong_AsVoidPtr(address) : NULL;
+	tu_core *core = tu_core_of(run);
 
 	return core && core->ring.open && io_uring_sq_space_left(&core->ring.uring) ? core : NULL;
 }
@@ -220,24 +214,24 @@ static void let_go(const struct sending *sending)
  * nothing was submitted, or with an exception. */
 static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyObject *fd, PyObject *data)
 {
-	int slot = tu_known.send(core, (int)PyLong_AsLong(fd), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+	int slot = core->calls->send(core, (int)PyLong_AsLong(fd), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
 				 true);
 	PyObject *number;
 
 	if (slot < 0)
 		return NULL;
 	number = PyLong_FromLong(slot);
-	if (number && PyDict_SetItem(tu_get(sending->run, TU_RUN_OPERATIONS), number, sending->sender) == 0)
+	if (number && PyDict_SetItem(tu_table(sending->run, TU_OPERATION), number, sending->sender) == 0)
 		return number;
 	Py_XDECREF(number);
-	tu_known.cancel(core, slot); /* the kernel has not seen it, so it is gone */
+	core->calls->cancel(core, slot); /* the kernel has not seen it, so it is gone */
 	return NULL;
 }
 
 /* `Sender.submit` of bytes. */
 static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
 {
-	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_ARMED_FD), data);
+	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_SOCKET_FD), data);
 
 	if (!slot)
 		return false;
@@ -254,8 +248,8 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 	tu_core *core;
 
 	if (!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || !find_both(call, sending) ||
-	    !is_dictionary(tu_get(sending->run, TU_RUN_OPERATIONS)) || sends_at_once(sending->run) ||
-	    is_watched(sending->run, tu_get(call->connection, TU_ARMED_FD)) || is_shut_down(call->socket) ||
+	    !tu_table(sending->run, TU_OPERATION) || sends_at_once(sending->run) ||
+	    is_watched(sending->run, tu_get(call->connection, TU_SOCKET_FD)) || is_shut_down(call->socket) ||
 	    !hold(sending, stream))
 		return false;
 	core = core_with_room(sending->run);

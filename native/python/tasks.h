@@ -24,11 +24,14 @@ struct tu_names {
 
 extern struct tu_names tu_names;
 
-/* By a tick: with more, one system call for all their sends costs less than one for each. */
-#define TU_FEW_WOKEN 4
+/* Of a tick: with more, one system call for all their sends costs less than one for each. */
+#define TU_FEW_EVENTS 4
 
-/* Whether a socket still has the descriptor that a connection or an acceptor is for. */
-bool tu_is_current(PyObject *armed);
+/* The core of a run; NULL with an exception. */
+tu_core *tu_core_of(PyObject *run);
+
+/* Whether a socket still has the descriptor that it has in a run. */
+bool tu_is_current(PyObject *run_socket);
 
 /* _tasks.pyi says what they do. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
@@ -36,7 +39,8 @@ PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssiz
 PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
-PyObject *tu_tell_current(PyObject *module, PyObject *armed);
+PyObject *tu_capsule_of(PyObject *module, PyObject *owner);
+PyObject *tu_tell_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);
 PyObject *tu_watch_queue(PyObject *module, PyObject *run);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);

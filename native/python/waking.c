@@ -16,17 +16,11 @@
 #define LEFT 0
 #define FAILED (-1)
 
-#define KINDS (TU_RECEIVE - TU_READ + 1)
-
 /* What `wake` is called with. */
 struct tick {
-	Py_buffer events;
-	Py_buffer memory;
-	Py_ssize_t buffer_size;
-	PyObject *waiting;
-	PyObject *ready;
-	PyObject *append;
-	PyObject *other;
+	PyObject *run;
+	PyObject *append; /* None: all events are for Python */
+	const tu_core *core;
 };
 
 /* Puts a task into the runner's queue, and gets what it is woken with; 0 or -1. */
@@ -58,10 +52,11 @@ static int wake_queued(PyObject *task, PyObject *send, PyObject *answer)
 	return TAKEN;
 }
 
-/* The value of a key, a new reference; NULL if there is none, or with an exception. */
+/* What waits for an event, a new reference; NULL if nothing does, or with an exception. */
 static PyObject *find(const struct tick *tick, const tu_event *event, PyObject *key)
 {
-	PyObject *found = PyDict_GetItemWithError(PyTuple_GET_ITEM(tick->waiting, event->kind - TU_READ), key);
+	PyObject *table = tu_table(tick->run, event->kind);
+	PyObject *found = table ? PyDict_GetItemWithError(table, key) : NULL;
 
 	Py_XINCREF(found);
 	return found;
@@ -69,18 +64,20 @@ static PyObject *find(const struct tick *tick, const tu_event *event, PyObject *
 
 static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 {
-	return PyDict_DelItem(PyTuple_GET_ITEM(tick->waiting, event->kind - TU_READ), key);
+	PyObject *table = tu_table(tick->run, event->kind);
+
+	return table ? PyDict_DelItem(table, key) : 0;
 }
 
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
 	PyObject *send;
 
-	if (event->result < 0 || Py_TYPE(task) != tu_known.task)
+	if (event->result < 0 || !tu_is_plain(task, TU_TASK))
 		return LEFT;
 	if (queue(tick, task, &send) < 0 || forget(tick, event, key) < 0)
 		return FAILED;
-	return wake_queued(task, send, tick->ready);
+	return wake_queued(task, send, tu_known.ready);
 }
 
 /* Whether a task sleeps until this object wakes it: its abort function is a method of the object's.
@@ -105,7 +102,7 @@ PyObject *tu_sleeps_on(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
 		PyErr_SetString(PyExc_TypeError, "sleeps_on() takes a task and an object");
 		return NULL;
 	}
-	return PyBool_FromLong(Py_TYPE(arguments[0]) != tu_known.task || sleeps_on(arguments[0], arguments[1]));
+	return PyBool_FromLong(!tu_is_plain(arguments[0], TU_TASK) || sleeps_on(arguments[0], arguments[1]));
 }
 
 /* The task that an operation or a connection has, a new reference; NULL if it has none. An exception
@@ -114,7 +111,7 @@ static PyObject *task_of(PyObject *object, enum tu_slot slot)
 {
 	PyObject *task = tu_get(object, slot);
 
-	if (!task || Py_TYPE(task) != tu_known.task)
+	if (!task || !tu_is_plain(task, TU_TASK))
 		return NULL;
 	if (!sleeps_on(task, object)) {
 		tu_set(object, slot, Py_None);
@@ -131,7 +128,7 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (!PyObject_TypeCheck(operation, tu_known.operation))
+	if (!tu_is(operation, TU_RUN_OPERATION))
 		return LEFT;
 	task = task_of(operation, TU_OPERATION_TASK);
 	if (!task)
@@ -139,7 +136,7 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	result = PyLong_FromLong(event->result);
 	if (result && queue(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
 		tu_set(operation, TU_OPERATION_RESULT, result);
-		outcome = wake_queued(task, send, tick->ready);
+		outcome = wake_queued(task, send, tu_known.ready);
 	}
 	Py_XDECREF(result);
 	Py_DECREF(task);
@@ -154,23 +151,28 @@ static bool wants(PyObject *connection, int32_t length)
 }
 
 /* Only of a receive that goes on: what its end means is for Python. */
+static bool is_data_wanted(const struct tick *tick, const tu_event *event, PyObject *connection)
+{
+	return event->result > 0 && event->more && event->buffer >= 0 && tu_is_plain(connection, TU_CONNECTION) &&
+	       wants(connection, event->result) && (uint32_t)event->result <= tick->core->buffers.size;
+}
+
 static int take_data(const struct tick *tick, const tu_event *event, PyObject *connection)
 {
-	Py_ssize_t start = ((event->detail >> 1) - 1) * tick->buffer_size;
+	const struct tu_buffers *buffers = &tick->core->buffers;
 	PyObject *task;
 	PyObject *data;
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != tu_known.connection ||
-	    !wants(connection, event->result) || start < 0 || start + event->result > tick->memory.len)
+	if (!is_data_wanted(tick, event, connection))
 		return LEFT;
-	task = task_of(connection, TU_ARMED_WAITER);
+	task = task_of(connection, TU_SOCKET_WAITER);
 	if (!task)
 		return LEFT;
-	data = PyBytes_FromStringAndSize((const char *)tick->memory.buf + start, event->result);
+	data = PyBytes_FromStringAndSize((const char *)tu_buffers_data(buffers, event->buffer), event->result);
 	if (data && queue(tick, task, &send) == 0) {
-		tu_set(connection, TU_ARMED_WAITER, Py_None);
+		tu_set(connection, TU_SOCKET_WAITER, Py_None);
 		outcome = wake_queued(task, send, data);
 	}
 	Py_XDECREF(data);
@@ -214,32 +216,46 @@ static int take_again(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
+/* The handler of the events of a kind, borrowed; NULL with an exception. */
+static PyObject *handler_of(const struct tick *tick, int kind)
+{
+	PyObject *handlers = tu_get(tick->run, TU_RUN_HANDLERS);
+
+	if (handlers && PyTuple_CheckExact(handlers) && kind > TU_NOTHING && kind < PyTuple_GET_SIZE(handlers))
+		return PyTuple_GET_ITEM(handlers, kind);
+	PyErr_Format(PyExc_SystemError, "there is no handler for events of kind %d", kind);
+	return NULL;
+}
+
 static PyObject *arguments_of(const tu_event *event)
 {
-	return Py_BuildValue("iiii", event->kind, event->key, event->result, event->detail);
+	return Py_BuildValue("iiOi", event->key, event->result, event->more ? Py_True : Py_False, event->buffer);
 }
 
 static int leave(const struct tick *tick, tu_event *event)
 {
-	PyObject *arguments = arguments_of(event);
+	PyObject *handler = handler_of(tick, event->kind);
+	PyObject *arguments = handler ? arguments_of(event) : NULL;
 	PyObject *done;
 
-	if (!arguments) {
+	if (handler && !arguments) {
 		PyErr_Clear();
 		arguments = arguments_of(event);
 	}
 	if (!arguments)
 		return -1;
 	event->kind = TU_NOTHING;
-	done = PyObject_CallObject(tick->other, arguments);
+	Py_INCREF(handler);
+	done = PyObject_CallObject(handler, arguments);
+	Py_DECREF(handler);
 	Py_DECREF(arguments);
 	Py_XDECREF(done);
 	return done ? 0 : -1;
 }
 
-static int process(const struct tick *tick, Py_ssize_t count)
+static int process(const struct tick *tick, uint32_t count)
 {
-	tu_event *event = tick->events.buf;
+	tu_event *event = tick->core->events;
 
 	for (; count > 0; count--, event++) {
 		int outcome = event->kind == TU_NOTHING ? TAKEN : take_again(tick, event);
@@ -251,40 +267,24 @@ static int process(const struct tick *tick, Py_ssize_t count)
 	return 0;
 }
 
-static int prepare(struct tick *tick, Py_ssize_t *count, PyObject *const *arguments, Py_ssize_t number)
-{
-	if (number != 8 || !PyTuple_Check(arguments[4]) || PyTuple_GET_SIZE(arguments[4]) != KINDS) {
-		PyErr_SetString(PyExc_TypeError, "wake() takes other arguments");
-		return -1;
-	}
-	*count = PyLong_AsSsize_t(arguments[1]);
-	tick->buffer_size = PyLong_AsSsize_t(arguments[3]);
-	tick->waiting = arguments[4];
-	tick->ready = arguments[5];
-	tick->append = tu_known.task ? arguments[6] : Py_None;
-	tick->other = arguments[7];
-	if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &tick->events, PyBUF_WRITABLE) < 0)
-		return -1;
-	if (*count > tick->events.len / (Py_ssize_t)sizeof(tu_event))
-		PyErr_Format(PyExc_IndexError, "there are no %zd events", *count);
-	else if (PyObject_GetBuffer(arguments[2], &tick->memory, PyBUF_SIMPLE) == 0)
-		return 0;
-	PyBuffer_Release(&tick->events);
-	return -1;
-}
-
 PyObject *tu_wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
 {
 	struct tick tick;
 	Py_ssize_t count;
-	int failed;
 
-	if (prepare(&tick, &count, arguments, number) < 0)
+	if (number != 3) {
+		PyErr_SetString(PyExc_TypeError, "wake() takes a run, a number of events and a function");
 		return NULL;
-	failed = process(&tick, count);
-	PyBuffer_Release(&tick.memory);
-	PyBuffer_Release(&tick.events);
-	if (failed)
+	}
+	tick.run = arguments[0];
+	tick.append = tu_known.classes[TU_TASK] ? arguments[2] : Py_None;
+	tick.core = tu_core_of(tick.run);
+	count = PyLong_AsSsize_t(arguments[1]);
+	if (!tick.core || PyErr_Occurred())
+		return NULL;
+	if (count < 0 || count > tick.core->events_capacity)
+		return PyErr_Format(PyExc_IndexError, "there are no %zd events", count);
+	if (process(&tick, (uint32_t)count) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }

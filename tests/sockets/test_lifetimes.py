@@ -46,7 +46,8 @@ from trio.testing import wait_all_tasks_blocked
 import trio_uring
 from trio_uring.loop.manager import UringManager
 from trio_uring.loop.trio_internals import SocketType
-from trio_uring.sockets.connection import Connection, Sender
+from trio_uring.sockets.connection import Connection
+from trio_uring.sockets.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 import trio
 
-from ..ring import features, locked_memory
-from ..ring import opening as ring_module
+from ..ring import features, locked_memory, refusals
 from ..ring.errors import UringUnavailableError
 from ..ring.native import ffi, lib, missing, unavailable
 from ..ring.opcodes import OPCODES
@@ -315,7 +314,7 @@ def _missing(
     release = os.uname().release
     if call and error != errno.EINVAL:
         reason = f"{call} is refused ({_code(error)})"
-        remedy = ring_module.unavailable(error, call).remedy
+        remedy = refusals.unavailable(error, call).remedy
     elif _version(release) < _version(what.since):
         reason, remedy = f"it takes Linux {what.since}, this is {release}", f"Use Linux {what.since} or newer"
     else:

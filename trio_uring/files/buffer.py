@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
-from ..loop.budget import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once
 from ..loop.current import current_manager
 from ..ring.native import ffi
 from .held_bytes import HeldBytes
@@ -297,7 +297,7 @@ class FileBuffer(HeldBytes):
         if length > MOST_BEHIND or not self.position.may_go_behind:
             return None
         manager = current_manager()
-        if manager is None or not manager.is_waited_for:
+        if manager is None or not manager.is_joined_at_exit:
             return None
         if self._behind is None:
             self._behind = WriteBehind(self.transfers, self.kept)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from typing_extensions import Self
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .async_file import AsyncFile
     from .binary import BinaryFile
     from .buffered import BufferedFile, BufferedReaderFile
@@ -369,7 +369,7 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
-async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
+async def _write_new(manager: Run, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
     fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:

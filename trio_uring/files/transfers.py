@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.current import current_manager
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.current import current_manager, run_of
 from ..loop.operation import HERE, MOST, failure, perform
-from ..loop.sleep import is_cancelled, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.features import has_operation
@@ -48,7 +48,7 @@ from .position import OWN, SHARED, STREAM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from ..ring.opcodes import Opcode
     from .position import Position
 
@@ -92,18 +92,18 @@ class Transfers:
         done = 0
         if cache is not None and position.is_ours:
             task = getattr(context, "task", None)
-            run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+            run = None if task is None else run_of(task)
             if run is not None and cache.left:
                 cache.left -= 1
             elif run is not None and cache.tells:
-                if is_cancelled(task):
+                if pass_cancel_point(task):
                     await checkpoint_if_cancelled()
                 got = _read_at_once(fd, memory, length, position.at)
                 if got >= 0:
                     position.at += got
                     cache.missed = 0
                     self._ended = got < length
-                    if not (got and run.budget and run.may_go_on()):
+                    if not (got and run.budget and run.spend()):
                         await yield_shielded()
                     return got
                 if got < _PART:
@@ -239,7 +239,7 @@ class Transfers:
         return size
 
     async def _of_stream(
-        self, manager: UringManager, opcode: Opcode, memory: Any, length: int, held: object
+        self, manager: Run, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
         """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
         told does not wait."""
@@ -271,7 +271,7 @@ class Transfers:
 
 
 async def _read_fully(
-    manager: UringManager,
+    manager: Run,
     fd: int,
     memory: Any,
     length: int,
@@ -308,7 +308,7 @@ async def _read_fully(
 
 
 async def _by_ring(
-    manager: UringManager,
+    manager: Run,
     opcode: Opcode,
     fd: int,
     memory: Any,

@@ -48,9 +48,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
+from ..loop.checkpoints import READY
 from ..loop.current import current_manager
 from ..loop.operation import HERE, failure
-from ..loop.sleep import READY
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
 from ..ring.opcodes import WRITEV
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .transfers import Transfers
 
 _submit = lib.tu_submit
@@ -150,7 +150,7 @@ class WriteBehind:
         """Where in the first of them we are."""
         self._written_to = 0
         """Where in the file that is to go; the file's position is past all parts."""
-        self._manager: UringManager | None = None
+        self._manager: Run | None = None
         """FLYING: of the run that writes."""
         self._flights: deque[Flight] = deque()
         self._appends = transfers.position.kind is APPENDED
@@ -180,7 +180,7 @@ class WriteBehind:
     def write_at_exit(self) -> None:
         """All that is left; also FLYING, of a guest run that its host has left behind."""
         manager = self._manager
-        if manager is not None and threading.get_ident() == manager._owner:
+        if manager is not None and threading.get_ident() == manager.owner:
             self._block_with(manager)
         self.write_now()
 
@@ -259,14 +259,14 @@ class WriteBehind:
         manager = self._manager
         if manager is None:
             return
-        if threading.get_ident() == manager._owner:
-            if getattr(context, "task", None) is not None or manager._is_guest():
+        if threading.get_ident() == manager.owner:
+            if getattr(context, "task", None) is not None or manager.is_guest():
                 self._block_with(manager)
             return
         while elsewhere and self._manager is not None and not manager.closed:
             time.sleep(_PAUSE)
 
-    def _block_with(self, manager: UringManager) -> None:
+    def _block_with(self, manager: Run) -> None:
         """Waits while FLYING, on the run's own thread."""
         while self._manager is not None and not manager.closed:
             _flush(manager.core)
@@ -318,7 +318,7 @@ class WriteBehind:
         if furthest > end and self._transfers.position.is_ours and os.fstat(fd).st_size == furthest:
             os.ftruncate(fd, end)
 
-    def _write(self, manager: UringManager) -> None:
+    def _write(self, manager: Run) -> None:
         """IDLE: the first write."""
         try:
             fd = self._raw.fileno()
@@ -333,7 +333,7 @@ class WriteBehind:
             manager.files_written += 1
             self._write_more(manager)
 
-    def _write_more(self, manager: UringManager) -> None:
+    def _write_more(self, manager: Run) -> None:
         """FLYING: as many as there may be, of a full size each."""
         flights = self._flights
         while (
@@ -351,7 +351,7 @@ class WriteBehind:
             if not self._submit(manager, fd):
                 return
 
-    def _submit(self, manager: UringManager, fd: int) -> bool:
+    def _submit(self, manager: Run, fd: int) -> bool:
         """Of the parts that are not with the kernel, what it writes at once."""
         flights = self._flights
         skipped = 0 if flights else self._start

@@ -24,7 +24,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
-from trio.lowlevel import reschedule
 
 from ..ring.native import lib
 from .readiness import Readiness
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-    from ..files.write_behind import Flight
     from ..ring.native import Core
-    from .operation import Operation
+    from .run import Pending
 
 _SECOND: Final = 1_000_000_000
 _TRIES: Final = 10
@@ -49,20 +47,18 @@ _signal_forced = lib.tu_signal_forced
 class Closing(Readiness):
     """The part of a run's I/O manager that ends it."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core)
-        self.operations: dict[int, Operation | Flight] = {}
-        self.reschedule: Callable[[Task, Any], None] = reschedule
-        """The runner's own, which spares a call for each task that is woken."""
-        self.closed = False
+    def __init__(self, core: Core, budget: int) -> None:
+        super().__init__(core, budget)
         self._entry_task: Task | None = None
         self._is_guest: Callable[[], bool] = not_a_guest
         self._runner: Any = None
         self._knows_reschedule = False
         """Whether the runner's `reschedule` is the one that `wake` knows."""
-        self._owner: int | None = None
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
+
+    def is_guest(self) -> bool:
+        return self._is_guest()
 
     def process_events(self, events: Any) -> None:
         raise NotImplementedError
@@ -71,7 +67,6 @@ class Closing(Readiness):
         raise NotImplementedError
 
     def reap(self) -> None:
-        """Processes what has completed by now, in the middle of a tick."""
         self._process_all(self.checked(_reap(self.core)))
 
     def _process_all(self, events: int = 0) -> None:
@@ -81,7 +76,7 @@ class Closing(Readiness):
         steps.make(self.process_events, events)
         for _ in range(left := lib.tu_events_left(self.core)):
             steps.make(self._wake, left, None)  # until nothing is left, or there is no memory to tell
-        steps.make(self.connections.settle)
+        steps.make(self.settle)
         steps.end()
 
     def close(self) -> None:
@@ -109,14 +104,14 @@ class Closing(Readiness):
         self._is_guest = not_a_guest
         self.reschedule = _nobody
         self._knows_reschedule = False
-        if self._owner != get_ident():
+        if self.owner != get_ident():
             return
         self._entry_task = None
         lib.tu_check(self.core)
         steps = _Steps()
         steps.make(self._process_all)
         steps.make(self.reap)
-        steps.make(self.connections.end)
+        steps.make(self.sockets.end)
         steps.make(self._stop_operations)
         steps.make(self._wait_while, self._is_writing)
         steps.make(self._cancel_all)
@@ -164,7 +159,8 @@ class Closing(Readiness):
                 _kept.append(self.operations)
             else:
                 self.operations.clear()
-            self.connections.close()
+            self.sockets.close()
+            self.handlers = ()  # which refer back to us
         finally:
             with self._guest_lock:
                 if self._guest_waiting:
@@ -215,6 +211,6 @@ def _always() -> bool:
     return True
 
 
-_kept: list[dict[int, Operation | Flight]] = []
+_kept: list[dict[int, Pending]] = []
 """Of runs that another thread than their owner had to finalise, or whose ring was broken: the
 kernel may still write to the memory of these, and nobody will hear when it is done."""

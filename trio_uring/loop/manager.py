@@ -43,33 +43,30 @@ What does this mean for Trio?
 
 from __future__ import annotations
 
-import _socket
 import os
 import threading
 import weakref
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import outcome
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
-from .._tasks import check_queued, learn, sleeps_on, wake, watch_queue
+from .._tasks import check_queued, learn, learn_run, sleeps_on, wake, watch_queue
 from ..ring.native import ffi, lib
-from ..sockets.connection import Connection
-from ..sockets.connections import Connections
-from ..sockets.run_socket import ARMED, Armed
+from .checkpoints import READY
 from .closing import Closing
 from .operation import Operation
-from .sleep import READY
+from .run import Run
 from .statistics import UringStatistics
-from .trio_internals import SocketType, context, knows_reschedule
+from .trio_internals import TASK_SLOTS, context, knows_reschedule
 from .waiter import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..ring.opening import Ring
-    from .readiness import RaiseCancel
+    from .readiness import RaiseCancel, Sockets
+    from .run import Settled
 
 # A name here costs a tick less than an attribute of lib.
 _COUNT: Final = lib.TU_COUNT
@@ -77,11 +74,7 @@ _WOKEN: Final = lib.TU_WOKEN
 _SIGNALS: Final = lib.TU_SIGNALS
 _REAP: Final = lib.TU_REAP
 _NOT_STARTED: Final = lib.TU_NOT_STARTED
-_READ: Final = lib.TU_READ
 _OPERATION: Final = lib.TU_OPERATION
-_RECEIVE: Final = lib.TU_RECEIVE
-_ACCEPT: Final = lib.TU_ACCEPT
-_EVENT_SIZE: Final = ffi.sizeof("tu_event")
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -90,43 +83,28 @@ _reap = lib.tu_reap
 _start = lib.tu_start
 _release = lib.tu_release
 _lose = lib.tu_lose
-_events = lib.tu_events
-_events_capacity = lib.tu_events_capacity
 _signal_woken = lib.tu_signal_woken
 _signal_forced = lib.tu_signal_forced
 _close_interrupt = lib.tu_close_interrupt
-_LEARNT: Final = learn(
-    Task,
-    Operation,
-    Armed,
-    Connection,
-    Connections,
-    SocketType,
-    _socket.socket.fileno,
-    context,
-    ARMED,
-    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel")),
-)
+
+learn("run", Run, Run.READ_BY_C)
+learn("operation", Operation, Operation.READ_BY_C)
+learn_run(context, READY)
+KNOWS_TASKS: Final = learn("task", Task, TASK_SLOTS)
+"""Whether Trio's tasks have the attributes that native/python works on."""
 
 
 class UringManager(Closing):
     """One run's I/O manager. Trio's thread owns it; `force_wakeup` is for any thread."""
 
-    def __init__(self, ring: Ring) -> None:
-        core = ring.core
+    def __init__(self, ring: Ring, sockets: Callable[[Run, Ring], Sockets]) -> None:
         self._core_owner = ring.owner
-        super().__init__(core)
+        super().__init__(ring.core, ring.options.checkpoint_budget)
         self._flags = ring.flags
-        self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
-        self.files_written = 0
-        """At this moment, without a task that waits for it (files/write_behind.py)."""
-        self.is_waited_for = False
-        """Whether the interpreter does not end before the run's thread."""
-        self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
-        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
-        watch_queue(self.connections)
-        self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
-        """What waits for an event: by its kind, and then by its key."""
+        self.register(_OPERATION, self.operations, self._finish_operation)
+        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(self.core), 4)).cast("I")
+        watch_queue(self)
+        self.sockets = sockets(self, ring)
         self._drain_signals: Callable[[], None] = _no_signals
         _managers.add(self)
 
@@ -135,10 +113,10 @@ class UringManager(Closing):
     def get_events(self, timeout: float) -> int:
         """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
         if self._unchecked[0]:
-            check_queued(self.connections)
+            check_queued(self)
         if timeout <= 0:
             events = _poll(self.core)
-        elif get_ident() == self._owner:
+        elif get_ident() == self.owner:
             events = _wait(self.core, int(timeout * 1e9))
         else:
             return self._get_events_elsewhere(timeout)
@@ -152,12 +130,11 @@ class UringManager(Closing):
         assert isinstance(events, int)
         if events & _REAP:
             events = self.checked(_reap(self.core)) | events & _SIGNALS
-        connections = self.connections
-        count = connections.woken = events & _COUNT
+        count = self.events_of_tick = events & _COUNT
         if count:
             self._wake(count, self._appender())
-        if connections.unsettled or connections.short:
-            connections.settle()
+        if self.unsettled:
+            self.settle()
         if events & _WOKEN and self._entry_task is not None:
             self.reschedule(self._entry_task, READY)
             self._entry_task = None
@@ -165,58 +142,28 @@ class UringManager(Closing):
             self._drain_signals()
 
     def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
-        """Processes those of the first ``count`` events that are not yet."""
-        connections = self.connections
-        wake(
-            self._events,
-            count,
-            connections.memory,
-            connections.buffer_size,
-            self._waiting,
-            READY,
-            append,
-            self._process_event,
-        )
+        """Processes those of the first ``count`` events that are not yet: by the handlers of their
+        kinds, unless C takes them, as it does those of which there are many."""
+        wake(self, count, append)
 
-    def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
-        """Any event; `wake` takes those of which there are many."""
-        connections = self.connections
-        answer: Any = READY
-        task: Task | None
-        if kind == _OPERATION:
-            operation = self.operations.pop(key, None)
-            if operation is None:  # its submission was broken off
-                return
-            operation.result = result
-            if not isinstance(operation, Operation):
-                connections.unsettled.append(operation)
-                return
-            waiter = operation.task
-            task = task_of(waiter)
-            if task is waiter and task is not None and not sleeps_on(task, operation):
-                return
-        elif kind == _RECEIVE:
-            connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
-            _forget_absent(connection)
-            if result > 0:
-                connection.deliver(connections.received(result, detail))
-            if not detail & 1:
-                connection.finish(result)
+    def _finish_operation(self, slot: int, result: int, _more: bool, _buffer: int) -> None:
+        """Takes in the event of an operation."""
+        operation = self.operations.pop(slot, None)
+        if operation is None:  # its submission was broken off
             return
-        elif kind == _ACCEPT:
-            _forget_absent(connections.acceptors.by_slot[key])
-            connections.acceptors.complete(key, result, more=bool(detail))
+        operation.result = result
+        if not isinstance(operation, Operation):
+            self.unsettled.append(cast("Settled", operation))
             return
-        else:
-            task = (self.readers if kind == _READ else self.writers).pop(key, None)
-            # None: cancelled by an instrument, since the tick.
-            if result < 0:
-                answer = outcome.Error(OSError(-result, os.strerror(-result)))
-        if task is not None:
-            self.reschedule(task, answer)
+        waiter = operation.task
+        task = task_of(waiter)
+        # An exception may have kept a task from falling asleep.
+        if task is not None and (task is not waiter or sleeps_on(task, operation)):
+            self.reschedule(task, READY)
 
     def _appender(self) -> Callable[[Task], None] | None:
-        """Of the runner's queue; None if somebody is to hear of each task that is woken."""
+        """The function that puts a task into the runner's queue; None if somebody is to hear of each
+        task that is woken, or Trio's `reschedule` is another one than we know."""
         runner = self._runner
         if not self._knows_reschedule or "task_scheduled" in runner.instruments:
             return None
@@ -226,14 +173,14 @@ class UringManager(Closing):
         """The first tick: from now on its thread owns the ring."""
         if error != _NOT_STARTED:
             self.checked(error)
-        self._owner = get_ident()
-        self.is_waited_for = not threading.current_thread().daemon
-        self.checked(_start(self.core, self._is_guest()))
+        self.owner = get_ident()
+        self.is_joined_at_exit = not threading.current_thread().daemon
+        self.checked(_start(self.core, self.is_guest()))
         return self.get_events(timeout)
 
     def _get_events_elsewhere(self, timeout: float) -> int:
         """A blocking wait, not on the owner's thread: a guest run's."""
-        if self._owner is None:
+        if self.owner is None:
             return self._get_first_events(timeout, _NOT_STARTED)
         with self._guest_lock:
             if self.closed:
@@ -298,32 +245,31 @@ class UringManager(Closing):
         self._is_guest = lambda: bool(runner.is_guest)
         self.reschedule = runner.reschedule
         self._runner = runner
-        self._knows_reschedule = _LEARNT and knows_reschedule()
+        self._knows_reschedule = KNOWS_TASKS and knows_reschedule()
 
     def statistics(self) -> UringStatistics:
         """From any thread, as long as somebody holds us."""
         statistics = ffi.new("tu_statistics *")
         lib.tu_read_statistics(self.core, statistics)
+        sockets = self.sockets.statistics()
         return UringStatistics(
             entries=statistics.entries,
             cq_entries=statistics.cq_entries,
-            tasks_waiting_read=len(self.readers)
-            + self.connections.tasks_receiving()
-            + (self._entry_task is not None),
-            tasks_waiting_write=len(self.writers) + self.connections.tasks_sending(),
+            tasks_waiting_read=len(self.readers) + sockets.receiving + (self._entry_task is not None),
+            tasks_waiting_write=len(self.writers) + sockets.sending,
             operations_in_flight=statistics.in_flight,
             entered=statistics.entered,
             skipped=statistics.skipped,
-            multishot_terminations=self.connections.multishot_terminations,
-            buffer_shortages=self.connections.buffer_shortages,
-            bytes_read_ahead=self.connections.bytes_read_ahead,
+            multishot_terminations=sockets.multishot_terminations,
+            buffer_shortages=sockets.buffer_shortages,
+            bytes_read_ahead=sockets.bytes_read_ahead,
             flags=self._flags,
         )
 
     def __del__(self) -> None:
         """An abandoned run's, or one that Trio could not set up. Nobody can signal any
         longer, and the core outlives it for whoever else is finalised."""
-        if not hasattr(self, "closed"):  # it was not made
+        if not hasattr(self, "sockets"):  # it was not made
             return
         self.close()
         _release(self.core)
@@ -331,17 +277,10 @@ class UringManager(Closing):
 
     def _lose_to_parent(self) -> None:
         """In a forked child: the ring is the parent's."""
-        self._forked = self.closed = True
+        self.forked = self.closed = True
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
         _lose(self.core)
-
-
-def _forget_absent(armed: Armed) -> None:
-    """Forgets a task that an exception has kept from falling asleep."""
-    waiter = armed.waiter
-    if isinstance(waiter, Task) and not sleeps_on(waiter, armed):
-        armed.waiter = None
 
 
 def _no_signals() -> None:

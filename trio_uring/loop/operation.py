@@ -1,7 +1,7 @@
 """One operation's life: submitted, slept on, completed or cancelled.
 
 - The kernel knows an operation by its slot. What the memory that it reads or writes
-  belongs to is held by the `Operation`, and that by its manager, until the completion
+  belongs to is held by the `Operation`, and that by its run, until the completion
   is in: a caller that is thrown away with its run does not free it.
 - A cancelled scope asks the kernel to stop, and the task sleeps on until the kernel
   answers. Only the answer "cancelled" raises `trio.Cancelled`. Anything else is a
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..ring.native import Pointer
     from ..ring.opcodes import Opcode
-    from .manager import UringManager
+    from .run import Run
     from .waiter import Waiter
 
 _submit = lib.tu_submit
@@ -48,14 +48,13 @@ HERE: Final = (1 << 64) - 1
 
 
 class Operation:
-    """What a manager keeps of an operation until its completion is in."""
+    """What a run keeps of an operation until its completion is in."""
 
-    __slots__ = ("held", "manager", "owner", "result", "slot", "task")
+    __slots__ = ("held", "owner", "result", "run", "slot", "task")
+    READ_BY_C: ClassVar[tuple[str, ...]] = ("held", "owner", "result", "slot", "task")
 
-    def __init__(
-        self, manager: UringManager, task: Task, slot: int, held: object, owner: object = None
-    ) -> None:
-        self.manager = manager
+    def __init__(self, run: Run, task: Task, slot: int, held: object, owner: object = None) -> None:
+        self.run = run
         self.task: Waiter = task
         self.slot = slot
         self.held = held
@@ -64,8 +63,8 @@ class Operation:
         self.result = _NO_RESULT
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        if lib.tu_cancel(self.manager.core, self.slot):
-            self.manager.operations.pop(self.slot, None)
+        if lib.tu_cancel(self.run.core, self.slot):
+            self.run.operations.pop(self.slot, None)
             return Abort.SUCCEEDED
         if task := task_of(self.task):
             self.task = Stopping(task, raise_cancel)
@@ -93,7 +92,7 @@ class Opening(Operation):
 # Ctrl-C between the submission and its entry would leave the kernel memory that nobody holds.
 @enable_ki_protection
 async def perform(
-    manager: UringManager,
+    run: Run,
     opcode: Opcode,
     fd: int,
     address: Pointer = NULL,
@@ -121,13 +120,13 @@ async def perform(
         number |= _ASYNC
     kind = Opening if opcode.makes_descriptor else Operation
     while True:
-        operation = kind(manager, current_task(), 0, (address, held), fileno)
+        operation = kind(run, current_task(), 0, (address, held), fileno)
         # In a scope that is cancelled already it is taken back before the kernel sees it.
         try:
-            slot = _submit(manager.core, number, fd, address, length, offset, flags, other_fd)
+            slot = _submit(run.core, number, fd, address, length, offset, flags, other_fd)
             if slot < 0:
                 return slot
-            manager.operations[slot] = operation
+            run.operations[slot] = operation
         except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
             keep(operation)
             raise

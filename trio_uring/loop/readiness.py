@@ -27,7 +27,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 
@@ -36,11 +36,12 @@ import trio
 from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ..ring.native import lib
-from .sleep import READY
+from .checkpoints import READY
+from .run import Run
 
 if TYPE_CHECKING:
     from ..ring.native import Core
-    from ..sockets.connections import Connections
+    from .statistics import SocketStatistics
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
@@ -55,18 +56,37 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class Readiness:
+class KnownSocket(Protocol):
+    """A socket of the run's, of which a task may wait for a completion."""
+
+    @property
+    def readable(self) -> bool: ...
+    def is_waited_for(self) -> bool: ...
+    def is_sent_to(self) -> bool: ...
+    def take_nothing_ahead(self) -> None: ...
+
+
+class Sockets(Protocol):
+    """The sockets of the run that work by completions, as the loop knows them (sockets/registry.py)."""
+
+    def known(self, fd: int) -> Iterable[KnownSocket]: ...
+    def notify_closing(self, fd: int) -> None: ...
+    def statistics(self) -> SocketStatistics: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Readiness(Run):
     """The waits of one run; the part of its I/O manager that a program calls."""
 
-    connections: Connections
+    sockets: Sockets
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.readers: dict[int, Task] = {}
-        self.writers: dict[int, Task] = {}
+    def __init__(self, core: Core, budget: int) -> None:
+        super().__init__(core, budget)
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self._forked = False
+        self.register(_READ, self.readers, partial(self._wake_waiter, self.readers))
+        self.register(_WRITE, self.writers, partial(self._wake_waiter, self.writers))
 
     # Not coroutine functions: the caller awaits the one that Trio makes, and a
     # frame per wait is saved.
@@ -76,8 +96,7 @@ class Readiness:
             fd = fd.fileno()
         if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        connections = self.connections
-        for known in connections.known(fd):
+        for known in self.sockets.known(fd):
             if known.is_waited_for():
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
             known.take_nothing_ahead()
@@ -87,7 +106,7 @@ class Readiness:
         abort = partial(self._abort_read, fd)
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
-            self.refuse(fd, slot)
+            self.raise_refusal(fd, slot)
         self.readers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(abort)
@@ -95,13 +114,13 @@ class Readiness:
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self.writers or any(known.is_sent_to() for known in self.connections.known(fd)):
+        if fd in self.writers or any(known.is_sent_to() for known in self.sockets.known(fd)):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         abort = partial(self._abort_write, fd)
         slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
-            self.refuse(fd, slot)
+            self.raise_refusal(fd, slot)
         self.writers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(abort)
@@ -109,7 +128,7 @@ class Readiness:
     def notify_closing(self, fd: int | HasFileno) -> None:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        self.connections.notify_closing(fd)
+        self.sockets.notify_closing(fd)
         tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
         if not tasks:
             return
@@ -117,18 +136,18 @@ class Readiness:
         for task in tasks:
             reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
 
-    def refuse(self, fd: int, error: int) -> NoReturn:
-        if fd < 0:
-            raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
-        self.checked(error)
-        raise AssertionError(error)
-
     def wake_reader(self, fd: int) -> None:
-        """What a task in `wait_readable` waits for was read ahead before it could see it."""
         task = self.readers.pop(fd, None)
         if task is not None:
             self._cancel(task.custom_sleep_data)
             reschedule(task, READY)
+
+    def _wake_waiter(self, waiters: dict[int, Task], fd: int, result: int, _more: bool, _buffer: int) -> None:
+        """Takes in the event of a wait."""
+        task = waiters.pop(fd, None)
+        if task is None:  # cancelled by an instrument, since the tick
+            return
+        self.reschedule(task, READY if result >= 0 else outcome.Error(OSError(-result, os.strerror(-result))))
 
     def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
         self._cancel(waiters.pop(fd).custom_sleep_data)
@@ -137,12 +156,3 @@ class Readiness:
     def _cancel(self, slot: int, other_slot: int = 0) -> None:
         """Afterwards the ring holds no reference to the files of these waits."""
         _poll_cancel(self.core, slot, other_slot)
-
-    def checked(self, result: int) -> int:
-        if result >= 0:
-            return result
-        if self._forked:
-            raise RuntimeError(
-                "this Trio run belongs to the parent process; the child cannot wait for I/O in it"
-            )
-        raise OSError(-result, os.strerror(-result))

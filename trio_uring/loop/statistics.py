@@ -8,6 +8,19 @@ import attrs
 
 
 @attrs.frozen(eq=False, kw_only=True)
+class SocketStatistics:
+    """What the sockets that work by completions add to a run's statistics, which say more of each."""
+
+    receiving: int
+    """Tasks in a receive or an accept."""
+    sending: int
+    """Tasks in a stream's ``send_all``."""
+    multishot_terminations: int
+    buffer_shortages: int
+    bytes_read_ahead: int
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class UringStatistics:
     """The ``io_statistics`` of `trio.lowlevel.current_statistics` on io_uring."""
 

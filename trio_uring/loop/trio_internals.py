@@ -107,6 +107,8 @@ class SocketMarks(Protocol):
     (`Replaced.vital`)."""
 
 
+TASK_SLOTS = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
+"""The attributes of Trio's tasks that native/python works on (slots.h)."""
 _SETUP_PARAMETERS = (
     "clock",
     "instruments",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..ring.native import lib
 
 if TYPE_CHECKING:
-    from .manager import UringManager
+    from .run import Run
 
 
 class _Workers(threading.local):
@@ -38,8 +38,8 @@ class Waiting:
 
     __slots__ = ("has_worker",)
 
-    def __init__(self, manager: UringManager) -> None:
-        self.has_worker = _workers.waiting < _workers.added or not lib.tu_add_workers(manager.core, 1)
+    def __init__(self, run: Run) -> None:
+        self.has_worker = _workers.waiting < _workers.added or not lib.tu_add_workers(run.core, 1)
         """Whether it may: False before Linux 5.15."""
         _workers.waiting += 1
         _workers.added = max(_workers.added, _workers.waiting if self.has_worker else 0)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from _typeshed import StrOrBytesPath
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
 _NEW: Final = os.O_CREAT | os.O_EXCL
@@ -44,7 +44,7 @@ _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
 async def opened(
-    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
+    manager: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
 ) -> tuple[int, os.stat_result | None]:
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
@@ -67,7 +67,7 @@ async def opened(
 
 
 async def _open(
-    manager: UringManager,
+    manager: Run,
     path: StrOrBytesPath,
     flags: int,
     mode: int,
@@ -82,9 +82,7 @@ async def _open(
     return result
 
 
-async def _open_waiting(
-    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
-) -> int:
+async def _open_waiting(manager: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
     """By a worker of its own, which may wait for as long as it takes."""
     with Waiting(manager) as has_worker:
         if has_worker:
@@ -113,7 +111,7 @@ class _OpeningThread:
         return fd
 
 
-async def _wait_for_writer(manager: UringManager, fd: int, flags: int) -> None:
+async def _wait_for_writer(manager: Run, fd: int, flags: int) -> None:
     """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
 
     The kernel tells of data, and of a writer that has gone, but not of one that has come: so a

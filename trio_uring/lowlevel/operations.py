@@ -51,7 +51,7 @@ from .performing import (
     of_paths,
     transfer,
     transfer_here,
-    uring_manager,
+    uring_run,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
     To wait for the other side of a FIFO takes none of the workers that the kernel has for files.
     Before Linux 5.15 it takes a thread, which waits on after a cancellation.
     """
-    fd, _ = await opened(uring_manager(), path, flags, mode, dir_fd)
+    fd, _ = await opened(uring_run(), path, flags, mode, dir_fd)
     return fd
 
 
@@ -232,7 +232,7 @@ async def symlinkat(target: StrOrBytesPath, path: StrOrBytesPath, *, dir_fd: int
     """`os.symlink`: ``path`` will point to ``target``. Linux 5.15."""
     target_name, name = name_of(target), name_of(path)
     result = await perform(
-        uring_manager(),
+        uring_run(),
         SYMLINKAT,
         directory_of(dir_fd),
         ffi.from_buffer(target_name),
@@ -266,7 +266,7 @@ async def splice(
         return fd if asks_destination is None else asks_destination()
 
     result = await perform(
-        uring_manager(),
+        uring_run(),
         SPLICE,
         fd,
         ffi.cast("void *", offset_of(source_offset)),
@@ -283,7 +283,7 @@ async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.sta
     found = bytearray(STATX_SIZE)
     name = ffi.from_buffer(name_of(path))
     result = await perform(
-        uring_manager(),
+        uring_run(),
         STATX,
         directory_of(dir_fd),
         name,

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from _typeshed import StrOrBytesPath
 
-    from ..loop.manager import UringManager
     from ..loop.readiness import HasFileno
+    from ..loop.run import Run
     from ..ring.native import Pointer
     from ..ring.opcodes import Opcode
 
 
-def uring_manager() -> UringManager:
-    """The manager of the caller's run; raises RuntimeError if that is not on io_uring."""
-    manager = current_manager()
-    if manager is None:
+def uring_run() -> Run:
+    """The run that calls; raises RuntimeError if that is not on io_uring."""
+    run = current_manager()
+    if run is None:
         raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
-    return manager
+    return run
 
 
 def checked(opcode: Opcode, result: int) -> int:
@@ -69,7 +69,7 @@ async def transfer(
             return await _by_thread(opcode.call, file, fd, views, at)
         return checked(
             opcode,
-            await perform(uring_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file)),
+            await perform(uring_run(), opcode, fd, address, length, at, held=views, fileno=asks_of(file)),
         )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
@@ -86,14 +86,14 @@ async def transfer_here(
     views: Sequence[memoryview],
 ) -> int:
     """Reads or writes at the file's own position, by a thread; what has none is for the ring."""
-    manager, fd = uring_manager(), fileno_of(file, moves=True)
+    run, fd = uring_run(), fileno_of(file, moves=True)
     try:
         if _has_position(fd):
             return await _by_thread(opcode.call_here, file, fd, views)
-        with Waiting(manager):
+        with Waiting(run):
             return checked(
                 opcode,
-                await perform(manager, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file)),
+                await perform(run, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file)),
             )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         for view in views:
@@ -148,7 +148,7 @@ async def of_file(
     fd = fileno_of(file)
     return checked(
         opcode,
-        await perform(uring_manager(), opcode, fd, address, length, offset, flags, fileno=asks_of(file)),
+        await perform(uring_run(), opcode, fd, address, length, offset, flags, fileno=asks_of(file)),
     )
 
 
@@ -157,7 +157,7 @@ async def of_path(
 ) -> None:
     """Makes an operation of a path."""
     name = ffi.from_buffer(name_of(path))
-    result = await perform(uring_manager(), opcode, directory_of(dir_fd), name, length, flags=flags)
+    result = await perform(uring_run(), opcode, directory_of(dir_fd), name, length, flags=flags)
     if result < 0:
         raise failure_of(opcode, result, os.fspath(path))
 
@@ -173,7 +173,7 @@ async def of_paths(
     """Makes an operation of two paths."""
     name = name_of(destination)
     result = await perform(
-        uring_manager(),
+        uring_run(),
         opcode,
         directory_of(source_dir_fd),
         ffi.from_buffer(name_of(source)),

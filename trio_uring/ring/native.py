@@ -26,6 +26,8 @@ def unavailable(error: ImportError) -> UringUnavailableError:
             "Install liburing 2.3 or newer (Debian and Ubuntu: apt-get install liburing2; "
             "Fedora: dnf install liburing; Arch: pacman -S liburing)"
         )
+    elif "subinterpreter" in str(error):
+        remedy = "Run Trio in the main interpreter"
     else:
         remedy = "Install trio-uring anew, for this Python and this machine"
     return UringUnavailableError(f"the core cannot be loaded ({error})", remedy)
@@ -59,10 +61,11 @@ def _uncleared_bytes(length: int) -> bytes:
 
 try:
     from .._core import ffi, lib
-    from .._tasks import keep, uncleared_bytes
+    from .._tasks import capsule_of, keep, uncleared_bytes
 except ImportError as _error:
     missing = _error
     lib = _Missing()  # type: ignore[assignment]
+    capsule_of = lib.capsule_of  # type: ignore[attr-defined]
     keep = lib.keep  # type: ignore[attr-defined]
     uncleared_bytes = _uncleared_bytes
     try:
@@ -73,4 +76,4 @@ except ImportError as _error:
         ffi = _Missing()  # type: ignore[assignment]
 
 
-__all__ = ["ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]
+__all__ = ["capsule_of", "ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]

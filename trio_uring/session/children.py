@@ -84,6 +84,12 @@ def leave_behind() -> None:
     os.environ.pop(VARIABLE, None)
 
 
+def _session() -> "Any":
+    """Imports the session, by its name: it imports this module."""
+    __import__(_SESSION)
+    return sys.modules[_SESSION]
+
+
 def take_back() -> None:
     """The session is there: Trio's name is given back, unless somebody has put something else there."""
     global _waiting  # noqa: PLW0603
@@ -100,10 +106,9 @@ def _join() -> None:
     if _SESSION in sys.modules:
         return  # whoever imports it goes on with that now
     if _waiting is None or not _thread._count():
-        from . import runs
-
+        session = _session()
         if _waiting is None:  # since this is a Trio whose runs we shall not see
-            runs.raise_refusal()
+            session.raise_refusal()
 
 
 _NAME = "setup_runner"
@@ -117,9 +122,7 @@ def _wait_for_run() -> None:
         return
 
     def setup_runner(*args: "Any", **kwargs: "Any") -> "Any":
-        from . import runs
-
-        return runs.set_up(trios, *args, **kwargs)
+        return _session().set_up(trios, *args, **kwargs)
 
     setup_runner.__wrapped__ = trios  # type: ignore[attr-defined]
     _waiting = trio_run, setup_runner, trios

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from ..loop import trio_internals
-from ..loop.manager import _LEARNT, UringManager
+from ..loop.manager import KNOWS_TASKS, UringManager
 from ..loop.trio_internals import context
 from ..loop.wakeup import UringWakeup
 from ..ring import locked_memory
 from ..ring.errors import UringUnavailableError
 from ..ring.opening import open_ring
+from ..sockets.registry import RunSockets
 from . import logs
 from .fallback import fall_back
 from .replacement import TABLE, Holder, Replacement, Wrapped, wrapped_names
@@ -40,6 +41,7 @@ _TIMES: Final = 100
 class IOManager(UringManager):
     """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
 
+    sockets: RunSockets
     below: ClassVar[Callable[[], Any]]
     _holder: Holder | None = None
     has_files = False
@@ -64,7 +66,7 @@ class IOManager(UringManager):
             logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
-        UringManager.__init__(manager, opened)
+        UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
         manager._is_guest = _serve_late
         manager.has_files = options.files
@@ -114,7 +116,9 @@ class IOManager(UringManager):
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
-        flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
+        flags = tuple(
+            flag for flag in found.flags if flag != "completions" or not self.sockets.buffers.refused
+        )
         return attrs.evolve(
             found,
             flags=flags,
@@ -193,7 +197,7 @@ def _clear_away(outer: object) -> None:
 
 def knows_reschedule() -> bool:
     """Whether a run that starts now wakes its tasks without a line of Python for each."""
-    return _LEARNT and trio_internals.knows_reschedule()
+    return KNOWS_TASKS and trio_internals.knows_reschedule()
 
 
 def run_statistics() -> tuple[UringStatistics, ...]:

@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, nonblocking, receiving, sockets, streams
+from ..sockets import connecting, handing_over, nonblocking, receiving, sending, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 TABLE: Final[tuple[Replaced, ...]] = (
-    *sockets.REPLACEMENTS,
+    *sending.REPLACEMENTS,
+    *handing_over.REPLACEMENTS,
     *receiving.REPLACEMENTS,
     *connecting.REPLACEMENTS,
     *nonblocking.REPLACEMENTS,

@@ -22,88 +22,37 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
+from ..loop.checkpoints import READY, pass_cancel_point, sleep, yield_shielded
 from ..loop.operation import STOPPED
-from ..loop.sleep import READY, is_cancelled, sleep, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
 from ..ring.native import lib
-from .run_socket import IDLE, Armed
+from .families import STREAM_FAMILIES, family_of
+from .run_socket import IDLE, Kind, RunSocket
 
 if TYPE_CHECKING:
-    from .connections import Connections
+    from ..loop.run import Run
 
 _accept = lib.tu_accept
-_flush = lib.tu_flush
 
-_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Acceptors:
-    """The listening sockets of a run."""
-
-    def __init__(self, run: Connections, ahead: int) -> None:
-        self.run = run
-        self.ahead = ahead
-        """Connections that each may accept before anybody asks."""
-        self.by_fd: dict[int, Acceptor] = {}
-        self.by_slot: dict[int, Acceptor] = {}
-
-    def acceptor_of(self, trio_socket: Any) -> Acceptor | None:
-        """What accepts for a socket of Trio's own class, made if need be. None for what
-        accepts by readiness: other families, and closed sockets."""
-        sock: socket.socket = trio_socket._sock
-        fd = sock.fileno()
-        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
-        if earlier is not None and earlier.acceptors is self and not earlier.closed and fd != earlier.fd:
-            self.drop(earlier)
-        acceptor = self.by_fd.get(fd)
-        if acceptor is not None and not acceptor.is_of(sock):
-            self.drop(acceptor)
-            acceptor = None
-        if acceptor is None:
-            if fd < 0 or sock.family not in _FAMILIES:
-                return None
-            exact = not self.ahead or hasattr(trio_socket, "_uring_exact")
-            acceptor = self.by_fd[fd] = Acceptor(self, sock, takes_nothing_ahead=exact)
-        trio_socket._uring_acceptor = acceptor
-        return acceptor
-
-    def drop(self, acceptor: Acceptor) -> None:
-        """Afterwards the ring holds no reference to its file."""
-        if self.by_fd.get(acceptor.fd) is acceptor:
-            del self.by_fd[acceptor.fd]
-        if acceptor.close():
-            _flush(self.run.core)
-
-    def complete(self, slot: int, result: int, *, more: bool) -> None:
-        """Takes in the completion of an accept: for process_events."""
-        acceptor = self.by_slot[slot] if more else self.by_slot.pop(slot)
-        acceptor.complete(result, more=more)
-
-    def tasks_accepting(self) -> int:
-        return sum(acceptor.waiter is not None for acceptor in list(self.by_fd.values()))
-
-    def end(self) -> None:
-        """The run's last tick is over."""
-        for acceptor in self.by_fd.values():
-            acceptor.waiter = None
-            acceptor.close()
-        self.by_fd.clear()
-
-
-class Acceptor(Armed):
+class Acceptor(RunSocket):
     """A listening socket, in one run."""
 
-    __slots__ = ("_accepted", "_ahead", "_kind", "acceptors")
+    __slots__ = ("_accepted", "_ahead", "_family", "_most_ahead")
 
-    def __init__(self, acceptors: Acceptors, sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
-        super().__init__(acceptors.run, sock, takes_nothing_ahead=takes_nothing_ahead)
-        self.acceptors = acceptors
+    def __init__(
+        self, kind: Kind[Acceptor], sock: socket.socket, most_ahead: int, trio_socket: object
+    ) -> None:
+        exact = not most_ahead or hasattr(trio_socket, "_uring_exact")
+        super().__init__(kind, sock, takes_nothing_ahead=exact)
+        self._most_ahead = most_ahead
         self._accepted: socket.socket | int = 0
         """For the task that waits, when it is woken: the connection, or -errno."""
         self._ahead: deque[socket.socket] = deque()
-        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._family = int(sock.family), int(sock.type), sock.proto
 
     # For the tasks of the run
 
@@ -128,12 +77,12 @@ class Acceptor(Armed):
         The caller has seen that it is not `busy`, or that somebody was accepted ahead.
         """
         if self._ahead:
-            if is_cancelled(context.task):
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             try:
                 return self._ahead.popleft()
             finally:
-                if not (self.run.budget and self.run.may_go_on()):
+                if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
         if self.state is IDLE:
             self._arm()
@@ -142,17 +91,18 @@ class Acceptor(Armed):
         accepted, self._accepted = self._accepted, 0
         return accepted
 
-    def drop(self) -> None:
-        self.acceptors.drop(self)
-
     def close(self) -> bool:
         while self._ahead:
             self._turn_away(self._ahead.popleft())
         return super().close()
 
-    # For process_events
+    def end_run(self) -> None:
+        self.waiter = None
+        self.close()
 
-    def complete(self, result: int, *, more: bool) -> None:
+    # For the run, when it processes events
+
+    def complete(self, result: int, *, more: bool, buffer: int) -> None:
         if not more:
             self._has_ended()
         if result in STOPPED and self.waiter is not None:
@@ -175,23 +125,19 @@ class Acceptor(Armed):
 
     def _socket_of(self, fd: int) -> socket.socket:
         try:
-            return socket.socket(*self._kind, fileno=fd)
+            return socket.socket(*self._family, fileno=fd)
         except MemoryError:
             os.close(fd)
             raise
 
     def _turn_away(self, accepted: socket.socket) -> None:
-        if not self.run.manager.closed:  # as in a forked child: the connection is its parent's too
+        if not self.run.closed:  # as in a forked child: the connection is its parent's too
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         accepted.close()
 
     @property
     def _is_full(self) -> bool:
-        return len(self._ahead) >= self.acceptors.ahead
-
-    @property
-    def _by_slot(self) -> dict[int, Acceptor]:
-        return self.acceptors.by_slot
+        return len(self._ahead) >= self._most_ahead
 
     @property
     def _may_be_multishot(self) -> bool:
@@ -199,3 +145,28 @@ class Acceptor(Armed):
 
     def _submit(self, *, multishot: bool) -> int:
         return _accept(self.run.core, self.fd, multishot)
+
+
+class Acceptors(Kind["Acceptor"]):
+    """The listening sockets of a run."""
+
+    event = lib.TU_ACCEPT
+
+    def __init__(self, run: Run, ahead: int) -> None:
+        super().__init__(run)
+        self.ahead = ahead
+        """Connections that each may accept before anybody asks."""
+
+    def socket_of(self, trio_socket: Any) -> Acceptor | None:
+        sock: socket.socket = trio_socket._sock
+        fd = sock.fileno()
+        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
+        if earlier is not None and earlier.kind is self and not earlier.closed and fd != earlier.fd:
+            self.drop(earlier)
+        acceptor = self.find(sock)
+        if acceptor is None:
+            if fd < 0 or family_of(sock) not in STREAM_FAMILIES:
+                return None
+            acceptor = self.by_fd[fd] = Acceptor(self, sock, self.ahead, trio_socket)
+        trio_socket._uring_acceptor = acceptor
+        return acceptor

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.sleep import is_cancelled, yield_shielded
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.trio_internals import context
-from .connections import family_of
+from .families import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .connections import Connections
+    from ..loop.run import Run
 
 # Numbers, which are compared in less time than enumerations.
 _UNIX: Final = int(socket.AF_UNIX)
@@ -37,14 +37,14 @@ _INET6: Final = int(socket.AF_INET6)
 
 
 async def attempt(
-    run: Connections,
+    run: Run,
     sock: socket.socket,
     wait: Callable[[socket.socket], Awaitable[None]],
     call: Callable[..., Any],
     *args: Any,
 ) -> Any:
     """What ``call``, a method of the standard library's sockets, returns or raises. A checkpoint."""
-    if is_cancelled(context.task):
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
     try:
         result = call(sock, *args)
@@ -54,7 +54,7 @@ async def attempt(
         await yield_shielded()
         raise
     else:
-        if not (run.budget and run.may_go_on()):
+        if not (run.budget and run.spend()):
             await yield_shielded()
         return result
     while True:

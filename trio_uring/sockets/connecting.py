@@ -39,7 +39,7 @@ from trio.lowlevel import (
 
 from ..loop.operation import failure
 from ..loop.trio_internals import Replaced, SocketType
-from .sockets import ORIGINAL, by_readiness, connections_of_run, is_ours
+from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
 
 if TYPE_CHECKING:
     from .acceptor import Acceptor
@@ -56,7 +56,7 @@ _TRY_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 async def connect(self: Any, address: Any) -> None:
     # A socket of another class may have a `connect` of its own, which is to be asked.
     is_plain = type(self) is SocketType and type(self._sock) is socket.socket
-    if not is_plain or connections_of_run() is None:
+    if not is_plain or sockets_of_run() is None:
         await ORIGINAL["connect"](self, address)
         return
     sock: socket.socket = self._sock
@@ -133,10 +133,10 @@ def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     """None: Trio's own method accepts."""
     if type(trio_socket) is not SocketType:
         return None
-    connections = connections_of_run()
-    if connections is None or (connections.acceptors.ahead and hasattr(trio_socket, "_uring_excluded")):
+    sockets = sockets_of_run()
+    if sockets is None or (sockets.acceptors.ahead and hasattr(trio_socket, "_uring_excluded")):
         return None
-    acceptor = connections.acceptors.acceptor_of(trio_socket)
+    acceptor = sockets.acceptors.socket_of(trio_socket)
     return None if acceptor is None or (acceptor.busy and not acceptor.ahead) else acceptor
 
 

@@ -23,21 +23,22 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from .._tasks import is_current
-from ..loop.sleep import READY, is_cancelled, sleep_for_data, yield_shielded
+from .._tasks import is_current, learn
+from ..loop.checkpoints import READY, pass_cancel_point, sleep_for_data, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
 from ..ring.native import lib
-from .run_socket import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, Armed
+from .run_socket import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, RunSocket
 from .sender import Sender
 
 if TYPE_CHECKING:
-    from .connections import Connections
+    from .receive_buffers import ReceiveBuffers
+    from .run_socket import Kind
 
 _receive = lib.tu_receive
 
@@ -53,7 +54,7 @@ _PIECE: Final = 64
 _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
 
-class Connection(Armed):
+class Connection(RunSocket):
     """A stream socket, in one run."""
 
     __slots__ = (
@@ -62,16 +63,26 @@ class Connection(Armed):
         "_end",
         "_warm",
         "ahead",
+        "buffers",
         "length",
         "part_sender",
         "runner",
         "sender",
     )
 
+    READ_BY_C: ClassVar[tuple[str, ...]] = ("ahead", "length", "runner", "sender")
+
     def __init__(
-        self, run: Connections, runner: object, sock: socket.socket, *, takes_nothing_ahead: bool
+        self,
+        kind: Kind[Connection],
+        buffers: ReceiveBuffers,
+        runner: object,
+        sock: socket.socket,
+        *,
+        takes_nothing_ahead: bool,
     ) -> None:
-        super().__init__(run, sock, takes_nothing_ahead=takes_nothing_ahead)
+        super().__init__(kind, sock, takes_nothing_ahead=takes_nothing_ahead)
+        self.buffers = buffers
         self.runner = runner
         self.sender: Sender | None = None
         """Of `trio.SocketStream.send_all`."""
@@ -98,17 +109,17 @@ class Connection(Armed):
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
         if self.closed or not is_current(self):  # since the call that this coroutine is of
-            if is_cancelled(context.task):
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             await yield_shielded()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if self.ahead or self._end is not None:
-            if is_cancelled(context.task):
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             try:
                 return self.take(length) if self.ahead else self.take_end()
             finally:
-                if not (self.run.budget and self.run.may_go_on()):
+                if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
         if self.fd in self.run.readers or (self.waiter is not None and self.is_waited_for()):
             raise trio.BusyResourceError("another task is already reading / writing this fd")
@@ -130,7 +141,7 @@ class Connection(Armed):
         sock = self.sock()
         if sock is None:
             return None
-        if is_cancelled(context.task):
+        if pass_cancel_point(context.task):
             await checkpoint_if_cancelled()
         try:
             data = sock.recv(length)
@@ -140,7 +151,7 @@ class Connection(Armed):
         except OSError:
             await yield_shielded()
             raise
-        if not (self.run.budget and self.run.may_go_on()):
+        if not (self.run.budget and self.run.spend()):
             await yield_shielded()
         return data
 
@@ -171,8 +182,8 @@ class Connection(Armed):
         return b""
 
     def reason(self, error: OSError) -> OSError:
-        """Why a send failed. A multishot may have heard of a reset before the send did, which
-        is told that the pipe is broken then."""
+        """The error that a send is to be told. A multishot may have heard of a reset before the send
+        did, which is told that the pipe is broken then."""
         if error.errno != errno.EPIPE or not self._end:
             return error
         end, self._end = self._end, None
@@ -196,11 +207,11 @@ class Connection(Armed):
         return data[:length]
 
     def new_sender(self) -> Sender:
-        self.sender = Sender(self.run.manager)
+        self.sender = Sender(self.run)
         return self.sender
 
     def new_part_sender(self) -> Sender:
-        self.part_sender = Sender(self.run.manager)
+        self.part_sender = Sender(self.run)
         return self.part_sender
 
     def submit_sends(self) -> None:
@@ -219,22 +230,19 @@ class Connection(Armed):
         sender = self.sender
         while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
             sender.stop()
-            self.run.manager.checked(lib.tu_flush(self.run.core))
-            self.run.manager.reap()
+            self.run.checked(lib.tu_flush(self.run.core))
+            self.run.reap()
         return self.is_sending
 
     @property
     def readable(self) -> bool:
         return bool(self._ahead) or self._end is not None
 
-    def drop(self) -> None:
-        self.run.drop(self)
-
     def close(self) -> bool:
         """What was read ahead is dropped, as by the kernel; what other tasks have sent is not."""
         self.submit_sends()
         sock = self.sock()
-        if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:
+        if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.closed:
             # The kernel resets a connection that is closed with data unread, and so have we to;
             # but not a forked child, whose parent has it too.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -248,15 +256,13 @@ class Connection(Armed):
         return flush
 
     def let_go(self) -> None:
-        """Of what refers back to it: a closed connection, and with it the task that has sent on
-        it, are not for the garbage collector."""
-        self.message = None
+        super().let_go()
         for sender in self._senders:
             sender.message = None
         self.sender = self.part_sender = None
 
     def end_run(self) -> None:
-        """Nobody waits any more; what comes is for the next run that has this socket."""
+        # What comes is for the next run that has this socket.
         self.waiter = None
         if self.state is ARMED:
             self._stop(STOPPING)
@@ -267,7 +273,13 @@ class Connection(Armed):
         """What the same socket's connection of an earlier run had read ahead."""
         self._ahead, self.ahead, self._end = earlier._ahead, earlier.ahead, earlier._end
 
-    # For process_events
+    # For the run, when it processes events
+
+    def complete(self, result: int, *, more: bool, buffer: int) -> None:
+        if result > 0:
+            self.deliver(self.buffers.data(buffer, result))
+        if not more:
+            self.finish(result)
 
     def deliver(self, data: bytes) -> None:
         """Gives the task that waits as much as it wants; the rest is read ahead."""
@@ -285,7 +297,7 @@ class Connection(Armed):
             return
         run = self.run
         self._keep(data)
-        run.bytes_read_ahead += len(data)
+        self.buffers.bytes_read_ahead += len(data)
         if self._is_full:
             self._bulk = True
             run.unsettled.append(self)
@@ -313,8 +325,7 @@ class Connection(Armed):
     def _repeat(self, result: int) -> None:
         if result == -errno.ENOBUFS:
             self.state = SHORT
-            self.run.short.append(self)
-            self.run.buffer_shortages += 1
+            self.buffers.wait_for_one(self)
         else:
             self.run.unsettled.append(self)
 
@@ -333,11 +344,7 @@ class Connection(Armed):
 
     @property
     def _is_full(self) -> bool:
-        return self.ahead + _PIECE * len(self._ahead) >= self.run.read_ahead
-
-    @property
-    def _by_slot(self) -> dict[int, Connection]:
-        return self.run.receivers
+        return self.ahead + _PIECE * len(self._ahead) >= self.buffers.read_ahead
 
     @property
     def _may_be_multishot(self) -> bool:
@@ -345,3 +352,6 @@ class Connection(Armed):
 
     def _submit(self, *, multishot: bool) -> int:
         return _receive(self.run.core, self.fd, 0 if multishot else self.length)
+
+
+learn("connection", Connection, Connection.READ_BY_C)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..loop.trio_internals import Replaced, SocketType
 from . import receiving
 from .connecting import accept_below
-from .sockets import ORIGINAL, connections_of_run, send, send_as_it_is
+from .lookup import ORIGINAL, sockets_of_run
+from .sending import send, send_as_it_is
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +44,7 @@ _OURS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
 
 async def nonblocking_helper(self: Any, wait_fn: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
     ours = _OURS.get(getattr(fn, "__name__", ""))
-    if ours is None or (connections_of_run() is None and not hasattr(self, "_uring")):
+    if ours is None or (sockets_of_run() is None and not hasattr(self, "_uring")):
         return await ORIGINAL["_nonblocking_helper"](self, wait_fn, fn, *args, **kwargs)
     return await ours(self, *args, **kwargs)
 

@@ -33,7 +33,7 @@ from trio.lowlevel import (
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SocketType
 from .attempts import attempt
-from .sockets import ORIGINAL, by_readiness, connection_of, connection_of_known, connections_of_run
+from .lookup import ORIGINAL, by_readiness, connection_of, connection_of_known, sockets_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -139,13 +139,13 @@ async def _receive_in_order(
 
 
 def _receive(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-    run = connections_of_run()
-    if run is None:
+    sockets = sockets_of_run()
+    if sockets is None:
         return by_readiness(trio_socket, name, *args, **kwargs)
     call = getattr(socket.socket, name)
     if kwargs:
         call = functools.partial(call, **kwargs)
-    return attempt(run, trio_socket._sock, wait_readable, call, *args)
+    return attempt(sockets.run, trio_socket._sock, wait_readable, call, *args)
 
 
 async def _read_ahead(trio_socket: Any, length: int, flags: int) -> bytes | None:

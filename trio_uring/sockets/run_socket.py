@@ -1,5 +1,5 @@
-"""What connections and acceptors have in common: one socket of a run, and the one receive or
-accept of it that is with the kernel.
+"""A socket of a run, and the one receive or accept of it that is with the kernel; and the table of all
+sockets of a run that are of one kind: connections, acceptors.
 
   state       with the kernel                       next
   IDLE        nothing                               ONCE or ARMED, by a task that waits
@@ -21,20 +21,22 @@ Closing leads from any of them to CLOSING, or to CLOSED if nothing is with the k
 
 A slot is the core's again when it is reaped, and may be somebody else's by the time that Python
 sees the event. So while events are processed nothing is armed or stopped: that is left to
-`Armed.settle`, when all of them are.
+`RunSocket.settle`, when all of them are.
 """
 
 from __future__ import annotations
 
+import _socket
 import enum
 import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import outcome
-from trio.lowlevel import Abort, reschedule
+from trio.lowlevel import Abort, Task, reschedule
 
-from ..loop.trio_internals import WaitTaskRescheduled, context
+from .._tasks import is_current, learn, learn_sockets, sleeps_on
+from ..loop.trio_internals import SocketType, WaitTaskRescheduled, context
 from ..loop.waiter import Stopping, raise_closed, task_of
 from ..ring.native import lib
 
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from ..loop.run import Run
     from ..loop.waiter import Waiter
-    from .connections import Connections
 
 _cancel = lib.tu_cancel
 _flush = lib.tu_flush
@@ -81,13 +83,14 @@ class SocketReference(weakref.ref["socket.socket"]):
     fd: int
 
 
-class Armed(ABC):
+class RunSocket(ABC):
     """One socket, in one run."""
 
     __slots__ = (
         "_slot",
         "fd",
         "forsaken",
+        "kind",
         "message",
         "run",
         "sock",
@@ -95,11 +98,13 @@ class Armed(ABC):
         "takes_nothing_ahead",
         "waiter",
     )
+    READ_BY_C: ClassVar[tuple[str, ...]] = ("fd", "run", "sock", "state", "waiter")
 
-    def __init__(self, run: Connections, sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
-        self.run = run
+    def __init__(self, kind: Kind[Any], sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
+        self.kind = kind
+        self.run = kind.run
         self.fd = sock.fileno()
-        self.sock = SocketReference(sock, run.forsake)
+        self.sock = SocketReference(sock, kind.forsake)
         self.sock.fd = self.fd
         self.message: Any = WaitTaskRescheduled(self._abort)
         """What a task that waits for it sleeps with."""
@@ -132,11 +137,6 @@ class Armed(ABC):
 
     @property
     @abstractmethod
-    def _by_slot(self) -> dict[int, Any]:
-        """The table of those whose operation is with the kernel."""
-
-    @property
-    @abstractmethod
     def _may_be_multishot(self) -> bool: ...
 
     @abstractmethod
@@ -144,8 +144,24 @@ class Armed(ABC):
         """The slot of a new operation, or -errno."""
 
     @abstractmethod
+    def complete(self, result: int, *, more: bool, buffer: int) -> None:
+        """Takes in an event of its operation; the data of a receive are in the ``buffer`` of that number."""
+
+    @abstractmethod
+    def end_run(self) -> None:
+        """Stops what is with the kernel: the run's last tick is over."""
+
+    def let_go(self) -> None:
+        """Gives up what refers back to it: a socket that is closed is not for the garbage collector."""
+        self.message = None
+
+    def reason(self, error: OSError) -> OSError:
+        """The error that a send is to be told that has failed with this one."""
+        return error
+
     def drop(self) -> None:
-        """Afterwards the ring holds no reference to its file."""
+        """Closes it, in its run: afterwards the ring holds no reference to its file."""
+        self.kind.drop(self)
 
     def is_of(self, sock: socket.socket) -> bool:
         """Whether a socket is this one: the same object, or another on its descriptor."""
@@ -164,11 +180,11 @@ class Armed(ABC):
 
     def pause(self) -> None:
         """What was taken ahead by now is known, and nothing more is until the next call."""
-        if getattr(context, "task", None) is None or context.runner.io_manager is not self.run.manager:
+        if getattr(context, "task", None) is None or context.runner.io_manager is not self.run:
             # Another thread, an instrument, a guest run's host: none of them may reap.
             self.takes_nothing_ahead = True
             self.run.unsettled.append(self)
-            self.run.manager.force_wakeup()
+            self.run.force_wakeup()
             return
         self._stop_now(_MULTISHOT, STOPPING)
 
@@ -176,7 +192,7 @@ class Armed(ABC):
         """The run drops it at its next tick: for any thread, at any moment."""
         self.forsaken = True
         self.run.unsettled.append(self)
-        self.run.manager.force_wakeup()
+        self.run.force_wakeup()
 
     def is_waited_for(self) -> bool:
         """Whether a task waits for it. Who was cancelled waits for the kernel's answer, which nobody
@@ -200,7 +216,7 @@ class Armed(ABC):
         if self.state in _NOTHING_SUBMITTED:
             self.state = CLOSED
         elif self.state is not CLOSING:
-            self.run.multishot_terminations += self.state in _MULTISHOT
+            self.kind.multishot_terminations += self.state in _MULTISHOT
             if self._stop(CLOSING):
                 return True
             self.state = CLOSED
@@ -213,7 +229,7 @@ class Armed(ABC):
         elif self.waiter is not None and self.state in _NOTHING_SUBMITTED:
             self.arm_for_waiter()
         elif self.readable and self.fd in self.run.readers:
-            self.run.manager.wake_reader(self.fd)
+            self.run.wake_reader(self.fd)
         elif self.state is ARMED and (self.takes_nothing_ahead or self._is_full):
             self._stop(STOPPING)
             self._arm_if_taken_back()
@@ -230,9 +246,9 @@ class Armed(ABC):
         multishot = self._may_be_multishot
         slot = self._submit(multishot=multishot)
         if slot < 0:
-            self.run.manager.refuse(self.fd, slot)
+            self.run.raise_refusal(self.fd, slot)
         try:
-            self._by_slot[slot] = self
+            self.kind.by_slot[slot] = self
         except MemoryError:
             _cancel(self.run.core, slot)  # which the kernel has not seen
             raise
@@ -245,7 +261,7 @@ class Armed(ABC):
         if not _cancel(self.run.core, self._slot):
             self.state = state
             return True
-        self._by_slot.pop(self._slot, None)
+        self.kind.by_slot.pop(self._slot, None)
         self._slot = 0
         self.state = IDLE
         return False
@@ -254,8 +270,8 @@ class Armed(ABC):
         """Stops what the kernel has, and waits until it has answered."""
         while self.state in states:
             if self._stop(state):
-                self.run.manager.checked(_flush(self.run.core))
-                self.run.manager.reap()
+                self.run.checked(_flush(self.run.core))
+                self.run.reap()
         self._arm_if_taken_back()
 
     def _arm_if_taken_back(self) -> None:
@@ -266,7 +282,7 @@ class Armed(ABC):
     def _has_ended(self) -> None:
         """The last completion is in."""
         self._slot = 0
-        self.run.multishot_terminations += self.state in _MULTISHOT
+        self.kind.multishot_terminations += self.state in _MULTISHOT
         self.state = CLOSED if self.state is CLOSING else IDLE
 
     def _wake(self, answer: Any) -> None:
@@ -275,7 +291,7 @@ class Armed(ABC):
         task = task_of(waiter)
         assert task is not None
         try:
-            self.run.manager.reschedule(task, answer)
+            self.run.reschedule(task, answer)
         except MemoryError:  # it sleeps on, and may be woken once more
             self.waiter = waiter
             raise
@@ -289,3 +305,89 @@ class Armed(ABC):
             self.state = IDLE
         self.waiter = None
         return Abort.SUCCEEDED
+
+
+SocketT = TypeVar("SocketT", bound=RunSocket)
+
+
+class Kind(ABC, Generic[SocketT]):
+    """The sockets of one kind that a run has."""
+
+    event: ClassVar[int]
+    """The kind of their events (``enum tu_kind`` of the core)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.by_fd: dict[int, SocketT] = {}
+        self.by_slot: dict[int, SocketT] = {}
+        """Those whose operation is with the kernel."""
+        self.multishot_terminations = 0
+        run.register(self.event, self.by_slot, self._take_in)
+
+    @abstractmethod
+    def socket_of(self, trio_socket: Any) -> SocketT | None:
+        """The one of a socket of Trio's own class, made if need be. None for a socket that works by
+        readiness: those of other kinds, and closed ones."""
+
+    def find(self, sock: socket.socket) -> SocketT | None:
+        """The one of this socket, or of another object on its descriptor. One that had the descriptor
+        before, and was closed without our being told, is dropped."""
+        found = self.by_fd.get(sock.fileno())
+        if found is not None and not found.is_of(sock):
+            self.drop(found)
+            return None
+        return found
+
+    def drop(self, one: SocketT) -> None:
+        """Closes one: afterwards the ring holds no reference to its file."""
+        if self.by_fd.get(one.fd) is one:
+            del self.by_fd[one.fd]
+        if one.close():
+            _flush(self.run.core)
+
+    def forsake(self, reference: SocketReference) -> None:
+        """Drops that of a socket that was collected, at the next tick: on any thread, at any moment."""
+        found = self.by_fd.get(reference.fd)
+        if found is not None and found.sock is reference:
+            found.forsake()
+
+    def end(self) -> None:
+        """Stops what is with the kernel: the run's last tick is over."""
+        for one in list(self.by_fd.values()):
+            one.end_run()
+
+    def close(self) -> None:
+        """Forgets all: the run and its ring are over."""
+        for one in self.by_fd.values():
+            one.state = CLOSED
+            one.let_go()
+        self.by_fd.clear()
+        self.by_slot.clear()
+
+    def _take_in(self, slot: int, result: int, more: bool, buffer: int) -> None:
+        """Takes in an event: called by the run's `wake` only."""
+        one = self.by_slot[slot] if more else self.by_slot.pop(slot)
+        waiter = one.waiter
+        if isinstance(waiter, Task) and not sleeps_on(waiter, one):
+            one.waiter = None  # an exception has kept it from falling asleep
+        one.complete(result, more=more, buffer=buffer)
+
+
+learn("socket", RunSocket, RunSocket.READ_BY_C)
+learn_sockets(SocketType, _socket.socket.fileno, ARMED)
+
+__all__ = [
+    "ARMED",
+    "CANCELLING",
+    "CLOSED",
+    "CLOSING",
+    "IDLE",
+    "ONCE",
+    "SHORT",
+    "STOPPING",
+    "Kind",
+    "RunSocket",
+    "SocketReference",
+    "State",
+    "is_current",
+]

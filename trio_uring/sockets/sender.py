@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from ..ring.native import Pointer
-    from .connection import Connection
+    from .run_socket import RunSocket
 
 _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 _send = lib.tu_send
@@ -36,37 +36,37 @@ _cancel = lib.tu_cancel
 class Sender(Operation):
     __slots__ = ("message",)
 
-    def __init__(self, manager: UringManager) -> None:
+    def __init__(self, run: Run) -> None:
         nobody: Any = None
-        super().__init__(manager, nobody, 0, None)
+        super().__init__(run, nobody, 0, None)
         self.message: Any = WaitTaskRescheduled(self.abort)
 
     @property
     def is_busy(self) -> bool:
         """Its send is queued, or with the kernel."""
-        return self.manager.operations.get(self.slot) is self
+        return self.run.operations.get(self.slot) is self
 
     def submit(
-        self, connection: Connection, address: Pointer | bytes, length: int, held: object, *, whole: bool
+        self, connection: RunSocket, address: Pointer | bytes, length: int, held: object, *, whole: bool
     ) -> None:
         """For the task that calls. ``whole``: with waits for room, else what there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         try:
-            slot = _send(self.manager.core, connection.fd, address, length, whole)
+            slot = _send(self.run.core, connection.fd, address, length, whole)
             if slot > 0:
                 self.slot = slot
-                self.manager.operations[slot] = self
+                self.run.operations[slot] = self
         except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
             keep(held)
             raise
         if slot < 0:
-            self.manager.refuse(connection.fd, slot)
+            self.run.raise_refusal(connection.fd, slot)
         self.held = held
         self.owner = connection
         self.task = context.task
 
-    def progress(self, connection: Connection, result: int) -> int:
+    def progress(self, connection: RunSocket, result: int) -> int:
         """The bytes that a send has moved, 0 if it is to be tried again.
 
         Raises OSError, and what became of the task or the socket meanwhile.
@@ -97,10 +97,10 @@ class Sender(Operation):
         """The socket is closed. True: the kernel is done with the memory when its answer is in."""
         task = task_of(self.task)
         assert task is not None
-        if not _cancel(self.manager.core, self.slot):
+        if not _cancel(self.run.core, self.slot):
             if not isinstance(self.task, Stopping):
                 self.task = Stopping(task, raise_closed)
             return True
-        del self.manager.operations[self.slot]
+        del self.run.operations[self.slot]
         reschedule(task, outcome.capture(raise_closed))
         return False

@@ -1,7 +1,7 @@
 """`trio.SocketStream` by completions: what its methods are replaced by while runs are on
 io_uring.
 
-In a run that is on epoll, and on sockets that sockets/sockets.py leaves to Trio, they are Trio's.
+In a run that is on epoll, and on sockets that lookup.py leaves to Trio, they are Trio's.
 
 - `receive_some` takes what was read ahead, or sleeps until the kernel has received.
 - `send_all` is one submission from the caller's memory, which the kernel sends whole,
@@ -28,13 +28,15 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .._tasks import FEW_WOKEN, learn_methods, start_receive, start_send
+from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
+from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
-from ..loop.sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
 from ..loop.trio_internals import Replaced, context
 from ..ring.native import ffi
+from .handing_over import fileno
+from .lookup import connection_of, is_ours, sockets_of_run
 from .receiving import recv
-from .sockets import connection_of, connections_of_run, fileno, is_ours, send
+from .sending import send
 
 if TYPE_CHECKING:
     import socket
@@ -74,9 +76,9 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
     if connection is None:
         data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
         return data
-    if connection.ahead and not is_cancelled(context.task):
+    if connection.ahead and not pass_cancel_point(context.task):
         taken = connection.take(length)
-        if not (connection.run.budget and connection.run.may_go_on()):
+        if not (connection.run.budget and connection.run.spend()):
             await yield_shielded()
         return taken
     try:
@@ -144,7 +146,7 @@ async def _send_memory(sock: socket.socket, connection: Connection, data: bytes 
         return
     if connection.fd in run.writers:
         raise trio.BusyResourceError("another task is already reading / writing this fd")
-    at_once = run.budget and run.woken <= FEW_WOKEN
+    at_once = run.budget and run.events_of_tick <= FEW_EVENTS
     if not (at_once and await _send_at_once(sock, connection, data)):
         await _send_rest(sock, connection, data, 0)
 
@@ -153,15 +155,15 @@ async def _send_nothing(sock: socket.socket, connection: Connection) -> None:
     """Trio's own asks for the descriptor, which would end the reading ahead."""
     if sock.fileno() == -1:
         raise trio.ClosedResourceError("socket was already closed")
-    if not (connection.run.budget and connection.run.may_go_on()):
+    if not (connection.run.budget and connection.run.spend()):
         await yield_shielded()
-    if is_cancelled(context.task):
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
 
 
 async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:
     """Tries; if a part was sent, sends the rest. False if there was no room."""
-    if is_cancelled(context.task):
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
     try:
         sent = sock.send(data)
@@ -175,7 +177,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
             del error  # whose traceback refers to this frame
     if sent < len(data):
         await _send_rest(sock, connection, data, sent)
-    elif not connection.run.may_go_on():
+    elif not connection.run.spend():
         await yield_shielded()
     return True
 
@@ -223,8 +225,8 @@ async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
 
 
 async def aclose(self: trio.SocketStream) -> None:
-    run = connections_of_run()
-    if run is None:
+    sockets = sockets_of_run()
+    if sockets is None:
         await ORIGINAL["aclose"](self)
         return
     self.socket.close()
@@ -232,9 +234,9 @@ async def aclose(self: trio.SocketStream) -> None:
     if task._cancel_status.effectively_cancelled:
         # `trio.lowlevel.checkpoint` would yield first, and make a scope to raise in.
         await wait_task_rescheduled(_raise_at_once)
-    if not (run.budget and run.may_go_on()):
+    if not (sockets.run.budget and sockets.run.spend()):
         await yield_shielded()
-    if is_cancelled(task):
+    if pass_cancel_point(task):
         await checkpoint_if_cancelled()
 
 
@@ -243,7 +245,7 @@ def _raise_at_once(_: object) -> Abort:
 
 
 async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
-    if is_ours(getattr(resource, "aclose", None), aclose) and connections_of_run() is not None:
+    if is_ours(getattr(resource, "aclose", None), aclose) and sockets_of_run() is not None:
         await resource.aclose()
     else:
         await ORIGINAL["aclose_forcefully"](resource)
