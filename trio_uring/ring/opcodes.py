@@ -1,7 +1,7 @@
 """The operations of io_uring, a row each: whatever is to be known of one stands here.
 
 Who needs such a fact asks the row, and `perform` is called with it. To add an operation, write its
-row, a function in lowlevel/operations.py, and a call of that in tests/operations/test_opcodes.py,
+row, a function in lowlevel/operations.py, and a call of that in tests/lowlevel/test_opcodes.py,
 which compares row, function and docstring with each other and with the kernel's header.
 
 The row of what no run uses has only what the doctor tells.
