@@ -6,7 +6,7 @@
 /* What a tick returns: the number of its events, for which TU_COUNT is the mask, and flags that say what
  * else ended its wait. */
 #define TU_COUNT 0xffffff
-#define TU_POSTED ...       /* a job was posted from elsewhere (tu_signal_posted): Trio's entry queue */
+#define TU_POSTED ...      /* a job was posted from elsewhere (tu_signal_posted): Trio's entry queue */
 #define TU_FORCED ...      /* somebody asked for another tick (tu_signal_forced) */
 #define TU_SIGNALS ...     /* the signal socket has bytes to drain */
 #define TU_INTERRUPTED ... /* a system call was interrupted before its time */

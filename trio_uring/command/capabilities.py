@@ -45,7 +45,7 @@ class Capability:
     """A set-up flag, a feature or an operation, and its state on this machine."""
 
     name: str
-    """As `RingOptions.features` and ``TRIO_URING_DISABLE`` call it."""
+    """The name that `RingOptions.features` and ``TRIO_URING_DISABLE`` have for it."""
     state: State
     """``"used"`` by runs; ``"available"``, but used by no run of this version of trio-uring, or by none on
     this machine; ``"off"``, since the user or a rule says so; or ``"missing"``."""

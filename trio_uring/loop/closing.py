@@ -1,7 +1,7 @@
 """The end of a run: the kernel lets go of everything, whatever fails.
 
   step                                              may be broken off by
-  1. the events of the last ticks are processed     nothing
+  1. events that were not processed yet are now     nothing
   2. receives, accepts and the operations of tasks  nothing: nobody waits for the answers yet
      are asked to stop
   3. the writes that no task waits for are done     an error of the ring, or Ctrl-C
@@ -179,6 +179,7 @@ class _Steps:
         self._first: BaseException | None = None
 
     def make(self, step: Callable[..., object], *args: object) -> None:
+        """Makes a step, whatever it raises."""
         try:
             step(*args)
         except BaseException as error:
@@ -195,6 +196,7 @@ class _Steps:
                 self._first = self._first or error
 
     def end(self) -> None:
+        """Raises the first exception, if there was one."""
         if self._first is not None:
             try:
                 raise self._first

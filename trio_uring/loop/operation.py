@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
 ASYNC: Final = 1 << 4 << 8
-"""With an opcode: a worker of the kernel's does it, and may block (IOSQE_ASYNC)."""
+"""A flag beside an opcode: a worker of the kernel's does the operation, and may block (IOSQE_ASYNC)."""
 # What a worker of the kernel's answers that was stopped in the middle of a call: EINTR, or one of the
 # numbers that the kernel uses only within itself (ERESTARTSYS to ERESTART_RESTARTBLOCK).
 _INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)

@@ -57,7 +57,7 @@ class Unsettled(Protocol):
     processed."""
 
     def settle(self) -> None:
-        """Does that. Called by `Run.settle` only."""
+        """Does what is left to do. Called by `Run.settle` only."""
 
 
 class Run(ABC):
@@ -127,7 +127,7 @@ class Run(ABC):
 
     @abstractmethod
     def reap(self) -> None:
-        """Processes what has completed by now. Called in the middle of a tick, by a task of the run."""
+        """Processes what has completed by now, without waiting for the next tick. Called by a task of the run."""
 
     @abstractmethod
     def force_wakeup(self) -> None:

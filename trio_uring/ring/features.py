@@ -201,7 +201,7 @@ def probe_operations() -> frozenset[int] | int:
     if result < 0:
         return result
     locked_memory.ring_was_closed()
-    return _learn(supported)
+    return _remember(supported)
 
 
 def probe_operations_of(core: Core) -> int:
@@ -210,11 +210,12 @@ def probe_operations_of(core: Core) -> int:
     supported = ffi.new("uint8_t[]", 256)
     result = lib.tu_probe_operations_of(core, supported, 256)
     if result >= 0:
-        _learn(supported)
+        _remember(supported)
     return result
 
 
-def _learn(supported: Any) -> frozenset[int]:
+def _remember(supported: Any) -> frozenset[int]:
+    """Keeps the kernel's answer, as the numbers of the operations that it has."""
     global _supported  # noqa: PLW0603
     _supported = frozenset(
         number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0"

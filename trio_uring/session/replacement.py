@@ -163,6 +163,7 @@ class Wrapped:
         return any(self._is_wrapper(value) for value in values)
 
     def put(self) -> None:
+        """Replaces the value of the name by a wrapper of ours, unless it is one already."""
         if self.is_ours:
             return
         found = vars(trio_run)[self._name]
@@ -172,6 +173,7 @@ class Wrapped:
         vars(trio_run)[self._name] = self._latest
 
     def take_back(self) -> None:
+        """Gives the name its former value back, if it has a wrapper of ours now."""
         found = vars(trio_run)[self._name]
         if self._is_wrapper(found):
             vars(trio_run)[self._name] = self._below[found]
@@ -259,6 +261,7 @@ class Replacement:
         return holder
 
     def release(self, holder: Holder) -> None:
+        """Gives the names back that no holder wants any more. Called by `Holder.release`."""
         _completely(self._release, holder.number)
 
     def _release(self, number: int) -> None:

@@ -245,6 +245,7 @@ def _names(options: RingOptions) -> Replacement | None:
 
 
 def _install(options: RingOptions | None, *, warned: bool = False) -> None:
+    """Has later runs use ``options``; None: as if nothing had been installed."""
     _installed.options, _installed.warned = options, warned
     try:
         if options is not None:

@@ -79,6 +79,7 @@ class _Collected:
         self._features: dict[str, bool] = {}
 
     def add_texts(self, texts: Mapping[str, str], names: Mapping[str, str]) -> None:
+        """Adds a source that is text. ``names`` has the option of each of the user's names."""
         for source, text in texts.items():
             name = names[source]
             if name == DISABLE:
@@ -87,6 +88,7 @@ class _Collected:
                 self._values[name], self._sources[name] = _read(name, text), source
 
     def add_options(self, options: RingOptions) -> None:
+        """Adds those of the options that were given, and not left to their defaults."""
         for name, value in given(options).items():
             if name == "features":
                 self._features.update(value)
