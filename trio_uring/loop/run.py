@@ -127,7 +127,7 @@ class Run(ABC):
 
     @abstractmethod
     def reap(self) -> None:
-        """Processes what has completed by now, without waiting for the next tick. Called by a task of the run."""
+        """Processes at once what has completed by now. Called by a task of the run."""
 
     @abstractmethod
     def force_wakeup(self) -> None:
