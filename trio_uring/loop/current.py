@@ -8,7 +8,7 @@ from .run import Run
 from .trio_internals import trio_run
 
 
-def current_manager() -> Run | None:
+def current_run() -> Run | None:
     """The run of the calling task; None if that run is not on io_uring.
 
     May be called even where the core cannot be loaded: then no run is on io_uring.

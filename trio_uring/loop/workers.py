@@ -33,7 +33,7 @@ _workers = _Workers()
 os.register_at_fork(after_in_child=lambda: vars(_workers).clear())
 
 
-class Waiting:
+class ExtraWorker:
     """A context manager: within it the kernel may use one worker more. Entered by tasks of the run."""
 
     __slots__ = ("has_worker",)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..loop.operation import FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
-from ..loop.workers import Waiting
+from ..loop.workers import ExtraWorker
 from ..ring.native import ffi
 from .arguments import (
     AT_FDCWD,
@@ -55,7 +55,7 @@ async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd:
     To wait for the other side of a FIFO takes none of the workers that the kernel has for files.
     Before Linux 5.15 it takes a thread, which waits on after a cancellation.
     """
-    fd, _ = await opened(_manager(), path, flags, mode, dir_fd)
+    fd, _ = await opened(_run(), path, flags, mode, dir_fd)
     return fd
 
 
@@ -191,7 +191,7 @@ async def symlinkat(target: StrOrBytesPath, path: StrOrBytesPath, *, dir_fd: int
     """`os.symlink`: ``path`` will point to ``target``. Linux 5.15."""
     target_name, name = name_of(target), name_of(path)
     result = await perform(
-        _manager(),
+        _run(),
         _SYMLINKAT,
         directory_of(dir_fd),
         ffi.from_buffer(target_name),
@@ -225,7 +225,7 @@ async def splice(
         return fd if asks_destination is None else asks_destination()
 
     result = await perform(
-        _manager(),
+        _run(),
         _SPLICE,
         fd,
         ffi.cast("void *", offset_of(source_offset)),
@@ -256,11 +256,11 @@ _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
 
 
-def _manager() -> Run:
-    manager = current_manager()
-    if manager is None:
+def _run() -> Run:
+    run = current_run()
+    if run is None:
         raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
-    return manager
+    return run
 
 
 def _checked(result: int) -> int:
@@ -284,7 +284,7 @@ async def _transfer(
             call = os.preadv if opcode in (READ, _READV) else os.pwritev
             return await _by_thread(call, file, fd, views, at)
         return _checked(
-            await perform(_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
+            await perform(_run(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
         )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
@@ -302,13 +302,13 @@ async def _transfer_here(
     views: Sequence[memoryview],
 ) -> int:
     """At the position; of what has none, the ring's."""
-    manager, fd = _manager(), fileno_of(file, moves=True)
+    run, fd = _run(), fileno_of(file, moves=True)
     try:
         if _has_position(fd):
             return await _by_thread(call, file, fd, views)
-        with Waiting(manager):
+        with ExtraWorker(run):
             return _checked(
-                await perform(manager, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file))
+                await perform(run, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file))
             )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         for view in views:
@@ -358,16 +358,14 @@ async def _of_file(
     flags: int = 0,
 ) -> int:
     fd = fileno_of(file)
-    return _checked(
-        await perform(_manager(), opcode, fd, address, length, offset, flags, fileno=asks_of(file))
-    )
+    return _checked(await perform(_run(), opcode, fd, address, length, offset, flags, fileno=asks_of(file)))
 
 
 async def _of_path(
     opcode: int, path: StrOrBytesPath, dir_fd: int | None, *, length: int = 0, flags: int = 0
 ) -> int:
     name = ffi.from_buffer(name_of(path))
-    result = await perform(_manager(), opcode, directory_of(dir_fd), name, length, flags=flags)
+    result = await perform(_run(), opcode, directory_of(dir_fd), name, length, flags=flags)
     if result < 0:
         raise failure(result, os.fspath(path))
     return result
@@ -383,7 +381,7 @@ async def _of_paths(
 ) -> None:
     name = name_of(destination)
     result = await perform(
-        _manager(),
+        _run(),
         opcode,
         directory_of(source_dir_fd),
         ffi.from_buffer(name_of(source)),
@@ -401,7 +399,7 @@ async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.sta
     found = bytearray(_STATX_SIZE)
     name = ffi.from_buffer(name_of(path))
     result = await perform(
-        _manager(),
+        _run(),
         _STATX,
         directory_of(dir_fd),
         name,
