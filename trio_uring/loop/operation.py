@@ -1,10 +1,10 @@
-"""One operation's life: submitted, slept on, completed or cancelled.
+"""The life of one operation: it is submitted, a task sleeps on it, and it completes or is cancelled.
 
-- The kernel knows an operation by its slot. What the memory that it reads or writes
-  belongs to is held by the `Operation`, and that by its run, until the completion
-  is in: a caller that is thrown away with its run does not free it.
-- A cancelled scope asks the kernel to stop, and the task sleeps on until the kernel
-  answers. Only the answer "cancelled" raises `trio.Cancelled`. Anything else is a
+- The kernel knows an operation by the number of its slot. The `Operation` holds the objects whose
+  memory the kernel reads or writes, and the run holds the `Operation` until the completion is in. So
+  the memory is not freed even if the caller is thrown away together with its run.
+- When its scope is cancelled, the kernel is asked to stop the operation, and the task sleeps on until
+  the kernel answers. Only the answer "cancelled" raises `trio.Cancelled`. Any other answer is a
   result, which the caller gets: what was read or written is never dropped.
 - An operation that the kernel has not seen yet is taken back, and raises at once.
 - A descriptor that an operation has for its result is closed if nobody takes it: whoever slept on it
@@ -42,16 +42,16 @@ _INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)
 STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, *_INTERRUPTED)
 _NO_RESULT: Final = -errno.ECANCELED
 MOST: Final = 0x7FFFF000
-"""Bytes that one read or write moves at most (MAX_RW_COUNT of read(2))."""
+"""The most bytes that one read or write moves (MAX_RW_COUNT of read(2))."""
 HERE: Final = (1 << 64) - 1
-"""As an offset: the file's own position, which moves."""
+"""An offset that stands for the file's own position, which then moves."""
 
 
 class Operation:
-    """What a run keeps of an operation until its completion is in."""
+    """An operation of a task. The run keeps it in `Run.operations` until the completion is in."""
 
     __slots__ = ("held", "owner", "result", "run", "slot", "task")
-    READ_BY_C: ClassVar[tuple[str, ...]] = ("held", "owner", "result", "slot", "task")
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("held", "owner", "result", "slot", "task")
 
     def __init__(self, run: Run, task: Task, slot: int, held: object, owner: object = None) -> None:
         self.run = run
@@ -63,6 +63,7 @@ class Operation:
         self.result = _NO_RESULT
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
+        """Asks the kernel to stop it. Called by Trio, as the abort function of the task that sleeps."""
         if lib.tu_cancel(self.run.core, self.slot):
             self.run.operations.pop(self.slot, None)
             return Abort.SUCCEEDED
@@ -89,7 +90,8 @@ class Opening(Operation):
             self._close(self.result)
 
 
-# Ctrl-C between the submission and its entry would leave the kernel memory that nobody holds.
+# Ctrl-C between the submission and the entry in `Run.operations` would leave the kernel with memory that
+# nobody holds.
 @enable_ki_protection
 async def perform(
     run: Run,
@@ -127,7 +129,7 @@ async def perform(
             if slot < 0:
                 return slot
             run.operations[slot] = operation
-        except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
+        except BaseException:  # of a signal handler, or MemoryError: the kernel may have it already
             keep(operation)
             raise
         operation.slot = slot

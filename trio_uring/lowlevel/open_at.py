@@ -44,7 +44,7 @@ _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
 async def opened(
-    manager: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
+    run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
 ) -> tuple[int, os.stat_result | None]:
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
@@ -55,13 +55,13 @@ async def opened(
     except OSError as error:
         if error.errno not in _WOULD_WAIT:
             raise
-        return await _open_waiting(manager, path, flags, mode, dir_fd), None
+        return await _open_waiting(run, path, flags, mode, dir_fd), None
     status = os.fstat(fd)
     if stat.S_ISBLK(status.st_mode):
         os.close(fd)
-        return await _open_waiting(manager, path, flags, mode, dir_fd), None
+        return await _open_waiting(run, path, flags, mode, dir_fd), None
     if stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_RDONLY:
-        await _wait_for_writer(manager, fd, flags)
+        await _wait_for_writer(run, fd, flags)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return fd, status
 
@@ -82,9 +82,9 @@ async def _open(
     return result
 
 
-async def _open_waiting(manager: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
+async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
     """By a worker of its own, which may wait for as long as it takes."""
-    with Waiting(manager) as has_worker:
+    with ExtraWorker(run) as has_worker:
         if has_worker:
             return await _open(manager, path, flags, mode, dir_fd, waits=True)
         opening = _OpeningThread()
@@ -111,7 +111,7 @@ class _OpeningThread:
         return fd
 
 
-async def _wait_for_writer(manager: Run, fd: int, flags: int) -> None:
+async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
     """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
 
     The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
@@ -127,7 +127,7 @@ async def _wait_for_writer(manager: Run, fd: int, flags: int) -> None:
         scope.cancel()
 
     async def opened_again() -> None:
-        os.close(await _open_waiting(manager, f"/proc/self/fd/{fd}", flags, 0, None))
+        os.close(await _open_waiting(run, f"/proc/self/fd/{fd}", flags, 0, None))
 
     try:
         async with trio.open_nursery() as nursery:
