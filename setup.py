@@ -8,8 +8,9 @@ from setuptools import Extension, setup
 
 HERE = Path(__file__).resolve().parent
 SOURCE = re.search(r'^Source = "(.*)"$', (HERE / "pyproject.toml").read_text(), re.MULTILINE)[1]
-# A link to another file of the checkout leads nowhere on PyPI.
-README = re.sub(r"\]\((?!https?:|#)", f"]({SOURCE}/blob/HEAD/", (HERE / "README.md").read_text())
+# On PyPI's page a link to another file of the checkout leads nowhere, and a picture is not seen.
+README = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{SOURCE}/raw/HEAD/", (HERE / "README.md").read_text())
+README = re.sub(r"\]\((?!https?:|#)", f"]({SOURCE}/blob/HEAD/", README)
 
 setup(
     long_description=README,
@@ -20,7 +21,7 @@ setup(
             "trio_uring._tasks",
             [
                 f"native/python/{name}.c"
-                for name in ("capsule", "checking", "memory", "module", "slots", "streams", "waking")
+                for name in ("attributes", "capsule", "checking", "memory", "module", "streams", "waking")
             ],
             include_dirs=["native"],
             depends=[*glob("native/*.h"), *glob("native/python/*.h")],

@@ -70,7 +70,7 @@ class Connection(RunSocket):
         "sender",
     )
 
-    READ_BY_C: ClassVar[tuple[str, ...]] = ("ahead", "length", "runner", "sender")
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("ahead", "length", "runner", "sender")
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class Connection(RunSocket):
         sender = self.sender
         while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
             sender.stop()
-            self.run.checked(lib.tu_flush(self.run.core))
+            self.run.raise_on_error(lib.tu_flush(self.run.core))
             self.run.reap()
         return self.is_sending
 
@@ -354,4 +354,4 @@ class Connection(RunSocket):
         return _receive(self.run.core, self.fd, 0 if multishot else self.length)
 
 
-learn("connection", Connection, Connection.READ_BY_C)
+learn("connection", Connection, Connection.USED_BY_C)

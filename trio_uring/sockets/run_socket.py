@@ -98,7 +98,7 @@ class RunSocket(ABC):
         "takes_nothing_ahead",
         "waiter",
     )
-    READ_BY_C: ClassVar[tuple[str, ...]] = ("fd", "run", "sock", "state", "waiter")
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("fd", "run", "sock", "state", "waiter")
 
     def __init__(self, kind: Kind[Any], sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
         self.kind = kind
@@ -270,7 +270,7 @@ class RunSocket(ABC):
         """Stops what the kernel has, and waits until it has answered."""
         while self.state in states:
             if self._stop(state):
-                self.run.checked(_flush(self.run.core))
+                self.run.raise_on_error(_flush(self.run.core))
                 self.run.reap()
         self._arm_if_taken_back()
 
@@ -373,7 +373,7 @@ class Kind(ABC, Generic[SocketT]):
         one.complete(result, more=more, buffer=buffer)
 
 
-learn("socket", RunSocket, RunSocket.READ_BY_C)
+learn("socket", RunSocket, RunSocket.USED_BY_C)
 learn_sockets(SocketType, _socket.socket.fileno, ARMED)
 
 __all__ = [

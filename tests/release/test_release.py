@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "release"))
 import release
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHANGELOG = "# Changelog\n\n## Unreleased\n\n- New.\n\n## 1.0.0 (2025-01-01)\n\n- Old.\n"
 
