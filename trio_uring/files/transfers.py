@@ -34,7 +34,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
-from ..loop.current import current_manager, run_of
+from ..loop.current import current_run, run_of
 from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
@@ -217,7 +217,7 @@ class Transfers:
             await self._by_thread(os.fdatasync if data_only else os.fsync, None)
             return
         fileno = self.raw.fileno
-        result = await perform(manager, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
+        result = await perform(run, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
             raise failure(result)
 
@@ -239,7 +239,7 @@ class Transfers:
         return size
 
     async def _of_stream(
-        self, manager: Run, opcode: Opcode, memory: Any, length: int, held: object
+        self, run: Run, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
         """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
         told does not wait."""
@@ -306,7 +306,7 @@ async def _read_fully(
 
 
 async def _by_ring(
-    manager: Run,
+    run: Run,
     opcode: Opcode,
     fd: int,
     memory: Any,

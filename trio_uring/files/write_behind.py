@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ..loop.checkpoints import READY
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..loop.operation import HERE, failure
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
@@ -370,7 +370,7 @@ class WriteBehind:
         vector[1] -= skipped
         address = _from_buffer(vector)
         offset = HERE if self._appends else start
-        slot = _submit(manager.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
+        slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
             return False

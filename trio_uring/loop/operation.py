@@ -6,9 +6,9 @@
 - When its scope is cancelled, the kernel is asked to stop the operation, and the task sleeps on until
   the kernel answers. Only the answer "cancelled" raises `trio.Cancelled`. Any other answer is a
   result, which the caller gets: what was read or written is never dropped.
-- An operation that the kernel has not seen yet is taken back, and raises at once.
-- A descriptor that an operation has for its result is closed if nobody takes it: whoever slept on it
-  was thrown away with its run, or never fell asleep.
+- An operation that the kernel has not seen yet is taken back. Then the task is cancelled at once.
+- Where the result is a descriptor, and nobody takes it, it is closed: the task was thrown away together
+  with its run, or never fell asleep.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 _submit = lib.tu_submit
 NULL: Final = ffi.NULL
 _ASYNC: Final = 1 << 4 << 8
-"""In the second byte of an opcode: IOSQE_ASYNC."""
-# A worker of the kernel's that is stopped in the middle of a call says EINTR, or lets out
-# what the kernel says to itself: ERESTARTSYS to ERESTART_RESTARTBLOCK.
+"""A flag beside an opcode: a worker of the kernel's does the operation, and may block (IOSQE_ASYNC)."""
+# What a worker of the kernel's answers that was stopped in the middle of a call: EINTR, or one of the
+# numbers that the kernel uses only within itself (ERESTARTSYS to ERESTART_RESTARTBLOCK).
 _INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)
 STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, *_INTERRUPTED)
 _NO_RESULT: Final = -errno.ECANCELED
@@ -59,7 +59,8 @@ class Operation:
         self.slot = slot
         self.held = held
         self.owner = owner
-        """Whose descriptor it is for (native/python/checking.c); None: it is only a number."""
+        """Whom to ask, before the kernel gets the operation, whether its descriptor is still the same
+        (native/python/checking.c): a socket of the run, or a `fileno`. None: nobody is asked."""
         self.result = _NO_RESULT
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:

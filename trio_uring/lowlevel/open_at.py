@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ..loop.operation import perform
-from ..loop.workers import Waiting
+from ..loop.workers import ExtraWorker
 from ..ring.native import ffi
 from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
@@ -49,9 +49,9 @@ async def opened(
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
-        return await _open(manager, path, flags, mode, dir_fd), None
+        return await _open(run, path, flags, mode, dir_fd), None
     try:
-        fd = await _open(manager, path, flags | os.O_NONBLOCK, mode, dir_fd)
+        fd = await _open(run, path, flags | os.O_NONBLOCK, mode, dir_fd)
     except OSError as error:
         if error.errno not in _WOULD_WAIT:
             raise
@@ -67,7 +67,7 @@ async def opened(
 
 
 async def _open(
-    manager: Run,
+    run: Run,
     path: StrOrBytesPath,
     flags: int,
     mode: int,
@@ -76,7 +76,7 @@ async def _open(
     waits: bool = False,
 ) -> int:
     name = ffi.from_buffer(name_of(path))
-    result = await perform(manager, OPENAT, directory_of(dir_fd), name, mode, flags=flags, waits=waits)
+    result = await perform(run, OPENAT, directory_of(dir_fd), name, mode, flags=flags, waits=waits)
     if result < 0:
         raise failure_of(OPENAT, result, os.fspath(path))
     return result
@@ -86,7 +86,7 @@ async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, d
     """By a worker of its own, which may wait for as long as it takes."""
     with ExtraWorker(run) as has_worker:
         if has_worker:
-            return await _open(manager, path, flags, mode, dir_fd, waits=True)
+            return await _open(run, path, flags, mode, dir_fd, waits=True)
         opening = _OpeningThread()
         try:
             return await trio.to_thread.run_sync(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..loop.operation import HERE, NULL, failure, perform
-from ..loop.workers import Waiting
+from ..loop.workers import ExtraWorker
 from ..ring.features import has_operation
 from ..ring.native import ffi
 from .arguments import address_of, as_unsigned, asks_of, directory_of, fileno_of, name_of, size_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def uring_run() -> Run:
     """The run that calls; raises RuntimeError if that is not on io_uring."""
-    run = current_manager()
+    run = current_run()
     if run is None:
         raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
     return run
@@ -90,7 +90,7 @@ async def transfer_here(
     try:
         if _has_position(fd):
             return await _by_thread(opcode.call_here, file, fd, views)
-        with Waiting(run):
+        with ExtraWorker(run):
             return checked(
                 opcode,
                 await perform(run, opcode, fd, address, length, HERE, held=views, fileno=asks_of(file)),
