@@ -21,7 +21,7 @@ from steps import interrupted
 import trio_uring
 from trio_uring import lowlevel
 from trio_uring.loop import operation
-from trio_uring.loop.current import current_manager
+from trio_uring.loop.current import current_run
 from trio_uring.lowlevel import operations, performing
 from trio_uring.lowlevel.arguments import address_of
 from trio_uring.ring import features, opcodes
@@ -92,12 +92,12 @@ class Submissions:
 
     def take(self) -> list[Submission]:
         """Those that have been queued, before the kernel has seen them."""
-        manager = current_manager()
-        assert manager is not None
+        run = current_run()
+        assert run is not None
         rows = {row.number: row for row in OPCODES}
         made, self._made = self._made, []
         return [
-            Submission(rows[number], address, offset, manager.operations[slot].held)
+            Submission(rows[number], address, offset, run.operations[slot].held)
             for slot, number, address, offset in made
         ]
 
@@ -243,9 +243,9 @@ def test_what_was_interrupted_is_made_again_if_a_worker_may_have_been(
         return submit(core, number, fd, address, results.pop(0) & 0xFFFFFFFF, 0, INJECT_RESULT, 0)
 
     async def main() -> int:
-        manager = current_manager()
-        assert manager is not None
-        return await operation.perform(manager, attrs.evolve(NOP, by_worker=by_worker), -1)
+        run = current_run()
+        assert run is not None
+        return await operation.perform(run, attrs.evolve(NOP, by_worker=by_worker), -1)
 
     monkeypatch.setattr(operation, "_submit", answer)
     result = trio_uring.run(main)
