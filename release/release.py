@@ -42,7 +42,7 @@ def main() -> None:
         raise
     git(root, "commit", "--quiet", "-m", f"Release {version}", "--", *before)
     git(root, "tag", "-a", f"v{version}", "-m", f"trio-uring {version}")
-    print(f"dist/ and the tag v{version} are ready. To publish them: git push origin HEAD v{version}")
+    print(f"dist/ and the tag v{version} are ready. See docs/releasing.md for what is next")
 
 
 def check(root: Path, version: str) -> None:
