@@ -149,7 +149,8 @@ ffibuilder.set_source(
     sources=[os.path.relpath(ROOT / source) for source in SOURCES],
     depends=[os.path.relpath(header) for header in sorted(ROOT.glob("*.h"))],
     include_dirs=[str(ROOT)],
-    libraries=[LIBRARIES[LIBURING]],
+    # The last two were not in libc before glibc 2.34.
+    libraries=[LIBRARIES[LIBURING], "dl", "pthread"],
     define_macros=[("TU_LIBURING_VERSION", f'"{_liburing_version()}"')],
     extra_compile_args=FLAGS,
     extra_link_args=LINK_FLAGS[LIBURING],

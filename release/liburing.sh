@@ -8,7 +8,7 @@ commit=d41bf9220ec39277ff235379e9089d9e0fd6c2a5
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-git clone --quiet --depth 1 --branch "$release" https://github.com/axboe/liburing "$folder"
+git -c advice.detachedHead=false clone --quiet --depth 1 --branch "$release" https://github.com/axboe/liburing "$folder"
 cd "$folder"
 if [ "$(git rev-parse HEAD)" != "$commit" ]; then
     echo "$release is not the commit that it was" >&2
