@@ -9,7 +9,8 @@ from typing_extensions import Buffer
 
 from .loop.run import Run
 from .sockets.connection import Connection
-from .sockets.run_socket import RunSocket, State
+from .sockets.run_socket import RunSocket
+from .sockets.states import State
 
 FEW_EVENTS: int
 """Of a tick: with more, one system call for all their sends costs less than one for each."""

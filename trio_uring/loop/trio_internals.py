@@ -100,7 +100,7 @@ class SocketMarks(Protocol):
     """Its `Connection`, of this run or of an earlier one."""
     _uring_acceptor: object
     """Its `Acceptor`, of a listening socket, likewise."""
-    _uring_exact: bool
+    _uring_nothing_ahead: bool
     """Others may take from the descriptor: nothing is taken ahead."""
     _uring_excluded: bool
     """It works by readiness: it is of a kind that has no connection; or, on the class, all do

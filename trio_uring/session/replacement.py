@@ -5,7 +5,7 @@
   us, while we are there, and afterwards. What he has taken from there and calls is Trio's own or
   ours, and ours does outside of our runs, and on epoll, exactly what Trio's does.
 - Trio's own, called by such a wrapper, reaches ours further down: those of streams call the
-  sockets', and the sockets' call ``_nonblocking_helper`` (sockets/nonblocking.py). Where there is no such
+  sockets', and the sockets' call ``_nonblocking_helper`` (sockets/wrapped_methods.py). Where there is no such
   way (`Replaced.vital`) sockets work by readiness as long as the name is somebody else's.
 - Files and paths (files/replacements.py) are replaced only while somebody wants those as well.
 - What makes a run, ``TheIOManager`` and ``setup_runner``, is wrapped, whatever it is. Each
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, handing_over, nonblocking, receiving, sending, streams
+from ..sockets import connecting, handing_over, receiving, sending, streams, wrapped_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +36,7 @@ TABLE: Final[tuple[Replaced, ...]] = (
     *handing_over.REPLACEMENTS,
     *receiving.REPLACEMENTS,
     *connecting.REPLACEMENTS,
-    *nonblocking.REPLACEMENTS,
+    *wrapped_methods.REPLACEMENTS,
     *streams.REPLACEMENTS,
 )
 
