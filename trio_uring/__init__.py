@@ -3,6 +3,10 @@
 ``trio_uring.run(main)`` is `trio.run` with an io_uring I/O manager;
 ``python -m trio_uring app.py`` runs an unmodified program on it.
 
+What is public are the names in ``__all__`` here and in `trio_uring.lowlevel`, with the command line,
+the plugin and their options. Everything else may change with any release, whatever its name: the
+packages beside `lowlevel` are the rooms of the house (docs/architecture.md), not an interface.
+
 PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
