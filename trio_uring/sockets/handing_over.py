@@ -1,7 +1,7 @@
 """What Trio's sockets are asked for beside data: to be handed over, to be closed, or about themselves.
 These functions stand in for Trio's while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each calls Trio's own.
+In a run that is on epoll, or without completions, each does what Trio's does.
 
 | call | what it does beside what Trio's does |
 | --- | --- |

@@ -4,8 +4,8 @@ In a run that is on epoll, or without completions, each does what Trio's does.
 
 | call | how |
 | --- | --- |
-| send | by a submission of the tick (sender.py) if many tasks run, else at once (attempts.py) |
-| sendto, sendmsg | at once; by Trio's own, if a name has to be looked up |
+| send of a stream socket | by a submission (sender.py) if the tick has brought many events, else at once |
+| send of others; sendto, sendmsg | at once (attempts.py); by Trio's own, if a name has to be looked up |
 
 Where it can, a function returns the coroutine of another one: a coroutine function would add a frame.
 They take any arguments, since Trio leaves it to the standard library to refuse some, after a checkpoint.

@@ -62,7 +62,9 @@ TRANSITIONS: Final[dict[tuple[State, State], str]] = {
     (NO_BUFFER, CLOSED): "the socket is closed",
     (CLOSING, CLOSED): "the last completion",
 }
-"""What leads from a state to another one. Nothing else does."""
+"""What leads from a state to another one. There is no other way between two states."""
 
 MULTISHOTS: Final = (MULTISHOT, STOPPING)
+"""The states in which the operation is a multishot, for a socket that is open."""
 NOTHING_SUBMITTED: Final = (IDLE, NO_BUFFER, CLOSED)
+"""The states in which the kernel has nothing."""
