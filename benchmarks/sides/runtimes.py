@@ -106,12 +106,12 @@ def trio_backend() -> str:
     backend: str = statistics.backend
     if backend != "io_uring":
         return backend
-    from trio_uring.loop.current import current_manager
+    from trio_uring.loop.current import current_run
 
-    manager = current_manager()
-    assert manager is not None
+    run = current_run()
+    assert run is not None
     how = "completions" if "completions" in statistics.flags else "readiness only"
-    budget = manager.budget
+    budget = run.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 
 

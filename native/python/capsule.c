@@ -1,8 +1,9 @@
-/* A core, as native/python gets it: a capsule. Who has it has the core's memory, too. */
+/* A core is handed to native/python in a capsule, which keeps the core's memory alive. */
 #include "tasks.h"
 
 #define NAME "trio_uring.core"
 
+/* Called by Python when a capsule is thrown away. */
 static void destroy(PyObject *capsule)
 {
 	Py_buffer *memory = PyCapsule_GetContext(capsule);
@@ -12,6 +13,7 @@ static void destroy(PyObject *capsule)
 	PyMem_Free(memory);
 }
 
+/* A new capsule, to which `memory` belongs from then on; NULL with an exception. */
 static PyObject *capsule_of(Py_buffer *memory)
 {
 	PyObject *capsule;
@@ -47,7 +49,7 @@ PyObject *tu_capsule_of(PyObject *Py_UNUSED(module), PyObject *owner)
 
 tu_core *tu_core_of(PyObject *run)
 {
-	PyObject *capsule = tu_is(run, TU_RUN) ? tu_get(run, TU_RUN_CAPSULE) : NULL;
+	PyObject *capsule = tu_is(run, TU_CLASS_RUN) ? tu_get(run, TU_RUN_CAPSULE) : NULL;
 
 	if (capsule)
 		return PyCapsule_GetPointer(capsule, NAME);

@@ -2,6 +2,7 @@
 
 struct tu_names tu_names;
 
+/* 0, or -1 with an exception. */
 static int intern_names(void)
 {
 	const struct {
@@ -33,10 +34,10 @@ static PyMethodDef functions[] = {
 	{ "learn", tu_learn, METH_VARARGS, NULL },
 	{ "learn_run", tu_learn_run, METH_VARARGS, NULL },
 	{ "learn_sockets", tu_learn_sockets, METH_VARARGS, NULL },
-	{ "read_slots", tu_read_slots, METH_NOARGS, NULL },
+	{ "attributes_used", tu_attributes_used, METH_NOARGS, NULL },
 	{ "capsule_of", tu_capsule_of, METH_O, NULL },
 	{ "check_queued", tu_check_queued, METH_O, NULL },
-	{ "is_current", tu_tell_current, METH_O, NULL },
+	{ "is_current", tu_answer_current, METH_O, NULL },
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
 	{ "learn_methods", FASTCALL(tu_learn_methods), METH_FASTCALL, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
@@ -48,7 +49,7 @@ static PyMethodDef functions[] = {
 	{ NULL, NULL, 0, NULL },
 };
 
-/* What was learnt is the process's: so there is one module, in the main interpreter. */
+/* Sets the module up. What it learns is kept per process, so it works in the main interpreter only. */
 static int execute(PyObject *module)
 {
 	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
@@ -60,8 +61,8 @@ static int execute(PyObject *module)
 	return PyModule_AddIntConstant(module, "FEW_EVENTS", TU_FEW_EVENTS);
 }
 
-/* Without the GIL two threads could change one object's slots: free-threaded CPython switches it on
- * when it imports this, and says so. */
+/* The functions rely on the GIL: without it two threads could change the attributes of one object. So
+ * free-threaded CPython switches the GIL on when it imports this module, and warns. */
 static PyModuleDef_Slot slots[] = {
 	{ Py_mod_exec, execute },
 #if PY_VERSION_HEX >= 0x030c0000

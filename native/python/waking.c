@@ -1,14 +1,15 @@
-/* Wakes the tasks that a tick's events are about.
+/* Wakes the tasks that a tick's events are for.
  *
- * The events that a busy program has by the thousand are taken here, each as the same lines of
- * Python would take it, in a quarter of the time. All others are left to Python, one call each,
- * in their order.
+ * The kinds of events that a busy program has by the thousand are processed here, as the handlers in
+ * Python would process them, in a quarter of the time. Every other event goes to the Python handler of
+ * its kind, one call each, in the order of the events.
  *
- * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared.
+ * A task is woken as Trio's `Runner.reschedule` does it. Whether that is the one we know, the manager
+ * has found out before (`knows_reschedule` in loop/trio_internals.py).
  *
- * Whatever fails, no event is lost. One that is taken, or handed to Python, becomes TU_NOTHING; the
- * caller may come again with the others. To take one, all memory that it needs is got first: what
- * follows cannot fail. So where there was none, it is taken once more. */
+ * Whatever fails, no event is lost. An event that was processed, or given to its handler, becomes
+ * TU_NOTHING; after an exception `wake` may be called again for the others. All memory that an event
+ * needs is allocated before anything is changed, so that a failed attempt can be repeated. */
 #include "operations.h"
 #include "tasks.h"
 
@@ -16,15 +17,16 @@
 #define LEFT 0
 #define FAILED (-1)
 
-/* What `wake` is called with. */
+/* The arguments of `wake`, and the run's core. */
 struct tick {
 	PyObject *run;
 	PyObject *append; /* None: all events are for Python */
 	const tu_core *core;
 };
 
-/* Puts a task into the runner's queue, and gets what it is woken with; 0 or -1. */
-static int queue(const struct tick *tick, PyObject *task, PyObject **send)
+/* Puts a task into the runner's queue, and gets the `send` of its coroutine for `wake_queued`; 0, or -1
+ * with an exception. */
+static int queue_task(const struct tick *tick, PyObject *task, PyObject **send)
 {
 	PyObject *appended;
 
@@ -42,6 +44,7 @@ static int queue(const struct tick *tick, PyObject *task, PyObject **send)
 	return appended ? 0 : -1;
 }
 
+/* Wakes a task that is in the queue, with `answer`. Cannot fail. Takes the reference to `send`. */
 static int wake_queued(PyObject *task, PyObject *send, PyObject *answer)
 {
 	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
@@ -62,6 +65,7 @@ static PyObject *find(const struct tick *tick, const tu_event *event, PyObject *
 	return found;
 }
 
+/* Takes what waits for an event out of its table; 0, or -1 with an exception. */
 static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 {
 	PyObject *table = tu_table(tick->run, event->kind);
@@ -69,19 +73,21 @@ static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 	return table ? PyDict_DelItem(table, key) : 0;
 }
 
+/* An event of `wait_readable` or `wait_writable`. */
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
 	PyObject *send;
 
-	if (event->result < 0 || !tu_is_plain(task, TU_TASK))
+	if (event->result < 0 || !tu_is_exactly(task, TU_CLASS_TASK))
 		return LEFT;
-	if (queue(tick, task, &send) < 0 || forget(tick, event, key) < 0)
+	if (queue_task(tick, task, &send) < 0 || forget(tick, event, key) < 0)
 		return FAILED;
-	return wake_queued(task, send, tu_known.ready);
+	return wake_queued(task, send, tu_learnt.ready);
 }
 
-/* Whether a task sleeps until this object wakes it: its abort function is a method of the object's.
- * While a cancelled task waits for the kernel's answer Trio keeps none; one that is over does not wait. */
+/* Whether a task sleeps until this object wakes it: its abort function is then a method of the object.
+ * Once a task was cancelled, Trio keeps no abort function. Such a task still sleeps, until the kernel's
+ * answer is in, unless its coroutine is over. */
 static bool sleeps_on(PyObject *task, PyObject *object)
 {
 	PyObject *abort = tu_get(task, TU_TASK_ABORT_FUNC);
@@ -91,7 +97,7 @@ static bool sleeps_on(PyObject *task, PyObject *object)
 		return PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
 	awaited = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.cr_await);
 	if (!awaited)
-		PyErr_Clear(); /* no coroutine of Python's */
+		PyErr_Clear(); /* it is not a coroutine of Python's */
 	Py_XDECREF(awaited);
 	return awaited != Py_None;
 }
@@ -102,25 +108,26 @@ PyObject *tu_sleeps_on(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
 		PyErr_SetString(PyExc_TypeError, "sleeps_on() takes a task and an object");
 		return NULL;
 	}
-	return PyBool_FromLong(!tu_is_plain(arguments[0], TU_TASK) || sleeps_on(arguments[0], arguments[1]));
+	return PyBool_FromLong(!tu_is_exactly(arguments[0], TU_CLASS_TASK) || sleeps_on(arguments[0], arguments[1]));
 }
 
-/* The task that an operation or a connection has, a new reference; NULL if it has none. An exception
- * may have kept it from falling asleep: then nobody waits. */
-static PyObject *task_of(PyObject *object, enum tu_slot slot)
+/* The task in an attribute of an operation or a connection, a new reference; NULL if there is none. A
+ * task that an exception kept from falling asleep is taken out of the attribute. */
+static PyObject *take_sleeper(PyObject *object, enum tu_attribute attribute)
 {
-	PyObject *task = tu_get(object, slot);
+	PyObject *task = tu_get(object, attribute);
 
-	if (!task || !tu_is_plain(task, TU_TASK))
+	if (!task || !tu_is_exactly(task, TU_CLASS_TASK))
 		return NULL;
 	if (!sleeps_on(task, object)) {
-		tu_set(object, slot, Py_None);
+		tu_set(object, attribute, Py_None);
 		return NULL;
 	}
 	Py_INCREF(task);
 	return task;
 }
 
+/* An event of an operation that a task waits for. */
 static int take_result(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *operation)
 {
 	PyObject *task;
@@ -128,21 +135,22 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (!tu_is(operation, TU_RUN_OPERATION))
+	if (!tu_is(operation, TU_CLASS_OPERATION))
 		return LEFT;
-	task = task_of(operation, TU_OPERATION_TASK);
+	task = take_sleeper(operation, TU_OPERATION_TASK);
 	if (!task)
 		return LEFT;
 	result = PyLong_FromLong(event->result);
-	if (result && queue(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
+	if (result && queue_task(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
 		tu_set(operation, TU_OPERATION_RESULT, result);
-		outcome = wake_queued(task, send, tu_known.ready);
+		outcome = wake_queued(task, send, tu_learnt.ready);
 	}
 	Py_XDECREF(result);
 	Py_DECREF(task);
 	return outcome;
 }
 
+/* Whether the connection's task has asked for that many bytes or more. */
 static bool wants(PyObject *connection, int32_t length)
 {
 	PyObject *most = tu_get(connection, TU_CONNECTION_LENGTH);
@@ -150,13 +158,15 @@ static bool wants(PyObject *connection, int32_t length)
 	return most && PyLong_CheckExact(most) && PyLong_AsLong(most) >= length;
 }
 
-/* Only of a receive that goes on: what its end means is for Python. */
+/* Whether an event's data can go to the connection's task as they are. The last event of a receive
+ * cannot: what it means is for Python to find out. */
 static bool is_data_wanted(const struct tick *tick, const tu_event *event, PyObject *connection)
 {
-	return event->result > 0 && event->more && event->buffer >= 0 && tu_is_plain(connection, TU_CONNECTION) &&
+	return event->result > 0 && event->more && event->buffer >= 0 && tu_is_exactly(connection, TU_CLASS_CONNECTION) &&
 	       wants(connection, event->result) && (uint32_t)event->result <= tick->core->buffers.size;
 }
 
+/* An event of a receive. */
 static int take_data(const struct tick *tick, const tu_event *event, PyObject *connection)
 {
 	const struct tu_buffers *buffers = &tick->core->buffers;
@@ -167,11 +177,11 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 
 	if (!is_data_wanted(tick, event, connection))
 		return LEFT;
-	task = task_of(connection, TU_SOCKET_WAITER);
+	task = take_sleeper(connection, TU_SOCKET_WAITER);
 	if (!task)
 		return LEFT;
 	data = PyBytes_FromStringAndSize((const char *)tu_buffers_data(buffers, event->buffer), event->result);
-	if (data && queue(tick, task, &send) == 0) {
+	if (data && queue_task(tick, task, &send) == 0) {
 		tu_set(connection, TU_SOCKET_WAITER, Py_None);
 		outcome = wake_queued(task, send, data);
 	}
@@ -180,6 +190,7 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	return outcome;
 }
 
+/* Processes an event: TAKEN, LEFT to Python with nothing changed, or FAILED with an exception. */
 static int take(const struct tick *tick, const tu_event *event)
 {
 	PyObject *key;
@@ -205,7 +216,8 @@ static int take(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
-static int take_again(const struct tick *tick, const tu_event *event)
+/* The same; if there was no memory, it is tried once more. */
+static int take_patiently(const struct tick *tick, const tu_event *event)
 {
 	int outcome = take(tick, event);
 
@@ -216,7 +228,7 @@ static int take_again(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
-/* The handler of the events of a kind, borrowed; NULL with an exception. */
+/* The Python handler of the events of a kind, borrowed; NULL with an exception. */
 static PyObject *handler_of(const struct tick *tick, int kind)
 {
 	PyObject *handlers = tu_get(tick->run, TU_RUN_HANDLERS);
@@ -232,7 +244,8 @@ static PyObject *arguments_of(const tu_event *event)
 	return Py_BuildValue("iiOi", event->key, event->result, event->more ? Py_True : Py_False, event->buffer);
 }
 
-static int leave(const struct tick *tick, tu_event *event)
+/* Gives an event to the Python handler of its kind; 0, or -1 with an exception. */
+static int leave_to_python(const struct tick *tick, tu_event *event)
 {
 	PyObject *handler = handler_of(tick, event->kind);
 	PyObject *arguments = handler ? arguments_of(event) : NULL;
@@ -253,14 +266,15 @@ static int leave(const struct tick *tick, tu_event *event)
 	return done ? 0 : -1;
 }
 
+/* Processes the first `count` events; 0, or -1 with an exception. */
 static int process(const struct tick *tick, uint32_t count)
 {
 	tu_event *event = tick->core->events;
 
 	for (; count > 0; count--, event++) {
-		int outcome = event->kind == TU_NOTHING ? TAKEN : take_again(tick, event);
+		int outcome = event->kind == TU_NOTHING ? TAKEN : take_patiently(tick, event);
 
-		if (outcome == FAILED || (outcome == LEFT && leave(tick, event) < 0))
+		if (outcome == FAILED || (outcome == LEFT && leave_to_python(tick, event) < 0))
 			return -1;
 		event->kind = TU_NOTHING;
 	}
@@ -277,7 +291,7 @@ PyObject *tu_wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ss
 		return NULL;
 	}
 	tick.run = arguments[0];
-	tick.append = tu_known.classes[TU_TASK] ? arguments[2] : Py_None;
+	tick.append = tu_learnt.classes[TU_CLASS_TASK] ? arguments[2] : Py_None;
 	tick.core = tu_core_of(tick.run);
 	count = PyLong_AsSsize_t(arguments[1]);
 	if (!tick.core || PyErr_Occurred())

@@ -15,7 +15,9 @@ from child_process import SECCOMP
 from equivalence import no_descriptors_left
 
 import trio_uring
+from trio_uring.command import capabilities
 from trio_uring.ring import features
+from trio_uring.ring.opcodes import OPCODES, Opcode
 
 # The environment of the test session must not decide what is found.
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
@@ -44,7 +46,7 @@ def test_every_row_of_the_tables_is_answered() -> None:
     found = trio_uring.capabilities()
     assert [row.name for row in found.setup_flags] == [flag.name for flag in features.SETUP_FLAGS]
     assert [row.name for row in found.features] == [feature.name for feature in features.FEATURES]
-    assert [row.name for row in found.operations] == [operation.name for operation in features.OPERATIONS]
+    assert [row.name for row in found.operations] == [opcode.name for opcode in OPCODES]
     for row in (*found.setup_flags, *found.features, *found.operations):
         assert row.gain
         assert bool(row.reason) == (row.state in ("off", "missing"))
@@ -126,7 +128,7 @@ def test_options_of_install_are_told_from_the_environment() -> None:
 
 def test_kernel_that_is_too_old_is_named_with_the_one_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that no kernel has yet stands for an operation that this one lacks."""
-    monkeypatch.setattr(features, "OPERATIONS", (features.Operation("future", 255, "999.1", "tests"),))
+    monkeypatch.setattr(capabilities, "OPCODES", (Opcode("future", 255, "999.1", "tests"),))
     (row,) = trio_uring.capabilities().operations
     assert row.state == "missing"
     assert row.reason == f"it takes Linux 999.1, this is {os.uname().release}"

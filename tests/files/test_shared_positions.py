@@ -22,7 +22,7 @@ from equivalence import EPOLL, URING, python
 from steps import interrupted
 
 import trio_uring
-from trio_uring.loop.current import current_manager
+from trio_uring.loop.current import current_run
 from trio_uring.ring.native import lib
 
 if TYPE_CHECKING:
@@ -557,12 +557,12 @@ def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_write_is_where_that_e
 
     async def main() -> None:
         async with await trio_uring.open_file(path, mode, buffering) as file:
-            manager = current_manager()
-            assert manager is not None
+            run = current_run()
+            assert run is not None
 
             def ask() -> None:
                 if written:
-                    lib.tu_flush(manager.core)
+                    lib.tu_flush(run.core)
                 while written and not path.read_bytes().endswith(b"data"):
                     pass
                 file.fileno()

@@ -18,6 +18,7 @@ from in_flight import Pipe, in_flight, is_pinned
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel
+from trio_uring.loop import operation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +118,31 @@ def test_a_crash_closes_what_was_opened_for_a_task_that_has_not_heard_of_it(same
 
     with pytest.raises(trio.TrioInternalError):
         trio_uring.run(main, clock=clock)
+
+
+@pytest.mark.parametrize("why", ["it was thrown away", "it did not fall asleep"])
+def test_a_descriptor_whose_task_is_gone_is_closed_when_it_comes(
+    why: str, tmp_path: Path, same_descriptors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        opening = lowlevel.openat(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+        if why == "it was thrown away":
+            opening.send(None)
+            opening.close()
+        else:
+            monkeypatch.setattr(operation, "wait_task_rescheduled", interrupt)
+            with pytest.raises(InterruptedError):
+                await opening
+            monkeypatch.undo()
+        while io_statistics().operations_in_flight:
+            await trio.testing.wait_all_tasks_blocked()
+        assert (tmp_path / "new").exists()
+
+    def interrupt(_: object) -> None:
+        """As a signal handler may that raises."""
+        raise InterruptedError
+
+    trio_uring.run(main)
 
 
 def test_a_system_task_may_have_an_operation_in_flight_at_the_end(pipe: Pipe, same_descriptors: None) -> None:

@@ -19,7 +19,7 @@ from in_flight import Pipe, in_flight, is_pinned
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel
-from trio_uring.loop.current import current_manager
+from trio_uring.loop.current import current_run
 from trio_uring.loop.operation import perform
 
 if TYPE_CHECKING:
@@ -313,14 +313,14 @@ def test_ctrl_c_at_any_line_leaves_no_operation_that_nobody_knows(pipe: Pipe) ->
 
     async def main() -> None:
         await trio.sleep(0)
-        manager = current_manager()
-        assert manager is not None
+        run = current_run()
+        assert run is not None
         sys.settrace(trace)
         try:
             await lowlevel.read(pipe.reader, bytearray(5))
         finally:
             sys.settrace(None)
-            assert len(manager.operations) == io_statistics().operations_in_flight == 0
+            assert len(run.operations) == io_statistics().operations_in_flight == 0
 
     interrupted = 0
     for wanted in range(1, 40):

@@ -18,7 +18,7 @@ from trio_uring._tasks import capsule_of, learn, learn_run, learn_sockets, start
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
 from trio_uring.loop.run import Run
-from trio_uring.loop.trio_internals import TASK_SLOTS
+from trio_uring.loop.trio_internals import TASK_ATTRIBUTES
 from trio_uring.ring.native import ffi, lib
 from trio_uring.ring.opening import open_ring
 from trio_uring.sockets.connection import Connection
@@ -78,34 +78,34 @@ def test_all_that_it_works_on_was_learnt() -> None:
     assert manager.KNOWS_TASKS
 
 
-def test_each_class_lists_the_slots_that_c_reads_of_it() -> None:
-    assert _tasks.read_slots() == {
-        "task": TASK_SLOTS,
-        "run": Run.READ_BY_C,
-        "operation": Operation.READ_BY_C,
-        "socket": RunSocket.READ_BY_C,
-        "connection": Connection.READ_BY_C,
+def test_each_class_lists_the_attributes_that_c_uses() -> None:
+    assert _tasks.attributes_used() == {
+        "task": TASK_ATTRIBUTES,
+        "run": Run.USED_BY_C,
+        "operation": Operation.USED_BY_C,
+        "socket": RunSocket.USED_BY_C,
+        "connection": Connection.USED_BY_C,
     }
 
 
-def test_a_class_whose_slots_are_others_is_not_learnt() -> None:
-    with pytest.raises(TypeError, match="has not the slots that are read of a run"):
-        learn("run", Run, Run.READ_BY_C[1:])
-    with pytest.raises(TypeError, match="has not the slots that are read of a stranger"):
-        learn("stranger", Run, Run.READ_BY_C)
+def test_a_class_with_other_attributes_is_not_learnt() -> None:
+    with pytest.raises(TypeError, match="has not the attributes that C uses of a run"):
+        learn("run", Run, Run.USED_BY_C[1:])
+    with pytest.raises(TypeError, match="has not the attributes that C uses of a stranger"):
+        learn("stranger", Run, Run.USED_BY_C)
 
 
-def test_without_the_slots_all_is_left_to_python() -> None:
+def test_without_the_attributes_all_is_left_to_python() -> None:
     """In a process of its own, since what was learnt stays."""
     program = """
-from trio_uring._tasks import learn, read_slots, start_receive, start_send
+from trio_uring._tasks import learn, attributes_used, start_receive, start_send
 
 class Stranger:
     pass
 
-for name, slots in read_slots().items():
+for name, used in attributes_used().items():
     try:
-        learnt = learn(name, Stranger, slots)
+        learnt = learn(name, Stranger, used)
     except TypeError:
         learnt = name != "task"
     assert learnt == (name != "task"), name

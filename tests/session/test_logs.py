@@ -69,7 +69,7 @@ def test_who_never_listens_costs_a_run_nothing_in_the_end() -> None:
     program = """
         import trio, trio_uring
         async def main():
-            manager = trio_uring.loop.current.current_manager()
+            manager = trio_uring.loop.current.current_run()
             before = "get_events" in vars(manager)
             for _ in range(110):
                 await trio.sleep(0.0001)

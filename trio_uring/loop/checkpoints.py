@@ -1,9 +1,11 @@
-"""Checkpoints: how a task sleeps until it is rescheduled, how it yields, and whether it has to.
+"""Checkpoints: how a task sleeps until it is rescheduled, and how it yields.
 
-Each is what one of `trio.lowlevel` does, with fewer frames. A checkpoint has two halves: a cancel
-point, and a yield. By Trio's rule each call has both. `RingOptions.checkpoint_budget` lets a task
-make so many calls in a row that need not wait without the yield, whatever they are made of, files
-or sockets (`Run.spend`); each is a cancel point still.
+The functions do what those of `trio.lowlevel` do, with fewer frames for each call. They are called by
+the task itself.
+
+A checkpoint is a cancel point and a yield. Trio's rule is that every call has both. With
+`RingOptions.checkpoint_budget`, calls that need not wait go without the yield, so many in a row for
+each task, on files and sockets together (`Run.spend`). Each is still a cancel point.
 """
 
 from __future__ import annotations
@@ -21,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class _Ready(outcome.Value[None]):  # type: ignore[misc]  # final for type checkers
-    """A `Value(None)` that any number of tasks may be sent.
-
-    An Outcome may be unwrapped once only, so every wake-up would need its own.
-    """
+    """An `outcome.Value` of None that any number of tasks may be woken with. Other outcomes may be
+    unwrapped once only, so that each wake-up would need a new one."""
 
     def unwrap(self) -> None:
         return None
 
 
 READY: Final = _Ready(None)
+"""What a task is woken with that has nothing to be told."""
 
 
 @types.coroutine
 def sleep(message: object) -> Generator[object, Any, None]:
-    """Sleeps as `trio.lowlevel.wait_task_rescheduled` does, which makes a message and has a frame for
-    each sleep: ``message`` is a WaitTaskRescheduled, and the answer READY or an error."""
+    """Sleeps as `trio.lowlevel.wait_task_rescheduled` does, and returns when the task is woken with READY.
+    Raises the error if it is woken with one. ``message``, a WaitTaskRescheduled, may be used for any
+    number of sleeps."""
     answer = yield message
     if answer is READY:
         return
@@ -48,7 +50,8 @@ def sleep(message: object) -> Generator[object, Any, None]:
 
 @types.coroutine
 def sleep_for_data(message: object) -> Generator[object, Any, bytes | None]:
-    """Sleeps as `sleep` does; the answer may be the data themselves. Returns None for READY."""
+    """Sleeps as `sleep` does; the task may also be woken with bytes, which are returned. Returns None if
+    it is woken with READY."""
     answer = yield message
     if type(answer) is bytes:
         return answer
@@ -61,20 +64,20 @@ def sleep_for_data(message: object) -> Generator[object, Any, bytes | None]:
 
 @types.coroutine
 def yield_shielded() -> Generator[object, Any, None]:
-    """Yields as `trio.lowlevel.cancel_shielded_checkpoint` does, which has a frame more."""
+    """Yields as `trio.lowlevel.cancel_shielded_checkpoint` does."""
     yield CancelShieldedCheckpoint
 
 
 def pass_cancel_point(task: Any) -> bool:
-    """Counts a cancel point of the calling task. True if something has to be raised there, which
-    `trio.lowlevel.checkpoint_if_cancelled` does."""
+    """Counts a cancel point of ``task``, which calls. True if it was cancelled, or has to be told of
+    Ctrl-C: then the caller awaits `trio.lowlevel.checkpoint_if_cancelled`, which raises that."""
     task._cancel_points += 1
     return task._cancel_status.effectively_cancelled or task._runner.ki_pending  # type: ignore[no-any-return]
 
 
 async def checkpoint_at_once() -> None:
-    """The checkpoint of a call on a file that need not wait: `trio.lowlevel.checkpoint`, or one call
-    of the budget."""
+    """Makes the checkpoint of a call on a file that need not wait: as `trio.lowlevel.checkpoint`, or
+    without the yield while the budget lasts."""
     try:
         task = context.task
     except AttributeError:

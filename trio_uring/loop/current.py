@@ -1,4 +1,4 @@
-"""The run that calls."""
+"""Which run a call comes from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .run import Run
 from .trio_internals import trio_run
 
 
-def current_manager() -> Run | None:
-    """The run that calls, which is its I/O manager; None if it is not on io_uring.
+def current_run() -> Run | None:
+    """The run of the calling task; None if that run is not on io_uring.
 
-    Can be called where the core cannot be loaded, and no run is on io_uring.
+    May be called even where the core cannot be loaded: then no run is on io_uring.
 
     Raises:
       RuntimeError: called outside of a Trio run.
@@ -24,6 +24,6 @@ def current_manager() -> Run | None:
 
 
 def run_of(task: Any) -> Run | None:
-    """The run of a task; None if it is not on io_uring."""
+    """The run of ``task``; None if that run is not on io_uring."""
     manager: object = task._runner.io_manager
     return manager if isinstance(manager, Run) else None

@@ -1,21 +1,21 @@
-"""What tasks wait for descriptors with: one poll of the ring for each wait.
+"""Waits until a descriptor is readable or writable: one poll of the ring for each wait.
 
-- `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
-  return only when the ring has let go of the file. That costs a system call if
-  the kernel knows of the wait, and none if it is still in our queue. (A kernel
-  that has no memory for the cancel gets it again at the next tick.)
+- `notify_closing` returns only when the ring has let go of the file, and so does a
+  cancelled wait, which a plain ``close`` may follow. That costs a system call if the
+  kernel has the poll already, and none if the poll is still in our queue. (If there is
+  no memory for the cancel, it is tried again at the next tick.)
 
-- A descriptor that is closed behind our back with a task waiting on it stays
-  open until the wait ends. (On epoll the peer would notice at once, and the task
-  never.) A number that is closed and given out again within one tick polls the
-  new file: a spurious wake-up, which every caller must expect.
+- A descriptor that is closed without `notify_closing`, while a task waits for it, keeps
+  its file open until the wait ends. (On epoll the peer would notice at once, and the task
+  never.) If the number is given out again within the same tick, the new file is polled:
+  a spurious wake-up, which every caller must expect.
 
 - A descriptor that is not open raises OSError once the tick has submitted the
   wait, not at the call as on epoll: a scope that is cancelled by then wins.
 
-- Who is woken finds the descriptor ready: when the kernel's poll has completed, which a
-  wake-up makes it do, poll(2) is asked again, and else the wait goes on. Of a number that
-  was closed meanwhile it says so, and the task finds out itself.
+- A task that is woken finds the descriptor ready: when the kernel's poll has completed,
+  poll(2) is asked too, and if that says no, the wait goes on (native/operations.h). If
+  the descriptor was closed meanwhile, the task is woken, and finds out by itself.
 
 - Regular files, directories and /dev/null are ready at once, as for poll(2),
   where epoll refuses them with PermissionError.
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
-# A name here costs a wait less than an attribute of lib.
+# A global name is found faster than an attribute of lib.
 _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
 _poll_add = lib.tu_poll_add
@@ -81,7 +81,8 @@ class Sockets(Protocol):
 
 
 class Readiness(Run):
-    """The waits of one run; the part of its I/O manager that a program calls."""
+    """The part of a run's I/O manager that waits for descriptors. Its public methods are those of Trio's
+    I/O managers; tasks of the run call them, through `trio.lowlevel`."""
 
     sockets: Sockets
 
@@ -92,8 +93,8 @@ class Readiness(Run):
         self.register(_READ, self.readers, partial(self._wake_waiter, self.readers))
         self.register(_WRITE, self.writers, partial(self._wake_waiter, self.writers))
 
-    # Not coroutine functions: the caller awaits the one that Trio makes, and a
-    # frame per wait is saved.
+    # Not coroutine functions: the caller awaits the coroutine that Trio makes, which saves a
+    # frame for each wait.
 
     def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
@@ -152,7 +153,7 @@ class Readiness(Run):
             reschedule(task, READY)
 
     def _wake_waiter(self, waiters: dict[int, Task], fd: int, result: int, _more: bool, _buffer: int) -> None:
-        """Takes in the event of a wait."""
+        """Processes the event of a wait. Called by `wake` only, as the handler of its kind."""
         task = waiters.pop(fd, None)
         if task is None:  # cancelled by an instrument, since the tick
             return
@@ -163,5 +164,5 @@ class Readiness(Run):
         return Abort.SUCCEEDED
 
     def _cancel(self, slot: int, other_slot: int = 0) -> None:
-        """Afterwards the ring holds no reference to the files of these waits."""
+        """Cancels one wait or two. When it returns, the ring holds no reference to their files."""
         _poll_cancel(self.core, slot, other_slot)

@@ -1,8 +1,8 @@
-"""The core, and what works beside it; or, where it cannot be loaded, what stands for them.
+"""The two extension modules; or, where they cannot be loaded, what stands for them.
 
-Files, and Trio on epoll, do without the core. So whatever has to do with it can be imported,
-and only who calls it is told why it is not there. What cffi gives to anybody, pointers and
-views of memory, works in any case.
+All other modules import them from here. Files, and Trio on epoll, can do without the core. So every
+module of ours can be imported in any case, and only a call of the core raises the reason why it is not
+there. cffi's own functions, for pointers and views of memory, work as long as cffi is installed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .._core import Pointer as Pointer  # noqa: PLC0414
 
 missing: ImportError | None = None
-"""Why the core cannot be loaded."""
+"""Why the core cannot be loaded; None if it was."""
 
 
 def unavailable(error: ImportError) -> UringUnavailableError:
-    """What a run is told of a core, or of a part of it, that cannot be loaded."""
+    """The error that a run raises if the core could not be loaded, for ``error``."""
     if "liburing" in str(error).lower():
         remedy = (
             "Install liburing 2.3 or newer (Debian and Ubuntu: apt-get install liburing2; "
@@ -34,8 +34,7 @@ def unavailable(error: ImportError) -> UringUnavailableError:
 
 
 class _Missing:
-    """Has every function of the core, each of which raises UringUnavailableError, and its constants,
-    which are 0."""
+    """Stands for the core. Each of its functions raises UringUnavailableError; each constant is 0."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("TU_"):
@@ -49,7 +48,7 @@ class _Missing:
 
 
 def _uncleared_bytes(length: int) -> bytes:
-    """That of _tasks."""
+    """Stands for the `uncleared_bytes` of _tasks."""
     import ctypes
 
     make = ctypes.pythonapi.PyBytes_FromStringAndSize
@@ -72,7 +71,7 @@ except ImportError as _error:
         from _cffi_backend import FFI
 
         ffi = FFI()  # type: ignore[assignment]
-    except ImportError:  # which is what the core was missing, too
+    except ImportError:  # cffi is not installed, and so the core could not be loaded
         ffi = _Missing()  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""Sets up a ring as the options say and as the kernel allows; or says why it cannot."""
+"""Opens a ring as the options say and as the kernel allows; or raises why it cannot."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class CoreOwner:
-    """Gives a core's ring and interrupt back when it is thrown away, whatever has come between.
+    """Owns the memory of a core, and gives its ring and interrupt back when it is thrown away.
 
-    Not `ffi.gc`: when that is garbage together with a manager, it frees the core's memory before
-    the manager is finalised.
+    `ffi.gc` would not do: if its object is garbage together with a manager, it may free the core's memory
+    before the manager is finalised.
     """
 
     __slots__ = ("_destroy", "core")
 
     def __init__(self) -> None:
-        self._destroy = lib.tu_destroy  # modules have no names any more when Python ends
+        self._destroy = lib.tu_destroy  # when Python ends, globals may be gone before this object
         self.core: Core = ffi.new("tu_core *")
 
     def __del__(self) -> None:
@@ -37,7 +37,8 @@ class CoreOwner:
 
 @attrs.frozen
 class Ring:
-    """An open ring: who owns the core that holds it, and the names of what it uses."""
+    """An open ring: the owner of its core, the names of the flags and features that it uses, and its
+    options."""
 
     owner: CoreOwner
     flags: tuple[str, ...]
@@ -48,13 +49,13 @@ class Ring:
         return self.owner.core
 
     def release(self) -> None:
-        """Gives an unused ring back."""
+        """Closes a ring that no run uses."""
         lib.tu_destroy(self.core)
         locked_memory.ring_was_closed()
 
 
 def open_ring(options: RingOptions) -> Ring:
-    """Opens a ring. Any thread; the first one to enter it becomes its owner.
+    """Opens a ring. Any thread; the first thread that enters it becomes its owner.
 
     Raises:
       UringUnavailableError: the kernel refuses, or is too old.
@@ -65,7 +66,7 @@ def open_ring(options: RingOptions) -> Ring:
     while True:
         owner, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
         if owner is not None:
-            return _checked(owner, off, options)
+            return _verified(owner, off, options)
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
             off |= features.refused_flags()
             flags = features.choose(off)
@@ -76,8 +77,8 @@ def open_ring(options: RingOptions) -> Ring:
             raise unavailable(error, waited=waited)
 
 
-def _checked(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Ring:
-    """The ring, if it can be used."""
+def _verified(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Ring:
+    """The ring; raises if it cannot be used, or not as the options say."""
     try:
         _try_calls(owner.core)
         ring = Ring(owner, _in_use(owner.core, off), options)
@@ -91,7 +92,7 @@ def _checked(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Rin
 def _open(
     entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
 ) -> tuple[CoreOwner | None, int, bool]:
-    """The owner of a core, or None and the errno, and whether that was waited for."""
+    """The owner of a new core; or None and the errno. And whether the call has waited for memory."""
     owner = CoreOwner()
     core = owner.core
     bits = features.bits(flags)
@@ -100,10 +101,10 @@ def _open(
 
 
 def _try_calls(core: Core) -> None:
-    """Raises UringUnavailableError if a filter lets rings be set up but not used.
+    """Raises UringUnavailableError if a seccomp filter lets rings be set up but not used.
 
-    Once per process, before the first ring is used: a run makes these calls only when user
-    code has run, and it is too late for epoll then.
+    It tries once per process, before the first ring is used. A run makes these calls only after code of
+    the user's has run, and then it is too late for epoll.
     """
     global _calls_work  # noqa: PLW0603
     if _calls_work:
@@ -121,7 +122,8 @@ _calls_work = False
 
 
 def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
-    """What the ring uses; raises UringUnavailableError if it lacks what we need."""
+    """The names of the flags and features that the ring uses. Raises UringUnavailableError if it lacks one
+    that we need."""
     statistics = ffi.new("tu_statistics *")
     lib.tu_read_statistics(core, statistics)
     for feature in features.FEATURES:
@@ -134,6 +136,7 @@ def _in_use(core: Core, off: frozenset[str]) -> tuple[str, ...]:
 
 
 def _check_accept_ahead(ring: Ring) -> None:
+    """Raises UringUnavailableError if the ring cannot accept ahead, and the options ask for that."""
     if not ring.options.accept_ahead or "completions" in ring.flags:
         return
     completions = next(feature for feature in features.FEATURES if feature.name == "completions")

@@ -1,4 +1,4 @@
-"""Why a kernel refuses a ring, and what to do about it."""
+"""The reasons for which a kernel refuses a ring, and what to do about each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .errors import UringUnavailableError
 
 SMALLEST: Final = 64
 SMALLEST_CQ: Final = 128
-"""The size, in submissions and completions, down to which a ring that ENOMEM refused is tried again: a
-smaller one takes as many pages."""
+"""The smallest ring, in submissions and completions, that is tried where the kernel answered ENOMEM to a
+larger one. A still smaller ring would take as many pages."""
 _DISABLED_SYSCTL: Final = Path("/proc/sys/kernel/io_uring_disabled")
 
 
 def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = False) -> UringUnavailableError:
-    """Why ``call`` answered ``error``, after it was ``waited`` for, and what to do about it."""
+    """The error to be raised because ``call`` has answered ``error``: why, and what to do about it.
+    ``waited``: the call was repeated until memory of closed rings had to be free."""
     code = f"{errno.errorcode.get(error, error)}, {os.strerror(error)}"
     if error == errno.EACCES:
         reason, remedy = f"a security module (SELinux, AppArmor) forbids {call}", _ALLOW_BY_POLICY

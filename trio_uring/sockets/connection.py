@@ -73,7 +73,7 @@ class Connection(RunSocket):
         "sender",
     )
 
-    READ_BY_C: ClassVar[tuple[str, ...]] = ("bytes_ahead", "length", "runner", "sender")
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("bytes_ahead", "length", "runner", "sender")
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class Connection(RunSocket):
         sender = self.sender
         while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
             sender.stop()
-            self.run.checked(lib.tu_flush(self.run.core))
+            self.run.raise_on_error(lib.tu_flush(self.run.core))
             self.run.reap()
 
     @property
@@ -316,7 +316,7 @@ class Connection(RunSocket):
             run.unsettled.append(self)
 
     def _finish(self, result: int) -> None:
-        """Takes in the result of the last completion, whose data are delivered already."""
+        """Processes the result of the last completion, whose data are delivered already."""
         self._has_ended()
         if self.closed:
             return
@@ -368,4 +368,4 @@ class Connection(RunSocket):
         return _receive(self.run.core, self.fd, 0 if multishot else self.length)
 
 
-learn("connection", Connection, Connection.READ_BY_C)
+learn("connection", Connection, Connection.USED_BY_C)

@@ -62,7 +62,7 @@ class ReceiveBuffers:
             self.refused = True
             locked_memory.warn_of_buffers(self._count)
             return False
-        self._run.checked(result)
+        self._run.raise_on_error(result)
         self._memory = ffi.buffer(lib.tu_buffer_memory(self._run.core), size)
         return True
 

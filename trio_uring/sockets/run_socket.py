@@ -72,7 +72,7 @@ class RunSocket(ABC):
         "to_be_dropped",
         "waiter",
     )
-    READ_BY_C: ClassVar[tuple[str, ...]] = ("fd", "run", "sock", "state", "waiter")
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("fd", "run", "sock", "state", "waiter")
 
     def __init__(self, group: SocketGroup[Any], sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
         self.group = group
@@ -127,7 +127,7 @@ class RunSocket(ABC):
 
     @abstractmethod
     def complete(self, result: int, *, more: bool, buffer: int) -> None:
-        """Takes in an event of its operation. ``more`` will come, or this is the last one; the data of
+        """Processes an event of its operation. ``more`` will come, or this is the last one; the data of
         a receive are in the provided ``buffer`` of that number. Called by its group only."""
 
     @abstractmethod
@@ -265,7 +265,7 @@ class RunSocket(ABC):
         """Stops an operation that is in one of these states, and waits until the kernel has answered."""
         while self.state in states:
             if self._stop(state):
-                self.run.checked(_flush(self.run.core))
+                self.run.raise_on_error(_flush(self.run.core))
                 self.run.reap()
         self._submit_if_taken_back()
 
@@ -316,7 +316,7 @@ class SocketGroup(ABC, Generic[SocketT]):
         self.by_slot: dict[int, SocketT] = {}
         """Those of which the kernel has an operation."""
         self.multishot_terminations = 0
-        run.register(self.event_kind, self.by_slot, self._take_in)
+        run.register(self.event_kind, self.by_slot, self._process_event)
 
     @abstractmethod
     def socket_of(self, trio_socket: Any) -> SocketT | None:
@@ -364,8 +364,8 @@ class SocketGroup(ABC, Generic[SocketT]):
         self.by_fd.clear()
         self.by_slot.clear()
 
-    def _take_in(self, slot: int, result: int, more: bool, buffer: int) -> None:
-        """Has the one whose operation it is take in an event: a `Handler` of the run."""
+    def _process_event(self, slot: int, result: int, more: bool, buffer: int) -> None:
+        """Processes an event of one of them. Called by `wake` only, as the handler of its kind."""
         one = self.by_slot[slot] if more else self.by_slot.pop(slot)
         waiter = one.waiter
         if isinstance(waiter, Task) and not sleeps_on(waiter, one):
@@ -373,5 +373,5 @@ class SocketGroup(ABC, Generic[SocketT]):
         one.complete(result, more=more, buffer=buffer)
 
 
-learn("socket", RunSocket, RunSocket.READ_BY_C)
+learn("socket", RunSocket, RunSocket.USED_BY_C)
 learn_sockets(SocketType, _socket.socket.fileno, MULTISHOT)

@@ -1,10 +1,10 @@
-#include "slots.h"
+#include "attributes.h"
 
 #include <structmember.h>
 
-struct tu_known tu_known;
+struct tu_learnt tu_learnt;
 
-static const char *const names[TU_SLOTS] = {
+static const char *const names[TU_ATTRIBUTES] = {
 	[TU_TASK_ABORT_FUNC] = "_abort_func",
 	[TU_TASK_CORO] = "coro",
 	[TU_TASK_CUSTOM_SLEEP_DATA] = "custom_sleep_data",
@@ -34,48 +34,48 @@ static const char *const names[TU_SLOTS] = {
 
 static const struct {
 	const char *name;
-	enum tu_slot first;
-	enum tu_slot last;
+	enum tu_attribute first;
+	enum tu_attribute last;
 } classes[TU_CLASSES] = {
-	[TU_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_RUNNER },
-	[TU_RUN] = { "run", TU_RUN_BUDGET, TU_RUN_TABLES },
-	[TU_RUN_OPERATION] = { "operation", TU_OPERATION_HELD, TU_OPERATION_TASK },
-	[TU_RUN_SOCKET] = { "socket", TU_SOCKET_FD, TU_SOCKET_WAITER },
-	[TU_CONNECTION] = { "connection", TU_CONNECTION_BYTES_AHEAD, TU_CONNECTION_SENDER },
+	[TU_CLASS_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_RUNNER },
+	[TU_CLASS_RUN] = { "run", TU_RUN_BUDGET, TU_RUN_TABLES },
+	[TU_CLASS_OPERATION] = { "operation", TU_OPERATION_HELD, TU_OPERATION_TASK },
+	[TU_CLASS_SOCKET] = { "socket", TU_SOCKET_FD, TU_SOCKET_WAITER },
+	[TU_CLASS_CONNECTION] = { "connection", TU_CONNECTION_BYTES_AHEAD, TU_CONNECTION_SENDER },
 };
 
-/* The names of the slots that are read of a class, a new tuple. */
-static PyObject *slots_of(enum tu_class class)
+/* The names of the attributes of a class that C uses, as a new tuple; NULL with an exception. */
+static PyObject *names_of(enum tu_class class)
 {
-	PyObject *slots = PyTuple_New(classes[class].last - classes[class].first + 1);
+	PyObject *used = PyTuple_New(classes[class].last - classes[class].first + 1);
 
-	for (Py_ssize_t index = 0; slots && index < PyTuple_GET_SIZE(slots); index++) {
+	for (Py_ssize_t index = 0; used && index < PyTuple_GET_SIZE(used); index++) {
 		PyObject *name = PyUnicode_FromString(names[classes[class].first + index]);
 
 		if (name)
-			PyTuple_SET_ITEM(slots, index, name);
+			PyTuple_SET_ITEM(used, index, name);
 		else
-			Py_CLEAR(slots);
+			Py_CLEAR(used);
 	}
-	return slots;
+	return used;
 }
 
-PyObject *tu_read_slots(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing))
+PyObject *tu_attributes_used(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(nothing))
 {
 	PyObject *all = PyDict_New();
 
 	for (enum tu_class class = 0; all && class < TU_CLASSES; class++) {
-		PyObject *slots = slots_of(class);
+		PyObject *used = names_of(class);
 
-		if (!slots || PyDict_SetItemString(all, classes[class].name, slots) < 0)
+		if (!used || PyDict_SetItemString(all, classes[class].name, used) < 0)
 			Py_CLEAR(all);
-		Py_XDECREF(slots);
+		Py_XDECREF(used);
 	}
 	return all;
 }
 
-/* The offset of an attribute; -1 if it is no slot. */
-static Py_ssize_t find(PyObject *class, const char *name)
+/* The offset of an attribute; -1 if it is not in the `__slots__` of the class. */
+static Py_ssize_t find_offset(PyObject *class, const char *name)
 {
 	PyObject *descriptor = PyObject_GetAttrString(class, name);
 	Py_ssize_t offset = -1;
@@ -94,27 +94,28 @@ static Py_ssize_t find(PyObject *class, const char *name)
 	return offset;
 }
 
-/* Those of a class; false if one of them is no slot of it. */
-static bool find_all(PyObject *object, enum tu_class class)
+/* Finds the offsets of all attributes of a class; false if the class lacks one of them. */
+static bool find_offsets(PyObject *object, enum tu_class class)
 {
-	for (enum tu_slot slot = classes[class].first; slot <= classes[class].last; slot++) {
-		tu_known.offsets[slot] = find(object, names[slot]);
-		if (tu_known.offsets[slot] < 0)
+	for (enum tu_attribute attribute = classes[class].first; attribute <= classes[class].last; attribute++) {
+		tu_learnt.offsets[attribute] = find_offset(object, names[attribute]);
+		if (tu_learnt.offsets[attribute] < 0)
 			return false;
 	}
 	return true;
 }
 
-/* Whether the class says that these slots are read: 1 or 0; -1 with an exception. */
+/* Whether `listed`, the USED_BY_C of a class, has the names that C uses: 1 or 0; -1 with an exception. */
 static int agrees(enum tu_class class, PyObject *listed)
 {
-	PyObject *slots = slots_of(class);
-	int same = slots ? PyObject_RichCompareBool(slots, listed, Py_EQ) : -1;
+	PyObject *used = names_of(class);
+	int same = used ? PyObject_RichCompareBool(used, listed, Py_EQ) : -1;
 
-	Py_XDECREF(slots);
+	Py_XDECREF(used);
 	return same;
 }
 
+/* The class that `learn` knows by this name; -1 if there is none. */
 static int class_named(const char *name)
 {
 	for (int class = 0; class < TU_CLASSES; class ++)
@@ -123,7 +124,7 @@ static int class_named(const char *name)
 	return -1;
 }
 
-/* Once in a process; what was learnt stays. */
+/* Learns a class when it is called for it first; later calls only compare the list. */
 PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
 	const char *name;
@@ -138,15 +139,15 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 	same = class < 0 ? 0 : agrees(class, listed);
 	if (same < 0)
 		return NULL;
-	if (same && tu_known.classes[class])
+	if (same && tu_learnt.classes[class])
 		Py_RETURN_TRUE;
-	if (same && PyType_Check(object) && find_all(object, class)) {
-		tu_known.classes[class] = (PyTypeObject *)Py_NewRef(object);
+	if (same && PyType_Check(object) && find_offsets(object, class)) {
+		tu_learnt.classes[class] = (PyTypeObject *)Py_NewRef(object);
 		Py_RETURN_TRUE;
 	}
-	if (class == TU_TASK)
+	if (class == TU_CLASS_TASK)
 		Py_RETURN_FALSE;
-	return PyErr_Format(PyExc_TypeError, "learn(): %R has not the slots that are read of a %s", object, name);
+	return PyErr_Format(PyExc_TypeError, "learn(): %R has not the attributes that C uses of a %s", object, name);
 }
 
 PyObject *tu_learn_run(PyObject *Py_UNUSED(module), PyObject *arguments)
@@ -156,14 +157,14 @@ PyObject *tu_learn_run(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 	if (!PyArg_ParseTuple(arguments, "OO:learn_run", &context, &ready))
 		return NULL;
-	if (!tu_known.context) {
-		tu_known.context = Py_NewRef(context);
-		tu_known.ready = Py_NewRef(ready);
+	if (!tu_learnt.context) {
+		tu_learnt.context = Py_NewRef(context);
+		tu_learnt.ready = Py_NewRef(ready);
 	}
 	Py_RETURN_NONE;
 }
 
-/* A method without arguments that a class in C has. */
+/* Whether it is a method without arguments, of a class that is written in C. */
 static bool is_method(PyObject *descriptor)
 {
 	return Py_IS_TYPE(descriptor, &PyMethodDescr_Type) &&
@@ -180,12 +181,12 @@ PyObject *tu_learn_sockets(PyObject *Py_UNUSED(module), PyObject *arguments)
 		return NULL;
 	if (!is_method(fileno))
 		return PyErr_Format(PyExc_TypeError, "learn_sockets(): %R is no method of C without arguments", fileno);
-	if (tu_known.multishot)
+	if (tu_learnt.multishot)
 		Py_RETURN_NONE;
-	tu_known.fileno = ((PyMethodDescrObject *)fileno)->d_method->ml_meth;
-	tu_known.base_socket = (PyTypeObject *)Py_NewRef((PyObject *)PyDescr_TYPE(fileno));
+	tu_learnt.fileno = ((PyMethodDescrObject *)fileno)->d_method->ml_meth;
+	tu_learnt.base_socket = (PyTypeObject *)Py_NewRef((PyObject *)PyDescr_TYPE(fileno));
 	if (PyType_Check(trio_socket)) /* None, if this Trio has no such class */
-		tu_known.trio_socket = (PyTypeObject *)Py_NewRef(trio_socket);
-	tu_known.multishot = Py_NewRef(multishot);
+		tu_learnt.trio_socket = (PyTypeObject *)Py_NewRef(trio_socket);
+	tu_learnt.multishot = Py_NewRef(multishot);
 	Py_RETURN_NONE;
 }
