@@ -35,6 +35,7 @@ C_FLAGS = [
     "-Wextra",
     "-Werror",
 ]
+SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("release/*.sh"))
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
@@ -143,7 +144,7 @@ def lint(session: nox.Session) -> None:
         # Shown if it fails, as it does on any warning of ours: it counts those of system headers too.
         session.run("clang-tidy", "--quiet", *SOURCES, "--", *C_FLAGS, external=True, silent=True)
     if "shellcheck" not in missing:
-        session.run("shellcheck", "bootstrap.sh", ".ci/run", external=True)
+        session.run("shellcheck", "bootstrap.sh", ".ci/run", *SCRIPTS, external=True)
     if missing:
         message = f"not checked with {', '.join(missing)}: not installed here"
         if os.environ.get("CI"):
