@@ -3,9 +3,9 @@
 Run by setup.py, which builds the other extension (python/) itself. The C files, and
 interface.h, which cffi reads, are the source; nothing is generated into the tree.
 
-First it tries, in one sentence's worth of output, whether all is there that a build takes.
-TRIO_URING_LIBURING says which liburing the core is linked with: ``shared``, the system's, which
-a run then needs too, or ``static``, from liburing.a, which the core then has inside.
+First it tries whether all is there that a build takes; what is missing ends it with one sentence.
+TRIO_URING_LIBURING says how the core is linked with liburing: ``shared``, so that a run needs the
+system's liburing.so, or ``static``, so that the core has the system's liburing.a inside.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_headers_that_are_missing_empty_or_of_another_version_are_told_apart(
     (tmp_path / header).write_text(f"{text}\n")
     done = build(**{variable: f"-I{tmp_path}"})
     assert_names_the_packages(done, f"the headers of {owner}")
-    assert f"({reason})" in done.stderr if header in reason else reason in done.stderr
+    assert f"({reason})" in done.stderr
     assert "liburing-dev" in done.stderr
 
 
