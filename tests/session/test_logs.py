@@ -68,8 +68,9 @@ def test_run_that_configures_the_log_is_told_then() -> None:
 def test_who_never_listens_costs_a_run_nothing_in_the_end() -> None:
     program = """
         import trio, trio_uring
+        from trio_uring.loop.current import current_run
         async def main():
-            manager = trio_uring.loop.current.current_run()
+            manager = current_run()
             before = "get_events" in vars(manager)
             for _ in range(110):
                 await trio.sleep(0.0001)

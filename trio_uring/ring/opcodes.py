@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 Field: TypeAlias = Literal["address", "offset"]
-"""Of a submission: an argument of `perform`."""
+"""A field of a submission, by the name that `perform` has for it."""
 
 
 @attrs.frozen
