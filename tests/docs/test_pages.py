@@ -127,7 +127,7 @@ def test_every_name_that_is_mentioned_is_in_the_code(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [ARCHITECTURE, CONTRIBUTING], ids=lambda page: page.name)
 def test_a_name_is_in_the_file_that_is_mentioned_beside_it(page: Path) -> None:
-    beside = re.findall(r"`([A-Za-z_][\w.]*)`\s+(?:in |of |\()`([\w/]+\.\w+)`", page.read_text())
+    beside = re.findall(r"`([A-Za-z_][\w.]*)`\s+(?:in |of |\()`([\w/]+\.(?:py|c|h))`", page.read_text())
     assert beside
     for name, file in beside:
         (path,) = {place / file for place in (ROOT, PACKAGE) if (place / file).exists()}
@@ -145,6 +145,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+def test_every_folder_of_tests_has_one_line() -> None:
+    text = (ROOT / "tests" / "README.md").read_text()
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/*.py")}
+    assert sorted(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)) == sorted(folders)
 
 
 def test_every_session_is_told_of() -> None:
