@@ -12,7 +12,7 @@
 #define TU_INTERRUPTED ... /* a system call was interrupted before its time */
 #define TU_REAP ...        /* a guest run: something came, and tu_reap says what */
 
-/* The kinds of events. The first two waits are also what tu_poll_add takes. */
+/* The kinds of events. tu_poll_add takes TU_READ or TU_WRITE. */
 #define TU_NOTHING ...   /* an event that was processed */
 #define TU_READ ...      /* a wait until a descriptor is readable */
 #define TU_WRITE ...     /* a wait until a descriptor is writable */
