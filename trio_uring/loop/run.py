@@ -48,8 +48,8 @@ class Pending(Protocol):
 
     @property
     def task(self) -> Waiter:
-        """The task that sleeps until the result is there; None if no task does, and `Unsettled.settle` is
-        called instead."""
+        """The task that sleeps until the result is there; None if no task does. An object that is not an
+        `Operation` never has one: it is `Unsettled` when the result is there."""
 
 
 class Unsettled(Protocol):

@@ -29,7 +29,7 @@ _socket._SocketType._nonblocking_helper     what Trio's methods move data with
 ==========================================  ==========================================
 
 Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
-`Replaced` (session/replacement.py), by which `check_trio` looks for them. Sending also enters
+`Replaced`, which session/replacement.py joins, and by which `check_trio` looks for them. Sending also enters
 ``SocketStream._send_conflict_detector``, and `Path` sets ``trio.Path._wrapped_cls``. native/python uses
 attributes of `Task` and of sockets, by the same names.
 
