@@ -44,4 +44,9 @@ async def walk() -> None:
     path: trio.Path = Path("x")
     for entry in await Path(path).iterdir():
         assert_type(entry, Path)
+    async for entry in Path("x").rglob("*.py", case_sensitive=False):
+        assert_type(entry, Path)
+    async for folder, names, others in Path("x").walk(top_down=False):
+        assert_type(folder, Path)
+        assert_type(names + others, list[str])
     assert_type(await Path("x").read_bytes(), bytes)
