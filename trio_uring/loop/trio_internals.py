@@ -101,7 +101,7 @@ class SocketMarks(Protocol):
     """The socket's `Connection`, of this run or of an earlier one."""
     _uring_acceptor: object
     """A listening socket's `Acceptor`, of this run or of an earlier one."""
-    _uring_exact: bool
+    _uring_nothing_ahead: bool
     """Others may receive or accept from the descriptor too, so nothing is taken ahead."""
     _uring_excluded: bool
     """The socket works by readiness, since it is of a kind that has no connection. Set on the class: all
