@@ -122,7 +122,9 @@ class UringManager(Closing):
         """At this moment, without a task that waits for it (files/write_behind.py)."""
         self.is_waited_for = False
         """Whether the interpreter does not end before the run's thread."""
-        self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
+        self.connections = Connections(
+            self, ring.options, usable="completions" in ring.flags, tls="tls" in ring.flags
+        )
         self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
         watch_queue(self.connections)
         self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)

@@ -43,6 +43,8 @@ class Feature:
     gain: str
     as_old_as: str = ""
     """The name of that operation."""
+    needs: str = ""
+    """Another one without which no run uses it."""
 
     def is_in(self, mask: int) -> bool:
         return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
@@ -92,6 +94,14 @@ FEATURES = (
     ),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),
+    Feature(
+        "tls",
+        0,
+        "6.0",
+        "trio.SSLStream: no checkpoint for a free lock, all records that have come at once",
+        as_old_as="send_zc",
+        needs="completions",
+    ),
     Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
 )
 
@@ -127,7 +137,7 @@ OPERATIONS = (
 )
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
-SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
+SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions", "tls")
 _NUMBERS = {operation.name: operation.number for operation in OPERATIONS}
 
 
@@ -155,8 +165,14 @@ def bits(names: tuple[str, ...]) -> int:
 def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
     """The names of what a ring uses, given what the kernel says of it and what is switched off."""
     used = [flag.name for flag in SETUP_FLAGS if setup_flags & flag.bit]
+    off = off.union(*(with_what_needs(name) for name in off))
     used += [feature.name for feature in FEATURES if feature.is_in(mask) and feature.name not in off]
     return tuple(used)
+
+
+def with_what_needs(name: str) -> tuple[str, ...]:
+    """A feature, and those that no run uses without it."""
+    return name, *(feature.name for feature in FEATURES if feature.needs == name)
 
 
 def probe(setup_flags: int) -> int:

@@ -18,7 +18,7 @@ from ..loop import trio_internals
 from ..loop.manager import _LEARNT, UringManager
 from ..loop.trio_internals import context
 from ..loop.wakeup import UringWakeup
-from ..ring import locked_memory
+from ..ring import features, locked_memory
 from ..ring.errors import UringUnavailableError
 from ..ring.opening import open_ring
 from . import logs
@@ -114,7 +114,8 @@ class IOManager(UringManager):
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
-        flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
+        lost = features.with_what_needs("completions") if self.connections.refused else ()
+        flags = tuple(flag for flag in found.flags if flag not in lost)
         return attrs.evolve(
             found,
             flags=flags,

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, nonblocking, receiving, sockets, streams
+from ..sockets import connecting, nonblocking, receiving, sockets, streams, tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +37,7 @@ TABLE: Final[tuple[Replaced, ...]] = (
     *connecting.REPLACEMENTS,
     *nonblocking.REPLACEMENTS,
     *streams.REPLACEMENTS,
+    *tls.REPLACEMENTS,
 )
 
 # No thread has this identifier.

@@ -62,13 +62,14 @@ class Connections:
         "receivers",
         "refused",
         "short",
+        "tls",
         "unsettled",
         "usable",
         "woken",
         "writers",
     )
 
-    def __init__(self, manager: UringManager, options: RingOptions, *, usable: bool) -> None:
+    def __init__(self, manager: UringManager, options: RingOptions, *, usable: bool, tls: bool) -> None:
         self.manager = manager
         self.core = manager.core
         self.core_at = int(ffi.cast("uintptr_t", manager.core))
@@ -80,6 +81,8 @@ class Connections:
         """Events of the last tick."""
         self.usable = usable
         """Whether sockets are to work by completions at all."""
+        self.tls = tls
+        """Whether `trio.SSLStream` is to be sockets/tls.py's."""
         self.by_fd: dict[int, Connection] = {}
         self.acceptors = Acceptors(self, options.accept_ahead)
         self.acceptors_by_slot = self.acceptors.by_slot
