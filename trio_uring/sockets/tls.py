@@ -50,8 +50,7 @@ _OK: Final = getattr(SSLState, "OK", None)
 _BROKEN: Final = getattr(SSLState, "BROKEN", None)
 _WantReadError: Final = ssl.SSLWantReadError
 _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
-# SSLStream's own is a method of Python's.
-_set: Final[Callable[[object, str, object], None]] = object.__setattr__
+_SocketStream: Final = trio.SocketStream
 
 
 class Tls:
@@ -79,110 +78,116 @@ class Tls:
 
 def tls_of(stream: Any) -> Tls | None:
     """None: the stream is Trio's, in the run that calls."""
-    runner = getattr(context, "runner", None)
-    transport = stream.transport_stream
-    tls: Tls | None = vars(stream).get("_uring_tls")
-    if type(transport) is not trio.SocketStream:
+    own = stream.__dict__
+    transport = own["transport_stream"]
+    if type(transport) is not _SocketStream:
         return None
+    tls: Tls | None = own.get("_uring_tls")
+    runner = getattr(context, "runner", None)
     if tls is not None and tls.runner is runner:
         return tls
     connection = connection_of(transport.socket)
     if connection is None or not connection.run.tls:
         return None
     if tls is None:
-        tls = Tls()
-        _set(stream, "_uring_tls", tls)
+        tls = own["_uring_tls"] = Tls()
     tls.runner = runner
     tls.run = connection.run
     return tls
 
 
+def _ready(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
+    """None: there is something about the call that Trio's own method has to see to."""
+    tls: Tls | None = own.get("_uring_tls")
+    if (
+        tls is None
+        or tls.runner is not getattr(context, "runner", None)
+        or type(own["transport_stream"]) is not _SocketStream
+    ):
+        tls = tls_of(stream)
+    if tls is None or own["_state"] is not _OK or detector._held or tls.error is not None or tls.decrypted:
+        return None
+    if not tls.is_handshaken:
+        # Whoever replaces what Trio's own methods work by has them all.
+        tls.is_handshaken = stream._handshook.done and type(stream)._retry is retry
+    return tls if tls.is_handshaken else None
+
+
 @enable_ki_protection
 async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
-    tls = tls_of(self)
-    incoming = self._incoming
-    most = max(self._estimated_receive_size, incoming.pending) if max_bytes is None else max_bytes
-    detector = self._outer_recv_conflict_detector
-    if not (
-        tls is not None
-        and self._state is _OK
-        and not detector._held
-        and type(most) is int
-        and most > 0
-        and (tls.is_handshaken or _is_handshaken(self, tls))
-        and tls.error is None
-        and not tls.decrypted
-    ):
-        data: bytes = await ORIGINAL["receive_some"](self, max_bytes)
-        return data
+    own = self.__dict__
+    incoming, outgoing = own["_incoming"], own["_outgoing"]
+    most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
+    detector = own["_outer_recv_conflict_detector"]
+    tls = _ready(self, own, detector)
+    if tls is None or type(most) is not int or most <= 0:
+        return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
     detector._held = True
     try:
-        found = await _receive(self, tls, most)
+        found = None
+        waited = tls.is_drained and not incoming.pending
+        if not waited:
+            if is_cancelled(context.task):
+                await checkpoint_if_cancelled()
+            found = _decrypt(own, tls, most)
+        while found is None:
+            lock = own["_inner_recv_lock"]
+            if outgoing.pending:
+                await _send_out(own, outgoing.read())
+            elif lock._owner is not None:
+                await _take_in(own, tls)
+            else:  # the same, in one frame
+                lock._owner = context.task
+                try:
+                    _feed(own, tls, await own["transport_stream"].receive_some(), most)
+                finally:
+                    if lock._lot._parked:
+                        _release_to_next(lock)
+                    else:
+                        lock._owner = None
+            waited = True
+            found = _decrypt(own, tls, most)
+        if tls.error is None and outgoing.pending:
+            tls.decrypted.append(found)
+            await _send_out(own, outgoing.read())
+            tls.decrypted.clear()
+        elif not waited and not (tls.run.budget and tls.run.may_go_on()):
+            await yield_shielded()
     finally:
         detector._held = False
-    return found if tls.error is None or found else await ORIGINAL["receive_some"](self, max_bytes)
-
-
-def _is_handshaken(stream: Any, tls: Tls) -> bool:
-    tls.is_handshaken = stream._handshook.done and type(stream)._retry is retry
-    return tls.is_handshaken
-
-
-async def _receive(stream: Any, tls: Tls, most: int) -> bytes:
-    """Up to ``most`` bytes; empty at the end, and after an error, which is kept."""
-    found = None
-    waited = tls.is_drained and not stream._incoming.pending
-    if not waited:
-        if is_cancelled(context.task):
-            await checkpoint_if_cancelled()
-        found = _decrypt(stream, tls, most)
-    outgoing = stream._outgoing
-    while found is None:
-        if outgoing.pending:
-            await _send_out(stream, outgoing.read())
-        else:
-            await _take_in(stream, tls, most)
-        waited = True
-        found = _decrypt(stream, tls, most)
-    if tls.error is not None and not found:
+    if found or tls.error is None:
         return found
-    if tls.error is None and outgoing.pending:
-        tls.decrypted.append(found)
-        await _send_out(stream, outgoing.read())
-        tls.decrypted.clear()
-    elif not waited and not (tls.run.budget and tls.run.may_go_on()):
-        await yield_shielded()
-    return found
+    return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
 
 
-def _decrypt(stream: Any, tls: Tls, most: int) -> bytes | None:
+def _decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
     """Up to ``most`` bytes of the records that are there; empty at the end, or after an error. None: no
     record is whole."""
     size = most if most < _RECORD else _RECORD
+    ssl_object = own["_ssl_object"]
     try:
-        data: bytes = stream._ssl_object.read(size)
+        data: bytes = ssl_object.read(size)
     except _WantReadError:
         tls.is_drained = True
         return None
     except _ERRORS as error:
         tls.keep(error)
         return b""
-    incoming = stream._incoming
-    if data and incoming.pending and len(data) < most:
-        return _with_more(stream, tls, data, most)
-    tls.is_drained = bool(data) and not incoming.pending and not stream._ssl_object.pending()
+    if own["_incoming"].pending and data and len(data) < most:
+        return _with_more(own, tls, data, most)
+    tls.is_drained = 0 < len(data) < size or (bool(data) and not ssl_object.pending())
     return data
 
 
-def _with_more(stream: Any, tls: Tls, data: bytes, most: int) -> bytes:
+def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     """The data of one record and of those behind it."""
     parts = tls.decrypted
     parts.append(data)
     left = most - len(data)
-    incoming, read = stream._incoming, stream._ssl_object.read
+    incoming, ssl_object = own["_incoming"], own["_ssl_object"]
     while data and left and incoming.pending:
         try:
-            data = read(min(left, _RECORD))
+            data = ssl_object.read(left if left < _RECORD else _RECORD)
         except _WantReadError:
             break
         except _ERRORS as error:
@@ -190,109 +195,122 @@ def _with_more(stream: Any, tls: Tls, data: bytes, most: int) -> bytes:
             break
         parts.append(data)
         left -= len(data)
-    tls.is_drained = bool(data) and not incoming.pending and not stream._ssl_object.pending()
+    tls.is_drained = bool(data) and not ssl_object.pending()
     joined = b"".join(parts)
     parts.clear()
     return joined
 
 
-@enable_ki_protection
-async def _take_in(stream: Any, tls: Tls, most: int) -> None:
-    """Gives OpenSSL what comes next, or the end; or waits until another task has done so. ``most``: what
-    the caller wants of it."""
-    lock = stream._inner_recv_lock
-    count = stream._inner_recv_count
-    is_free = lock._owner is None
-    if is_free:
-        lock._owner = context.task
-    else:
-        await lock.acquire()
-    try:
-        if count != stream._inner_recv_count:
-            return
-        transport, incoming = stream.transport_stream, stream._incoming
-        data = await transport.receive_some()
-        tls.is_drained = False
-        _set(stream, "_inner_recv_count", count + 1)
-        if not data:
-            incoming.write_eof()
-            return
+def _feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
+    """Gives OpenSSL what has come, or the end; of what was read ahead behind it as much as ``most`` bytes of
+    data may take."""
+    tls.is_drained = False
+    incoming, size = own["_incoming"], len(data)
+    if data:
         incoming.write(data)
-        size = len(data)
-        if size > stream._estimated_receive_size:
-            _set(stream, "_estimated_receive_size", size)
-        # What a record takes beside its data is more than nothing, so all of ``most`` may need more.
-        while size >= _RECORD and (wanted := most + _OVERHEAD - incoming.pending) > 0:
-            more = take_ahead(transport, wanted)
-            if not more:
-                break
-            incoming.write(more)
+    else:
+        incoming.write_eof()
+    own["_inner_recv_count"] += 1
+    if size > own["_estimated_receive_size"]:
+        own["_estimated_receive_size"] = size
+    while size >= _RECORD and (wanted := most + _OVERHEAD - incoming.pending) > 0:
+        more = take_ahead(own["transport_stream"], wanted)
+        if not more:
+            break
+        incoming.write(more)
+
+
+@enable_ki_protection
+async def _take_in(own: dict[str, Any], tls: Tls) -> None:
+    """Has OpenSSL get what comes next, by this task or by another that is about it."""
+    lock, count = own["_inner_recv_lock"], own["_inner_recv_count"]
+    was_free = await _acquire(lock)
+    try:
+        if count == own["_inner_recv_count"]:
+            _feed(own, tls, await own["transport_stream"].receive_some(), 0)
     finally:
-        _release(lock, was_free=is_free)
+        _release(lock, was_free=was_free)
 
 
 @enable_ki_protection
 async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
-    tls = tls_of(self)
-    detector = self._outer_send_conflict_detector
-    if not (
-        tls is not None
-        and self._state is _OK
-        and not detector._held
-        and (tls.is_handshaken or _is_handshaken(self, tls))
-        and tls.error is None
-        and data
-    ):
+    own = self.__dict__
+    detector = own["_outer_send_conflict_detector"]
+    tls = _ready(self, own, detector)
+    if tls is None or not data:
         await ORIGINAL["send_all"](self, data)
         return
+    task, lock, ssl_object = context.task, own["_inner_send_lock"], own["_ssl_object"]
     detector._held = True
     try:
-        if is_cancelled(context.task):
+        if is_cancelled(task):
             await checkpoint_if_cancelled()
         try:
-            self._ssl_object.write(data)
+            ssl_object.write(data)
         except _WantReadError:  # in the middle of a renegotiation
-            await self._retry(self._ssl_object.write, data)
+            await self._retry(ssl_object.write, data)
             return
         except _ERRORS as error:
-            _set(self, "_state", _BROKEN)
+            own["_state"] = _BROKEN
             raise trio.BrokenResourceError from error
-        await _send_out(self, self._outgoing.read())
+        made = own["_outgoing"].read()
+        if lock._owner is not None or own["_delayed_outgoing"] is not None:
+            await _send_out(own, made)
+            return
+        lock._owner = task  # the same, in one frame
+        try:
+            await own["transport_stream"].send_all(made)
+        except:
+            own["_state"] = _BROKEN
+            raise
+        finally:
+            if lock._lot._parked:
+                _release_to_next(lock)
+            else:
+                lock._owner = None
     finally:
         detector._held = False
 
 
 @enable_ki_protection
-async def _send_out(stream: Any, data: bytes) -> None:
-    """Sends what OpenSSL has made, which comes after all that it has made before."""
-    lock = stream._inner_send_lock
-    is_free = lock._owner is None
-    if is_free:
-        lock._owner = context.task
-    else:
-        await lock.acquire()
+async def _send_out(own: dict[str, Any], made: bytes) -> None:
+    """Sends what OpenSSL has made, behind all that it has made before."""
+    lock = own["_inner_send_lock"]
+    was_free = await _acquire(lock)
     try:
-        if stream._delayed_outgoing is not None:
-            data = stream._delayed_outgoing + data
-            _set(stream, "_delayed_outgoing", None)
-        await stream.transport_stream.send_all(data)
-    except:
-        # Nobody knows how much of it was sent.
-        _set(stream, "_state", _BROKEN)
+        if own["_delayed_outgoing"] is not None:
+            made = own["_delayed_outgoing"] + made
+            own["_delayed_outgoing"] = None
+        await own["transport_stream"].send_all(made)
+    except:  # nobody knows how much of it was sent
+        own["_state"] = _BROKEN
         raise
     finally:
-        _release(lock, was_free=is_free)
+        _release(lock, was_free=was_free)
+
+
+async def _acquire(lock: Any) -> bool:
+    """Whether it was free. Trio does not know of an owner whom it would have to replace if he ended."""
+    if lock._owner is None:
+        lock._owner = context.task
+        return True
+    await lock.acquire()
+    return False
 
 
 def _release(lock: Any, *, was_free: bool) -> None:
-    """One that was free was taken past Trio, which asks for the owner only if somebody waits."""
     if not was_free:
         lock.release()
-    elif lock._lot:
-        add_parking_lot_breaker(lock._owner, lock._lot)
-        lock.release()
+    elif lock._lot._parked:
+        _release_to_next(lock)
     else:
         lock._owner = None
+
+
+def _release_to_next(lock: Any) -> None:
+    """One that was free, which somebody waits for by now."""
+    add_parking_lot_breaker(lock._owner, lock._lot)
+    lock.release()
 
 
 async def retry(
@@ -309,7 +327,7 @@ async def retry(
         return await _take_decrypted(kept, *args)
     if kept is not None and kept.error is not None:
         await checkpoint_if_cancelled()
-        _set(self, "_state", _BROKEN)
+        self._state = _BROKEN
         raise trio.BrokenResourceError from kept.error
     tls = tls_of(self)
     if tls is None:
@@ -328,13 +346,13 @@ async def retry(
         except _WantReadError:
             wants = not ignore_want_read
         except _ERRORS as error:
-            _set(self, "_state", _BROKEN)
+            self._state = _BROKEN
             raise trio.BrokenResourceError from error
         data = self._outgoing.read()
         if is_handshake and not wants and _has_tickets(self._ssl_object):
-            _set(self, "_delayed_outgoing", data)
+            self._delayed_outgoing = data
         elif data or wants:
-            await (_send_out(self, data) if data else _take_in(self, tls, 0))
+            await (_send_out(vars(self), data) if data else _take_in(vars(self), tls))
             waited = True
     if not waited:
         await yield_shielded()
