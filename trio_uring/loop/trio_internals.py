@@ -113,7 +113,8 @@ class Replaced:
 
 
 class SocketMarks(Protocol):
-    """The attributes that we put on Trio's sockets. Each is missing until it is needed."""
+    """The attributes that we put on Trio's sockets, and the last on its SSLStreams. Each is missing until it
+    is needed."""
 
     _uring: object
     """Its `Connection`, of this run or of an earlier one."""
@@ -124,6 +125,8 @@ class SocketMarks(Protocol):
     _uring_excluded: bool
     """It works by readiness: it is of a kind that has no connection; or, on the class, all do
     (`Replaced.vital`)."""
+    _uring_tls: object
+    """What sockets/tls.py knows of the stream, in whichever run."""
 
 
 _SETUP_PARAMETERS = (

@@ -51,6 +51,7 @@ _BROKEN: Final = getattr(SSLState, "BROKEN", None)
 _WantReadError: Final = ssl.SSLWantReadError
 _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
 _SocketStream: Final = trio.SocketStream
+_SSLStream: Final = trio.SSLStream
 
 
 class Tls:
@@ -68,11 +69,11 @@ class Tls:
         the next one is bound to fail until more comes."""
         self.decrypted: list[bytes] = []
         """What could not be returned yet."""
-        self.error: ssl.SSLError | None = None
-        """Met after data that were returned."""
+        self.error: OSError | None = None
+        """OpenSSL's, which the next call is to raise: an SSLError nearly always."""
 
-    def keep(self, error: ssl.SSLError) -> None:
-        """For the next call. Its traceback would refer back to the stream."""
+    def keep(self, error: OSError) -> None:
+        """Its traceback would refer back to the stream."""
         self.error = error.with_traceback(None)
 
 
@@ -105,11 +106,18 @@ def _ready(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
         or type(own["transport_stream"]) is not _SocketStream
     ):
         tls = tls_of(stream)
-    if tls is None or own["_state"] is not _OK or detector._held or tls.error is not None or tls.decrypted:
+    if (
+        tls is None
+        or own["_state"] is not _OK
+        or detector._held
+        or tls.error is not None
+        or tls.decrypted
+        # Somebody else's would not tell us what it has done with the SSLObject.
+        or _SSLStream._retry is not retry
+    ):
         return None
     if not tls.is_handshaken:
-        # Whoever replaces what Trio's own methods work by has them all.
-        tls.is_handshaken = stream._handshook.done and type(stream)._retry is retry
+        tls.is_handshaken = stream._handshook.done
     return tls if tls.is_handshaken else None
 
 
@@ -170,7 +178,7 @@ def _decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
     except _WantReadError:
         tls.is_drained = True
         return None
-    except _ERRORS as error:
+    except OSError as error:
         tls.keep(error)
         return b""
     if own["_incoming"].pending and data and len(data) < most:
@@ -188,9 +196,9 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     while data and left and incoming.pending:
         try:
             data = ssl_object.read(left if left < _RECORD else _RECORD)
-        except _WantReadError:
+        except (_WantReadError, MemoryError):
             break
-        except _ERRORS as error:
+        except OSError as error:
             tls.keep(error)
             break
         parts.append(data)
@@ -327,6 +335,9 @@ async def retry(
         return await _take_decrypted(kept, *args)
     if kept is not None and kept.error is not None:
         await checkpoint_if_cancelled()
+        if not isinstance(kept.error, _ERRORS):
+            error, kept.error = kept.error, None
+            raise error
         self._state = _BROKEN
         raise trio.BrokenResourceError from kept.error
     tls = tls_of(self)
