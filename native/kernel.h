@@ -1,4 +1,4 @@
-/* Kernel numbers that the system's liburing headers may be too old to name.
+/* Constants of the kernel that the liburing headers of the system may be too old to have.
  *
  * Each is part of the kernel's stable interface; the comment gives the first
  * kernel that knows it. */

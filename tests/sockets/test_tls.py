@@ -4,7 +4,6 @@ in checkpoints, and whose streams are left to Trio. What is as on epoll is for t
 from __future__ import annotations
 
 import random
-import socket
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ import trio_uring
 from trio_uring import RingOptions
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.usefixtures("no_hanging")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from .buffer import FileBuffer
 from .position import Position
@@ -224,10 +224,10 @@ def _flags(
 
 
 async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, os.stat_result | None]:
-    manager = current_manager()
-    if manager is None:
+    run = current_run()
+    if run is None:
         return await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
-    return await opened(manager, path, flags, _CREATED)
+    return await opened(run, path, flags, _CREATED)
 
 
 def _over(

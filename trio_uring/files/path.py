@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 import trio
 
 from .. import lowlevel
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from ..ring import features
 from .memory import pinned
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from typing_extensions import Self
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .async_file import AsyncFile
     from .binary import BinaryFile
     from .buffered import BufferedFile, BufferedReaderFile
@@ -147,10 +147,10 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
     async def read_bytes(self) -> bytes:
         """`pathlib.Path.read_bytes`. Linux 5.6."""
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().read_bytes()
-        fd, status = await opened(manager, self, os.O_RDONLY, 0)
+        fd, status = await opened(run, self, os.O_RDONLY, 0)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
             await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
@@ -170,11 +170,11 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
         Cancelled: the file is there, empty or with a part of ``data``.
         """
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().write_bytes(data)
         view = memoryview(data)
-        return await _write_new(manager, self, lambda: view)
+        return await _write_new(run, self, lambda: view)
 
     async def write_text(
         self,
@@ -190,8 +190,8 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if not isinstance(data, str):
             raise TypeError(f"data must be str, not {type(data).__name__}")
         encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().write_text(data, encoding, errors, newline)
         _check_text_arguments(encoding, errors, newline)
 
@@ -202,14 +202,14 @@ class Path(trio.Path, pathlib.PurePosixPath):
             text.flush()
             return buffer.getvalue()
 
-        await _write_new(manager, self, encoded)
+        await _write_new(run, self, encoded)
         return len(data)
 
     # What is there
 
     async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """`pathlib.Path.stat`. Linux 5.6."""
-        if current_manager() is None:
+        if current_run() is None:
             return await super().stat(follow_symlinks=follow_symlinks)
         return await lowlevel.statx(self, follow_symlinks=follow_symlinks)
 
@@ -273,7 +273,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         Only if the file is new: for the times of one that exists the kernel has no
         operation, and Trio's threads set them.
         """
-        if current_manager() is None:
+        if current_run() is None:
             return await super().touch(mode, exist_ok)
         try:
             os.close(await lowlevel.openat(self, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode))
@@ -359,7 +359,7 @@ _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 def _kernel_has(operation: str) -> bool:
     """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
-    return current_manager() is not None and features.has_operation(operation)
+    return current_run() is not None and features.has_operation(operation)
 
 
 def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:
@@ -369,9 +369,9 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
-async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
+async def _write_new(run: Run, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
-    fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    fd, status = await opened(run, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:
         transfers = Transfers(Position(raw, status, ours=True))
         written = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import current_task, enable_ki_protection
 
-from ..loop.budget import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once
 from .async_file import AsyncFile, either, reading, write_lines, writing
 from .buffered import BufferedFile, BufferedReaderFile
 from .cookies import Cookie

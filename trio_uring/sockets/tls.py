@@ -30,15 +30,15 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 from trio.lowlevel import add_parking_lot_breaker, checkpoint_if_cancelled, enable_ki_protection
 
-from ..loop.sleep import is_cancelled, yield_shielded
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.trio_internals import Replaced, SSLState, context
-from .sockets import connection_of
+from .lookup import connection_of, sockets_of_run
 from .streams import take_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .connections import Connections
+    from ..loop.run import Run
 
 ORIGINAL: Final[dict[str, Any]] = {}
 _RECORD: Final = 16384
@@ -61,7 +61,7 @@ class Tls:
 
     def __init__(self) -> None:
         self.runner: object = None
-        self.run: Connections
+        self.run: Run
         """Of the run that used the stream last."""
         self.is_handshaken = False
         self.is_drained = False
@@ -88,7 +88,8 @@ def tls_of(stream: Any) -> Tls | None:
     if tls is not None and tls.runner is runner:
         return tls
     connection = connection_of(transport.socket)
-    if connection is None or not connection.run.tls:
+    sockets = sockets_of_run()
+    if connection is None or sockets is None or not sockets.tls:
         return None
     if tls is None:
         tls = own["_uring_tls"] = Tls()
@@ -132,18 +133,14 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
     detector._held = True
     try:
-        found = None
         waited = tls.is_drained and not incoming.pending
-        if not waited:
-            if is_cancelled(context.task):
-                await checkpoint_if_cancelled()
-            found = _decrypt(own, tls, most)
+        if not waited and pass_cancel_point(context.task):
+            await checkpoint_if_cancelled()
+        found = None if waited else _decrypt(own, tls, most)
+        lock = own["_inner_recv_lock"]
         while found is None:
-            lock = own["_inner_recv_lock"]
-            if outgoing.pending:
-                await _send_out(own, outgoing.read())
-            elif lock._owner is not None:
-                await _take_in(own, tls)
+            if outgoing.pending or lock._owner is not None:
+                await _move_forward(own, tls)
             else:  # the same, in one frame
                 lock._owner = context.task
                 try:
@@ -155,17 +152,24 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
                         lock._owner = None
             waited = True
             found = _decrypt(own, tls, most)
-        if tls.error is None and outgoing.pending:
-            tls.decrypted.append(found)
-            await _send_out(own, outgoing.read())
-            tls.decrypted.clear()
-        elif not waited and not (tls.run.budget and tls.run.may_go_on()):
-            await yield_shielded()
+        if outgoing.pending or not waited:
+            await _end_receive(own, tls, found, waited=waited)
     finally:
         detector._held = False
     if found or tls.error is None:
         return found
     return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
+
+
+async def _end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bool) -> None:
+    """Sends what the records have OpenSSL answer; what was ``found`` in them outlives that. Yields if the
+    receive has not ``waited``."""
+    if tls.error is None and own["_outgoing"].pending:
+        tls.decrypted.append(found)
+        await _send_out(own, own["_outgoing"].read())
+        tls.decrypted.clear()
+    elif not waited and not (tls.run.budget and tls.run.spend()):
+        await yield_shielded()
 
 
 def _decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
@@ -219,13 +223,20 @@ def _feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
     else:
         incoming.write_eof()
     own["_inner_recv_count"] += 1
-    if size > own["_estimated_receive_size"]:
+    if size > own["_estimated_receive_size"]:  # noqa: PLR1730  # not so often
         own["_estimated_receive_size"] = size
     while size >= _RECORD and (wanted := most + _OVERHEAD - incoming.pending) > 0:
         more = take_ahead(own["transport_stream"], wanted)
         if not more:
             break
         incoming.write(more)
+
+
+async def _move_forward(own: dict[str, Any], tls: Tls) -> None:
+    """What OpenSSL needs for what it could not do: it is sent what OpenSSL has made, or else OpenSSL is given
+    what comes."""
+    made = own["_outgoing"].read()
+    await (_send_out(own, made) if made else _take_in(own, tls))
 
 
 @enable_ki_protection
@@ -251,7 +262,7 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
     task, lock, ssl_object = context.task, own["_inner_send_lock"], own["_ssl_object"]
     detector._held = True
     try:
-        if is_cancelled(task):
+        if pass_cancel_point(task):
             await checkpoint_if_cancelled()
         try:
             ssl_object.write(data)
