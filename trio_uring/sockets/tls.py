@@ -50,19 +50,20 @@ _OK: Final = getattr(SSLState, "OK", None)
 _BROKEN: Final = getattr(SSLState, "BROKEN", None)
 _WantReadError: Final = ssl.SSLWantReadError
 _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
-_SocketStream: Final = trio.SocketStream
 _SSLStream: Final = trio.SSLStream
 
 
 class Tls:
     """What we know of an SSLStream beside what it knows itself."""
 
-    __slots__ = ("decrypted", "error", "is_drained", "is_handshaken", "run", "runner")
+    __slots__ = ("decrypted", "error", "is_drained", "is_handshaken", "run", "runner", "transport")
+    run: Run
+    runner: object
+    """Of the run that used the stream last."""
+    transport: object
+    """What it was over then."""
 
     def __init__(self) -> None:
-        self.runner: object = None
-        self.run: Run
-        """Of the run that used the stream last."""
         self.is_handshaken = False
         self.is_drained = False
         """The last that was done with the SSLObject and what comes in was a read that has left nothing:
@@ -78,24 +79,27 @@ class Tls:
 
 
 def tls_of(stream: Any) -> Tls | None:
-    """None: the stream is Trio's, in the run that calls."""
+    """Returns the stream's, for the run that calls. None: the stream is Trio's there."""
     own = stream.__dict__
-    transport = own["transport_stream"]
-    if type(transport) is not _SocketStream:
+    run = run_for(own["transport_stream"])
+    if run is None:
         return None
     tls: Tls | None = own.get("_uring_tls")
-    runner = getattr(context, "runner", None)
-    if tls is not None and tls.runner is runner:
-        return tls
-    connection = connection_of(transport.socket)
-    sockets = sockets_of_run()
-    if connection is None or sockets is None or not sockets.tls:
-        return None
     if tls is None:
         tls = own["_uring_tls"] = Tls()
-    tls.runner = runner
-    tls.run = connection.run
+    tls.runner, tls.run, tls.transport = context.runner, run, own["transport_stream"]
     return tls
+
+
+def run_for(transport: object) -> Run | None:
+    """Returns the run that calls, if ``transport`` is a stream that works by completions in it, and SSLStreams
+    over such are to be ours."""
+    if type(transport) is not trio.SocketStream:
+        return None
+    sockets = sockets_of_run()
+    if sockets is None or not sockets.tls or connection_of(transport.socket) is None:
+        return None
+    return sockets.run
 
 
 def _ready(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
@@ -103,8 +107,8 @@ def _ready(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
     tls: Tls | None = own.get("_uring_tls")
     if (
         tls is None
+        or tls.transport is not own["transport_stream"]
         or tls.runner is not getattr(context, "runner", None)
-        or type(own["transport_stream"]) is not _SocketStream
     ):
         tls = tls_of(stream)
     if (
