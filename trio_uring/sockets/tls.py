@@ -56,7 +56,7 @@ _SSLStream: Final = trio.SSLStream
 class Tls:
     """What we know of an SSLStream beside what it knows itself."""
 
-    __slots__ = ("decrypted", "error", "is_drained", "is_handshaken", "run", "runner", "transport")
+    __slots__ = ("decrypted", "error", "is_drained", "is_usual", "run", "runner", "transport")
     run: Run
     runner: object
     """Of the run that used the stream last."""
@@ -64,7 +64,8 @@ class Tls:
     """What it was over then."""
 
     def __init__(self) -> None:
-        self.is_handshaken = False
+        self.is_usual = False
+        """The handshake is over, and nothing is kept for the next call."""
         self.is_drained = False
         """The last that was done with the SSLObject and what comes in was a read that has left nothing:
         the next one is bound to fail until more comes."""
@@ -76,6 +77,7 @@ class Tls:
     def keep(self, error: OSError) -> None:
         """Its traceback would refer back to the stream."""
         self.error = error.with_traceback(None)
+        self.is_usual = False
 
 
 def tls_of(stream: Any) -> Tls | None:
@@ -92,8 +94,8 @@ def tls_of(stream: Any) -> Tls | None:
 
 
 def run_for(transport: object) -> Run | None:
-    """Returns the run that calls, if ``transport`` is a stream that works by completions in it, and SSLStreams
-    over such are to be ours."""
+    """Returns the run that calls, if ``transport`` is a stream that works by completions in it, and if
+    SSLStreams over such are to be ours."""
     if type(transport) is not trio.SocketStream:
         return None
     sockets = sockets_of_run()
@@ -102,53 +104,53 @@ def run_for(transport: object) -> Run | None:
     return sockets.run
 
 
-def _ready(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
-    """None: there is something about the call that Trio's own method has to see to."""
-    tls: Tls | None = own.get("_uring_tls")
-    if (
-        tls is None
-        or tls.transport is not own["transport_stream"]
-        or tls.runner is not getattr(context, "runner", None)
-    ):
-        tls = tls_of(stream)
-    if (
-        tls is None
-        or own["_state"] is not _OK
-        or detector._held
-        or tls.error is not None
-        or tls.decrypted
-        # Somebody else's would not tell us what it has done with the SSLObject.
-        or _SSLStream._retry is not retry
-    ):
+def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
+    """Returns the stream's, if the call may go the short way. None: it is for Trio's own method."""
+    tls = tls_of(stream)
+    if tls is None or own["_state"] is not _OK or detector._held:
         return None
-    if not tls.is_handshaken:
-        tls.is_handshaken = stream._handshook.done
-    return tls if tls.is_handshaken else None
+    # Somebody else's ``_retry`` would not tell us what it has done with the SSLObject.
+    tls.is_usual = (
+        tls.error is None and not tls.decrypted and own["_handshook"].done and trio.SSLStream._retry is retry
+    )
+    return tls if tls.is_usual else None
 
 
 @enable_ki_protection
 async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
     own = self.__dict__
     incoming, outgoing = own["_incoming"], own["_outgoing"]
+    detector, transport = own["_outer_recv_conflict_detector"], own["transport_stream"]
+    tls: Tls | None = own.get("_uring_tls")
+    task = getattr(context, "task", None)
+    if (
+        tls is None
+        or task is None
+        or not tls.is_usual
+        or tls.runner is not task._runner
+        or tls.transport is not transport
+        or own["_state"] is not _OK
+        or detector._held
+        or _SSLStream._retry is not retry
+    ):
+        tls = _usual(self, own, detector)
     most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
-    detector = own["_outer_recv_conflict_detector"]
-    tls = _ready(self, own, detector)
     if tls is None or type(most) is not int or most <= 0:
         return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
+    lock = own["_inner_recv_lock"]
     detector._held = True
     try:
         waited = tls.is_drained and not incoming.pending
-        if not waited and pass_cancel_point(context.task):
+        if not waited and pass_cancel_point(task):
             await checkpoint_if_cancelled()
         found = None if waited else _decrypt(own, tls, most)
-        lock = own["_inner_recv_lock"]
         while found is None:
             if outgoing.pending or lock._owner is not None:
                 await _move_forward(own, tls)
             else:  # the same, in one frame
-                lock._owner = context.task
+                lock._owner = task
                 try:
-                    _feed(own, tls, await own["transport_stream"].receive_some(), most)
+                    _feed(own, tls, await transport.receive_some(), most)
                 finally:
                     if lock._lot._parked:
                         _release_to_next(lock)
@@ -170,6 +172,7 @@ async def _end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: b
     receive has not ``waited``."""
     if tls.error is None and own["_outgoing"].pending:
         tls.decrypted.append(found)
+        tls.is_usual = False
         await _send_out(own, own["_outgoing"].read())
         tls.decrypted.clear()
     elif not waited and not (tls.run.budget and tls.run.spend()):
@@ -199,6 +202,7 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     """The data of one record and of those behind it."""
     parts = tls.decrypted
     parts.append(data)
+    tls.is_usual = False
     left = most - len(data)
     incoming, ssl_object = own["_incoming"], own["_ssl_object"]
     while data and left and incoming.pending:
@@ -214,6 +218,7 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     tls.is_drained = bool(data) and not ssl_object.pending()
     joined = b"".join(parts)
     parts.clear()
+    tls.is_usual = tls.error is None
     return joined
 
 
@@ -258,12 +263,23 @@ async def _take_in(own: dict[str, Any], tls: Tls) -> None:
 @enable_ki_protection
 async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
     own = self.__dict__
-    detector = own["_outer_send_conflict_detector"]
-    tls = _ready(self, own, detector)
+    detector, transport = own["_outer_send_conflict_detector"], own["transport_stream"]
+    tls: Tls | None = own.get("_uring_tls")
+    task = getattr(context, "task", None)
+    if (
+        tls is None
+        or task is None
+        or not tls.is_usual
+        or tls.runner is not task._runner
+        or tls.transport is not transport
+        or own["_state"] is not _OK
+        or detector._held
+    ):
+        tls = _usual(self, own, detector)
     if tls is None or not data:
         await ORIGINAL["send_all"](self, data)
         return
-    task, lock, ssl_object = context.task, own["_inner_send_lock"], own["_ssl_object"]
+    lock, ssl_object = own["_inner_send_lock"], own["_ssl_object"]
     detector._held = True
     try:
         if pass_cancel_point(task):
@@ -282,7 +298,7 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
             return
         lock._owner = task  # the same, in one frame
         try:
-            await own["transport_stream"].send_all(made)
+            await transport.send_all(made)
         except:
             own["_state"] = _BROKEN
             raise
