@@ -41,7 +41,7 @@ _ssl.SSLStream._retry                       replaced: what Trio's own methods wo
 ==========================================  ==========================================
 
 Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
-`Replaced` (session/replacement.py), by which `check_trio` looks for them. Sending also enters
+`Replaced`, which session/replacement.py joins, and by which `check_trio` looks for them. Sending also enters
 ``SocketStream._send_conflict_detector``, and `Path` sets ``trio.Path._wrapped_cls``. native/python uses
 attributes of `Task` and of sockets, by the same names.
 

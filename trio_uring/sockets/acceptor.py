@@ -66,6 +66,15 @@ class Acceptor(RunSocket):
         return self.waiter is not None or self.fd in self.run.readers
 
     @property
+    def taken_ahead(self) -> str:
+        if not self.connections_ahead:
+            return ""
+        return (
+            f"{self.connections_ahead} connections were accepted ahead from this socket, which its new owner "
+            f"would miss; accept them first, or call fileno() before you accept"
+        )
+
+    @property
     def readable(self) -> bool:
         return bool(self._sockets_ahead)
 

@@ -244,6 +244,15 @@ class Connection(RunSocket):
             self.run.reap()
 
     @property
+    def taken_ahead(self) -> str:
+        if not self.bytes_ahead:
+            return ""
+        return (
+            f"{self.bytes_ahead} bytes were read ahead from this socket, which its new owner would miss; "
+            f"receive them first, or call fileno() before you receive for the second time"
+        )
+
+    @property
     def readable(self) -> bool:
         return bool(self._pieces) or self._end is not None
 

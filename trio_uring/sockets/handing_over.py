@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ..loop.trio_internals import Replaced, SocketType
-from .lookup import ORIGINAL, connection_of, existing_acceptor, existing_connection, sockets_of_run
+from .lookup import (
+    ORIGINAL,
+    connection_of,
+    existing_connection,
+    existing_sockets,
+    marked_sockets,
+    sockets_of_run,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,9 +53,7 @@ def is_readable(self: Any) -> bool:
         return True
     # In this order: a multishot may have taken meanwhile what was in the socket before.
     return any(
-        one.readable or (_is_of_this_run(one) and one.has_completed())
-        for one in (existing_connection(self), existing_acceptor(self))
-        if one is not None
+        one.readable or (_is_of_this_run(one) and one.has_completed()) for one in existing_sockets(self)
     )
 
 
@@ -98,32 +103,17 @@ def setsockopt(self: Any, level: int, optname: int, *args: Any, **kwargs: Any) -
 
 def _take_nothing_ahead(trio_socket: Any) -> None:
     trio_socket._uring_nothing_ahead = True
-    for one in (existing_connection(trio_socket), existing_acceptor(trio_socket)):
-        if one is not None:
-            one.take_nothing_ahead()
+    for one in existing_sockets(trio_socket):
+        one.take_nothing_ahead()
 
 
 def _give_away(trio_socket: Any, what: str) -> None:
     """Has nothing be taken ahead any more. Raises RuntimeError if something was, in the call ``what``."""
-    acceptor = existing_acceptor(trio_socket)
-    if acceptor is not None:
-        acceptor.take_nothing_ahead()
-        if acceptor.connections_ahead:
-            raise RuntimeError(
-                f"{what}: {acceptor.connections_ahead} connections were accepted ahead from this socket, "
-                f"which its new owner would miss; accept them first, or call fileno() before you accept"
-            )
-    # That of an earlier run is closed, and may still have something.
-    connection = existing_connection(trio_socket) or getattr(trio_socket, "_uring", None)
-    if connection is None:
-        return
-    if not connection.closed:
-        connection.take_nothing_ahead()
-    if connection.bytes_ahead:
-        raise RuntimeError(
-            f"{what}: {connection.bytes_ahead} bytes were read ahead from this socket, which its new owner "
-            f"would miss; receive them first, or call fileno() before you receive for the second time"
-        )
+    for one in existing_sockets(trio_socket):
+        one.take_nothing_ahead()
+    for one in (*existing_sockets(trio_socket), *marked_sockets(trio_socket)):
+        if taken := one.taken_ahead:
+            raise RuntimeError(f"{what}: {taken}")
 
 
 def leave(
@@ -145,13 +135,8 @@ def close(self: Any) -> None:
 
 def _drop(trio_socket: Any) -> None:
     """Drops all that there is for a socket. What is stale goes too: it holds the file that was closed."""
-    for one in (
-        existing_connection(trio_socket),
-        existing_acceptor(trio_socket),
-        getattr(trio_socket, "_uring", None),
-        getattr(trio_socket, "_uring_acceptor", None),
-    ):
-        if one is None or one.closed:
+    for one in (*existing_sockets(trio_socket), *marked_sockets(trio_socket)):
+        if one.closed:
             continue
         if _is_of_this_run(one):
             one.drop()

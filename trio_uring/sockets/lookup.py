@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .acceptor import Acceptor
     from .connection import Connection
     from .registry import RunSockets
+    from .run_socket import RunSocket
 
 ORIGINAL: Final[dict[str, Any]] = {}
 """What Trio's sockets, and the functions of its module ``trio.socket``, had by the names that we replace,
@@ -86,6 +87,19 @@ def existing_acceptor(trio_socket: Any) -> Acceptor | None:
         if acceptor is None or not acceptor.is_of(trio_socket._sock):
             return None
     return None if acceptor.closed or not is_current(acceptor) else acceptor
+
+
+def existing_sockets(trio_socket: Any) -> list[RunSocket]:
+    """Returns all that a run, whichever it is, has for the socket already."""
+    found = (existing_connection(trio_socket), existing_acceptor(trio_socket))
+    return [one for one in found if one is not None]
+
+
+def marked_sockets(trio_socket: Any) -> list[RunSocket]:
+    """Returns all that a run has ever made for the socket, and that is its latest of its kind: it may be
+    closed, of an earlier run, or for a descriptor that the socket has no longer."""
+    marks = (getattr(trio_socket, name, None) for name in ("_uring", "_uring_acceptor"))
+    return [mark for mark in marks if mark is not None]
 
 
 def by_readiness(trio_socket: Any, name: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:

@@ -98,6 +98,11 @@ class RunSocket(ABC):
 
     @property
     @abstractmethod
+    def taken_ahead(self) -> str:
+        """What was taken ahead, for an error to say that hands the socket over; empty if nothing was."""
+
+    @property
+    @abstractmethod
     def readable(self) -> bool:
         """Whether something was taken ahead, or there is an error or an end to be told."""
 
