@@ -47,6 +47,7 @@ MYPY = [
     "release",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
+    "tests/trio_suite/on_our_tls.py",
     "tests/programs/user_types.py",
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
@@ -109,7 +110,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize(("trio", "pyopenssl"), TRIO_RELEASES)
 def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
-    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files, of ours."""
+    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files and of TLS, of ours."""
     session.install("--upgrade", "-e", ".", trio, pyopenssl, *TRIO_TESTS)
     packages = Path(
         session.run("python", "-c", "import trio; print(trio.__path__[0])", silent=True) or ""
@@ -118,6 +119,7 @@ def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
     arguments = session.posargs or ["-q"]
     session.run(*suite, "trio", f"--ignore={packages}/trio/_tests/tools", *arguments)
     session.run(*suite, "-p", "on_our_files", *TRIO_FILE_TESTS, *arguments)
+    session.run(*suite, "-p", "on_our_tls", "trio._tests.test_ssl", *arguments)
 
 
 @nox.session

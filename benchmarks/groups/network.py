@@ -10,13 +10,14 @@ from groups.plan import Job, Planned, Scale
 from measure.loads import Crowd, Idle, Load, Wrk
 from measure.server import Server, programs
 from report.model import Case, Series
-from sides.runtimes import ASYNCIO, TRIO
+from sides.runtimes import ASYNCIO
 
 STREAMS = ("trio-epoll", "trio-uring", *ASYNCIO)
 """Those that are measured in every case; the other variants of trio-uring are where they may differ."""
 WITH_BUDGET = ("trio-epoll", "trio-uring", "trio-uring-budget", *ASYNCIO)
 WITH_READINESS = ("trio-epoll", "trio-uring", "trio-uring-readiness", *ASYNCIO)
-WITH_BOTH = (*TRIO, *ASYNCIO)
+WITH_TRIOS_TLS = ("trio-epoll", "trio-uring", "trio-uring-budget", "trio-uring-trios-tls", *ASYNCIO)
+WITH_BOTH = ("trio-epoll", "trio-uring", "trio-uring-budget", "trio-uring-readiness", *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)
 BASELINE = "trio-epoll"
 OWN_DESCRIPTORS = 50
@@ -59,19 +60,22 @@ def _echo(scale: Scale, api: str, size: int, connections: int, sides: Iterable[s
 
 
 def tls(scale: Scale) -> list[Planned]:
-    count = scale.choose(50, 50, 5)
+    counts = {"full": (1, 50, 500), "quick": (50,), "smoke": (5,)}[scale.name]
+    large = (1 << 16, 50) if scale.name == "full" else None
 
-    def planned(size: int) -> Planned:
-        case = Case("tls", f"TLS, {_bytes(size)}, {count} connections", BASELINE, "per_cpu_second", {})
+    def planned(size: int, count: int) -> Planned:
+        name = f"TLS, {_bytes(size)}, {_count(count, 'connection')}"
+        case = Case("tls", name, BASELINE, "per_cpu_second", {}, {"connections": count, "size": size})
         options = ("echo", "--tls", "--size", str(size), "--connections", str(count))
         jobs = {
             side: Load(Server(side, "tls"), options, count, scale.seconds, scale.warmup)
-            for side in WITH_BUDGET
+            for side in WITH_TRIOS_TLS
         }
         without = "" if programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
         return _planned(case, jobs, without)
 
-    return [planned(size) for size in (64, 1 << 16)[: scale.choose(2, 1, 1)]]
+    cases = [(64, count) for count in counts] + ([large] if large else [])
+    return [planned(size, count) for size, count in cases]
 
 
 def connections(scale: Scale) -> list[Planned]:

@@ -50,12 +50,13 @@ RUNTIMES = {
     "trio-uring": _trio_uring("", "io_uring, completions", multishot=True),
     "trio-uring-budget": _trio_uring(", budget 16", "io_uring, completions, budget 16", multishot=True),
     "trio-uring-readiness": _trio_uring(", readiness only", "io_uring, readiness only", multishot=False),
+    "trio-uring-trios-tls": _trio_uring(", Trio's TLS", "io_uring, completions, Trio's TLS", multishot=True),
     "asyncio": Runtime("asyncio", "asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
     # libuv keeps a ring beside its epoll, for files.
     "uvloop": Runtime("uvloop", "uvloop", "uvloop.Loop", "eventpoll", frozenset()),
     "rloop": Runtime("rloop", "rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
 }
-TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness")
+TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness", "trio-uring-trios-tls")
 TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
 
@@ -70,6 +71,7 @@ def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
             "trio-uring": RingOptions(),
             "trio-uring-budget": RingOptions(checkpoint_budget=16),
             "trio-uring-readiness": RingOptions(features={"completions": False}),
+            "trio-uring-trios-tls": RingOptions(features={"tls": False}),
         }
         install(options[runtime])
     trio.run(main)
@@ -111,6 +113,8 @@ def trio_backend() -> str:
     run = current_run()
     assert run is not None
     how = "completions" if "completions" in statistics.flags else "readiness only"
+    if how == "completions" and "tls" not in statistics.flags:
+        how += ", Trio's TLS"
     budget = run.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 
