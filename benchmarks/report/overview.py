@@ -48,16 +48,19 @@ PARTS = (
     ),
     Part(
         "Files in the page cache: operations per second",
-        "times trio.open_file on epoll",
+        "times Trio's files on epoll",
         {
-            "trio-uring-files": "trio_uring.\nopen_file",
+            "trio-uring-files": "trio_uring\nfiles",
             "trio-uring-budget-files": "with a\nbudget of 16",
+            "turbofile": "turbofile",
+            "asyncfiles": "asyncfiles",
             "aiofile": "aiofile",
             "aiofiles": "aiofiles",
         },
         {
             "random reads of 4 KiB, 64 tasks": ("files", "random 4 KiB reads, 64 tasks, warm cache"),
             "small files, opened, read, closed": ("files", "[0-9,]+ small files read, .*"),
+            "small files by Path.read_bytes": ("files", "[0-9,]+ small files by Path.read_bytes, .*"),
             "read from end to end, by 256 KiB": ("files", "sequential read, 256 KiB at a time, warm cache"),
             "written from end to end, by 256 KiB": ("files", "sequential write, 256 KiB at a time"),
             "lines of a text file": ("files", "lines of a text file"),
