@@ -41,7 +41,7 @@ PARTS = (
             "echo, 500 connections": ("echo", "streams, 64 B, 500 connections"),
             "HTTP, 256 connections": ("http", "streams, 256 connections"),
             "hypercorn, 256 connections": ("http", "hypercorn, 256 connections"),
-            "echo over TLS, 50 connections": ("tls", "TLS, 64 B, 50 connections"),
+            "echo over TLS, 50 connections": ("tls", "echo, TLS 1.3, 64 B, 50 connections"),
             "connect, one request, close": ("connections", "connect, .*"),
             "UDP queries": ("udp", ".* queries, .*"),
         },

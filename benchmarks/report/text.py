@@ -27,7 +27,7 @@ GROUPS = {
     "http": "HTTP",
     "connections": "Connections: accept, one request, close",
     "udp": "UDP queries",
-    "tls": "Echo over TLS",
+    "tls": "TLS: echo, handshakes, HTTP/1.1 and HTTP/2, a client",
     "files": "Files",
     "scale": "Many idle connections",
     "idle": "An idle server",
