@@ -39,6 +39,7 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
     "benchmarks",
+    "docs/picture.py",
     "native/build.py",
     "start/backend.py",
     "noxfile.py",

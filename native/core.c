@@ -10,7 +10,7 @@ static const struct tu_calls calls = { .send = tu_send, .cancel = tu_cancel };
 
 /* Set-up and end */
 
-int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags)
 {
 	int error;
 
@@ -24,7 +24,6 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	if (!error)
 		error = tu_operations_open(&core->operations);
 	if (!error) {
-		core->ring.no_iowait = no_iowait && (core->ring.uring.features & IORING_FEAT_NO_IOWAIT);
 		core->events_capacity = core->ring.uring.cq.ring_entries;
 		core->events = calloc(core->events_capacity, sizeof(*core->events));
 		error = core->events ? 0 : -ENOMEM;
@@ -32,6 +31,11 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	if (error)
 		tu_destroy(core);
 	return error;
+}
+
+void tu_set_wait_flags(tu_core *core, uint32_t flags)
+{
+	core->ring.wait_flags = flags;
 }
 
 /* In a guest run the kernel writes to the interrupt's eventfd when completions arrive. So the worker

@@ -60,7 +60,8 @@ struct tu_core {
 	uint64_t skipped;
 };
 
-int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
+void tu_set_wait_flags(tu_core *core, uint32_t flags);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 

@@ -12,7 +12,7 @@
 #define TU_INTERRUPTED ... /* a system call was interrupted before its time */
 #define TU_REAP ...        /* a guest run: something came, and tu_reap says what */
 
-/* The kinds of events. The first two waits are also what tu_poll_add takes. */
+/* The kinds of events. tu_poll_add takes TU_READ or TU_WRITE. */
 #define TU_NOTHING ...   /* an event that was processed */
 #define TU_READ ...      /* a wait until a descriptor is readable */
 #define TU_WRITE ...     /* a wait until a descriptor is writable */
@@ -49,8 +49,10 @@ typedef struct tu_core {
 } tu_core;
 
 /* Set-up. Any thread may call `tu_open`; the thread that calls `tu_start` becomes the owner, at the first
- * tick. `tu_watch_signals`: waits also end when `fd` is readable, with TU_SIGNALS. */
-int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+ * tick. `tu_set_wait_flags`, before that tick: waits have these flags of io_uring_enter besides.
+ * `tu_watch_signals`: waits also end when `fd` is readable, with TU_SIGNALS. */
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
+void tu_set_wait_flags(tu_core *core, uint32_t flags);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 

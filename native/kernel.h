@@ -11,12 +11,4 @@
 #define IORING_SETUP_NO_SQARRAY (1U << 16) /* 6.6 */
 #endif
 
-#ifndef IORING_FEAT_NO_IOWAIT
-#define IORING_FEAT_NO_IOWAIT (1U << 17) /* 6.15 */
-#endif
-
-#ifndef IORING_ENTER_NO_IOWAIT
-#define IORING_ENTER_NO_IOWAIT (1U << 7) /* 6.15 */
-#endif
-
 #endif

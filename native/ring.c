@@ -135,9 +135,7 @@ static int enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 	ring->entered++;
 	if (timeout_ns < 0)
 		return io_uring_enter2(ring->uring.ring_fd, publish(ring), 0, flags, NULL, 0);
-	flags |= IORING_ENTER_EXT_ARG;
-	if (ring->no_iowait)
-		flags |= IORING_ENTER_NO_IOWAIT;
+	flags |= IORING_ENTER_EXT_ARG | ring->wait_flags;
 	return io_uring_enter2(ring->uring.ring_fd, publish(ring), minimum, flags, (void *)&argument, sizeof(argument));
 }
 

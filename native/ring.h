@@ -34,7 +34,7 @@ struct tu_ring {
 	bool open;                   /* mapped */
 	bool lost;                   /* somebody else has closed its descriptor */
 	bool enabled;                /* no longer R_DISABLED */
-	bool no_iowait;              /* waits do not count as I/O wait (Linux 6.15) */
+	uint32_t wait_flags;         /* flags of io_uring_enter that its waits have besides */
 	int broken;                  /* 0, or the -errno for which it is not entered again */
 	int64_t refused_since;       /* when the kernel began to refuse, by tu_now(); 0: it does not */
 	uint64_t entered;            /* how often the kernel was entered */

@@ -61,6 +61,12 @@ def no_hanging() -> Iterator[None]:
 
 
 @pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes for a `RingOptions.checkpoint_budget`, which is then used up by calls alone."""
+    monkeypatch.setattr("trio_uring.loop.run._now", lambda: 0.0)
+
+
+@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """Reader and writer."""
     reader, writer = os.pipe()

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from .command.capabilities import Capabilities, capabilities
     from .files.opening import open_file, wrap_file
     from .files.path import Path
+    from .files.temporary import (
+        NamedTemporaryFile,
+        SpooledTemporaryFile,
+        TemporaryDirectory,
+        TemporaryFile,
+        gettempdir,
+        gettempdirb,
+        mkdtemp,
+        mkstemp,
+    )
     from .files.to_stream import send_file
     from .loop.statistics import UringStatistics
     from .ring.errors import UringFallbackWarning, UringUnavailableError
@@ -24,15 +34,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Capabilities",
+    "NamedTemporaryFile",
     "Path",
     "RingOptions",
+    "SpooledTemporaryFile",
+    "TemporaryDirectory",
+    "TemporaryFile",
     "UringFallbackWarning",
     "UringStatistics",
     "UringUnavailableError",
     "capabilities",
+    "gettempdir",
+    "gettempdirb",
     "install",
     "installed",
     "lowlevel",
+    "mkdtemp",
+    "mkstemp",
     "open_file",
     "run",
     "run_statistics",
@@ -50,14 +68,22 @@ __all__ = [
 # imports as it starts, is to cost little.
 _HOMES = {
     "Capabilities": "command.capabilities",
+    "NamedTemporaryFile": "files.temporary",
     "Path": "files.path",
     "RingOptions": "ring.options",
+    "SpooledTemporaryFile": "files.temporary",
+    "TemporaryDirectory": "files.temporary",
+    "TemporaryFile": "files.temporary",
     "UringFallbackWarning": "ring.errors",
     "UringStatistics": "loop.statistics",
     "UringUnavailableError": "ring.errors",
     "capabilities": "command.capabilities",
+    "gettempdir": "files.temporary",
+    "gettempdirb": "files.temporary",
     "install": "session.runs",
     "installed": "session.runs",
+    "mkdtemp": "files.temporary",
+    "mkstemp": "files.temporary",
     "open_file": "files.opening",
     "run": "session.runs",
     "run_statistics": "session.runs",

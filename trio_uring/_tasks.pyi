@@ -13,7 +13,8 @@ from typing_extensions import Buffer
 
 from .loop.run import Run
 from .sockets.connection import Connection
-from .sockets.run_socket import RunSocket, State
+from .sockets.run_socket import RunSocket
+from .sockets.states import State
 
 FEW_EVENTS: int
 """A tick with more events than this has many sends to come: one system call for all of them then costs less

@@ -26,7 +26,7 @@ static const char *const names[TU_ATTRIBUTES] = {
 	[TU_SOCKET_SOCK] = "sock",
 	[TU_SOCKET_STATE] = "state",
 	[TU_SOCKET_WAITER] = "waiter",
-	[TU_CONNECTION_AHEAD] = "ahead",
+	[TU_CONNECTION_BYTES_AHEAD] = "bytes_ahead",
 	[TU_CONNECTION_LENGTH] = "length",
 	[TU_CONNECTION_RUNNER] = "runner",
 	[TU_CONNECTION_SENDER] = "sender",
@@ -41,7 +41,7 @@ static const struct {
 	[TU_CLASS_RUN] = { "run", TU_RUN_BUDGET, TU_RUN_TABLES },
 	[TU_CLASS_OPERATION] = { "operation", TU_OPERATION_HELD, TU_OPERATION_TASK },
 	[TU_CLASS_SOCKET] = { "socket", TU_SOCKET_FD, TU_SOCKET_WAITER },
-	[TU_CLASS_CONNECTION] = { "connection", TU_CONNECTION_AHEAD, TU_CONNECTION_SENDER },
+	[TU_CLASS_CONNECTION] = { "connection", TU_CONNECTION_BYTES_AHEAD, TU_CONNECTION_SENDER },
 };
 
 /* The names of the attributes of a class that C uses, as a new tuple; NULL with an exception. */

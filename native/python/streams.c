@@ -99,7 +99,7 @@ static bool is_length(PyObject *value)
 /* Whether a multishot is with the kernel, and nothing was read ahead. */
 static bool is_quiet(PyObject *connection)
 {
-	PyObject *ahead = tu_get(connection, TU_CONNECTION_AHEAD);
+	PyObject *ahead = tu_get(connection, TU_CONNECTION_BYTES_AHEAD);
 
 	return tu_get(connection, TU_SOCKET_STATE) == tu_learnt.multishot && ahead && PyLong_CheckExact(ahead) &&
 	       PyLong_AsLong(ahead) == 0;

@@ -70,6 +70,7 @@ def cached(path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize("calls", [0, 1, 3, 16])
 @every_call
 def test_a_task_makes_so_many_calls_at_once_and_no_more(cached: Path, call: Call, calls: int) -> None:
@@ -89,6 +90,7 @@ def test_a_task_makes_so_many_calls_at_once_and_no_more(cached: Path, call: Call
     assert budget(calls).run(main) == [calls, calls + 1, calls + 1, 1]
 
 
+@pytest.mark.usefixtures("still_clock")
 def test_calls_on_all_files_of_a_task_spend_one_budget(cached: Path) -> None:
     async def main() -> list[int]:
         async with await open_file(cached, "rb", 0) as one, await open_file(cached) as other:

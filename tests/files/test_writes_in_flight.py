@@ -34,7 +34,7 @@ PIECES = [bytes([number]) * PART for number in range(1, 60)]
 
 
 @pytest.fixture(autouse=True)
-def _small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_writes(still_clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_behind, "_AT_ONCE", PART)
 
 

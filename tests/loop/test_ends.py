@@ -171,6 +171,41 @@ say_how_it_ends(main)
     assert said.splitlines() == ["TrioInternalError", NOTHING_LEFT]
 
 
+@needs_completions
+def test_a_crash_while_receives_wait_for_a_buffer() -> None:
+    """Once their turn came, they were submitted, and nobody stopped them any more."""
+    said = output_of(
+        PREPARE
+        + """
+clock = Clock()
+pairs = []
+
+async def main():
+    listener = socket.create_server(("127.0.0.1", 0))
+    for _ in range(50):
+        client = socket.create_connection(listener.getsockname())
+        server = trio.socket.from_stdlib_socket(listener.accept()[0])
+        for data in (b"1", b"2"):  # the second receive is multishot
+            client.sendall(data)
+            assert await server.recv(1) == data
+        trio.lowlevel.spawn_system_task(server.recv, 1)
+        pairs.append((client, server))
+    await trio.testing.wait_all_tasks_blocked()
+    for client, _ in pairs:
+        client.sendall(b"x")
+    while not trio.lowlevel.current_statistics().io_statistics.buffer_shortages:
+        await trio.lowlevel.checkpoint()
+    clock.crashes = True
+    await trio.sleep_forever()
+
+say_how_it_ends(main, clock=clock, ring=RingOptions(buffers=2))
+leave()
+""",
+        timeout=LIMIT,
+    )
+    assert said.splitlines() == ["SystemExit", NOTHING_LEFT]
+
+
 # Descriptors that are closed below us
 
 

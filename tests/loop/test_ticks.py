@@ -21,6 +21,7 @@ from tracing import system_calls, with_strace
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
 
+import trio_uring
 from trio_uring.loop.manager import UringManager
 from trio_uring.ring import opening
 from trio_uring.sockets.registry import RunSockets
@@ -48,6 +49,22 @@ def test_idle_checkpoints_make_no_system_call(tmp_path: Path) -> None:
     many, skipped = system_calls(tmp_path, "io_uring_enter", CHECKPOINTS, "10000")
     assert many == few
     assert int(skipped) >= 10_000
+
+
+SLEEPS = """
+import sys, trio, trio_uring
+off = {"no_iowait": False} if sys.argv[1] == "off" else {}
+trio_uring.run(trio.sleep, 0.001, ring=trio_uring.RingOptions(features=off))
+"""
+
+
+@with_strace
+@pytest.mark.skipif("no_iowait" not in trio_uring.capabilities().used, reason="this kernel has no such flag")
+def test_waits_have_the_flags_of_the_features_that_are_used(tmp_path: Path) -> None:
+    flag = r"[^)]*\|(0x80|IORING_ENTER_NO_IOWAIT)\b"
+    used, _ = system_calls(tmp_path, "io_uring_enter", SLEEPS, "on", like=flag)
+    off, _ = system_calls(tmp_path, "io_uring_enter", SLEEPS, "off", like=flag)
+    assert (used > 0, off) == (True, 0)
 
 
 RUNS = """

@@ -573,6 +573,7 @@ def test_our_attributes_of_trios_sockets_are_declared() -> None:
 def test_a_run_on_epoll_beside_ours_is_as_without_it() -> None:
     ready, done = threading.Event(), threading.Event()
     found: list[object] = []
+    seen, _ = expected(NAMES[0])
 
     def beside() -> None:
         ready.wait()
@@ -583,13 +584,13 @@ def test_a_run_on_epoll_beside_ours_is_as_without_it() -> None:
     async def main() -> None:
         ready.set()
         while not done.is_set():
-            assert await call_everything() == expected(NAMES[0])[0]
+            assert await call_everything() == seen
 
     thread = threading.Thread(target=beside)
     thread.start()
     URING.run(main)
     thread.join()
-    assert found == 2 * [expected(NAMES[0])[0]]
+    assert found == 2 * [seen]
 
 
 # What makes a run
@@ -658,10 +659,11 @@ def test_a_setup_runner_that_was_there_is_called_and_stays(
 def test_a_setup_runner_that_comes_after_install_is_called_and_the_run_is_on_io_uring(
     monkeypatch: pytest.MonkeyPatch, calls: list[str], over: str
 ) -> None:
+    seen, _ = expected(NAMES[0])
     with trio_uring.installed():
         wrapper = wrapping(calls, RUN.setup_runner if over == "ours" else MAKERS[1])
         monkeypatch.setattr(trio_run, "setup_runner", wrapper)
-        assert trio.run(call_everything) == expected(NAMES[0])[0]
+        assert trio.run(call_everything) == seen
         assert trio.run(backend_of_run) == "io_uring"
         assert trio_uring.run(backend_of_run) == "io_uring"
         assert guest_run() == "io_uring"

@@ -103,6 +103,7 @@ def test_a_cancelled_call_does_nothing(backend: Backend, call: Any, pair: Any) -
     backend.run(main)
 
 
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize("calls", [0, 1, 3, 16])
 @pytest.mark.parametrize("name", ["send_all", "send", "receive_some", "recv", *CLOSES])
 def test_a_task_makes_so_many_calls_at_once_and_no_more(name: str, calls: int) -> None:

@@ -393,6 +393,7 @@ class Steps(trio.abc.Instrument):
 
 
 @needs_completions
+@pytest.mark.usefixtures("still_clock")
 def test_with_a_budget_calls_that_need_not_wait_do_not_yield() -> None:
     budget = 5
 

@@ -326,6 +326,7 @@ def test_a_full_queue_is_emptied_with_the_interpreter_unlocked(monkeypatch: pyte
     assert 4 <= left[40:].count(True) <= 20
 
 
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize("count", [1, MANY])
 def test_the_largest_budget_is_one(count: int) -> None:
     async def part(peer: trio.SocketStream, stream: trio.SocketStream) -> None:

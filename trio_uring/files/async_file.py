@@ -45,6 +45,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     checkpoint. A call that raises `trio.Cancelled` has not happened, or has as far as
     the file's position says; what was read meanwhile will be read again."""
 
+    _when_closed: Callable[[], Awaitable[None]] | None = None
+    """Called once, when `aclose` has closed it, also in vain: to take away its name (temporary.py)."""
+
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
         self._position: Position = position
@@ -143,12 +146,17 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
         The descriptor is closed by the calling thread, as `os.close` does.
         """
-        if self._turns.holder or self._unwritten():
-            await self._close_in_turn()
-            await checkpoint_if_cancelled()
-        else:
-            self._wrapped.close()
-            await checkpoint_at_once()
+        try:
+            if self._turns.holder or self._unwritten():
+                await self._close_in_turn()
+                await checkpoint_if_cancelled()
+            else:
+                self._wrapped.close()
+                await checkpoint_at_once()
+        finally:
+            if self._when_closed is not None:
+                clean_up, self._when_closed = self._when_closed, None
+                await clean_up()
 
     @enable_ki_protection
     async def _close_in_turn(self) -> None:

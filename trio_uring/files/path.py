@@ -1,8 +1,8 @@
 """`Path`: `trio.Path`, with the kernel doing what it has operations for.
 
 - What is not defined here is inherited, and goes through Trio's threads: absolute,
-  chmod, cwd, expanduser, full_match, glob, group, home, is_junction, is_mount, iterdir, lchmod,
-  owner, readlink, resolve, rglob.
+  chmod, cwd, expanduser, full_match, group, home, is_junction, is_mount, lchmod, owner,
+  readlink, resolve. So does what reads directories: glob, iterdir, rglob, walk.
 - In a run on epoll everything does. So does a method whose operation the kernel is
   too old for; each docstring names the version that brought it.
 - Errors, results and the order of events are pathlib's: a name that cannot be opened
@@ -25,6 +25,7 @@ import pathlib
 import stat
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 
 import trio
@@ -33,6 +34,7 @@ from .. import lowlevel
 from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from ..ring import features
+from .directories import Listing, Walk, entries, matches
 from .memory import pinned
 from .opening import open_file
 from .position import Position
@@ -264,6 +266,33 @@ class Path(trio.Path, pathlib.PurePosixPath):
         except ValueError:  # no path can have this name
             await trio.lowlevel.checkpoint()
             return False
+
+    # Directories
+
+    def iterdir(self) -> Listing[Self]:
+        """`pathlib.Path.iterdir`, to be awaited as `trio.Path`'s, or read by ``async for``."""
+        return Listing(type(self), entries(str(self)))
+
+    def glob(self, pattern: str, **options: bool | None) -> Listing[Self]:
+        """`pathlib.Path.glob`, with the options that it has in the version that runs. As `iterdir`."""
+        return Listing(type(self), matches(partial(self._wrapped_cls(self).glob, pattern, **options)))
+
+    def rglob(self, pattern: str, **options: bool | None) -> Listing[Self]:
+        """`pathlib.Path.rglob`. As `glob`."""
+        return Listing(type(self), matches(partial(self._wrapped_cls(self).rglob, pattern, **options)))
+
+    def walk(
+        self,
+        top_down: bool = True,
+        on_error: Callable[[OSError], object] | None = None,
+        follow_symlinks: bool = False,
+    ) -> Walk[Self]:
+        """`pathlib.Path.walk`, also for Pythons before 3.12, which have none: to be read by ``async for``.
+
+        ``on_error`` is called in the task that reads. Directories without subdirectories are
+        read some in advance, 4,096 entries at most: what is changed in them meanwhile is not seen.
+        """
+        return Walk(self, top_down, on_error, follow_symlinks)
 
     # Names
 

@@ -3,6 +3,7 @@
 `trio.open_file`, `trio.wrap_file` and those methods of `trio.Path` that `Path` has are ours in
 such a run; in any other, and outside of runs, each calls Trio's own. A path stays what it is, also
 one of somebody's subclass: it is only looked at through ours, and what it makes is of its kind.
+What reads directories takes threads in any case, and stays Trio's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def table() -> tuple[Replaced, ...]:
     from . import opening, path
 
     functions = {"open_file": _open_file(opening.open_file), "wrap_file": _wrap_file(opening.wrap_file)}
-    names = vars(path.Path).keys() & vars(trio.Path).keys()
+    names = vars(path.Path).keys() & vars(trio.Path).keys() - {"glob", "iterdir", "rglob", "walk"}
     methods = {name: _method(name, path.Path) for name in sorted(names) if not name.startswith("_")}
     return Replaced(trio, functions, ORIGINAL), Replaced(trio.Path, methods, PATHS_ORIGINAL)
 

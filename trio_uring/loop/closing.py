@@ -164,6 +164,7 @@ class Closing(Readiness):
                 self.operations.clear()
             self.sockets.close()
             self.handlers = ()  # which refer back to us
+            self._spender = None  # a socket that outlives the run would keep it
         finally:
             with self._guest_lock:
                 if self._guest_waiting:

@@ -133,6 +133,8 @@ class UringManager(Closing):
         ``events`` is what `get_events` returned, or the ``[]`` that Trio passes in the first ticks of a
         guest run. Called by Trio, and by `_process_all`.
         """
+        if self.budget:
+            self.begin_tick()
         if not events:
             return
         assert isinstance(events, int)

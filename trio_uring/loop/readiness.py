@@ -56,20 +56,24 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class KnownSocket(Protocol):
-    """A socket of the run's, of which a task may wait for a completion."""
+class SocketOfRun(Protocol):
+    """A socket that a task of the run may receive, accept or send by (sockets/run_socket.py)."""
 
     @property
     def readable(self) -> bool: ...
+    @property
     def is_waited_for(self) -> bool: ...
-    def is_sent_to(self) -> bool: ...
+    @property
+    def is_sending(self) -> bool: ...
+    def finish_cancelled(self) -> None: ...
+    def finish_cancelled_send(self) -> None: ...
     def take_nothing_ahead(self) -> None: ...
 
 
 class Sockets(Protocol):
     """The sockets of the run that work by completions, as the loop knows them (sockets/registry.py)."""
 
-    def known(self, fd: int) -> Iterable[KnownSocket]: ...
+    def with_descriptor(self, fd: int) -> Iterable[SocketOfRun]: ...
     def notify_closing(self, fd: int) -> None: ...
     def statistics(self) -> SocketStatistics: ...
     def end(self) -> None: ...
@@ -97,11 +101,12 @@ class Readiness(Run):
             fd = fd.fileno()
         if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        for known in self.sockets.known(fd):
-            if known.is_waited_for():
+        for sock in self.sockets.with_descriptor(fd):
+            sock.finish_cancelled()
+            if sock.is_waited_for:
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
-            known.take_nothing_ahead()
-            if known.readable:
+            sock.take_nothing_ahead()
+            if sock.readable:
                 return checkpoint()
         task = current_task()
         abort = partial(self._abort_read, fd)
@@ -115,7 +120,11 @@ class Readiness(Run):
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self.writers or any(known.is_sent_to() for known in self.sockets.known(fd)):
+        for sock in self.sockets.with_descriptor(fd):
+            sock.finish_cancelled_send()
+            if sock.is_sending:
+                raise trio.BusyResourceError("another task is already reading / writing this fd")
+        if fd in self.writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         abort = partial(self._abort_write, fd)

@@ -29,7 +29,7 @@ _socket._SocketType._nonblocking_helper     what Trio's methods move data with
 ==========================================  ==========================================
 
 Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
-`Replaced` (session/replacement.py), by which `check_trio` looks for them. Sending also enters
+`Replaced`, which session/replacement.py joins, and by which `check_trio` looks for them. Sending also enters
 ``SocketStream._send_conflict_detector``, and `Path` sets ``trio.Path._wrapped_cls``. native/python uses
 attributes of `Task` and of sockets, by the same names.
 
@@ -101,7 +101,7 @@ class SocketMarks(Protocol):
     """The socket's `Connection`, of this run or of an earlier one."""
     _uring_acceptor: object
     """A listening socket's `Acceptor`, of this run or of an earlier one."""
-    _uring_exact: bool
+    _uring_nothing_ahead: bool
     """Others may receive or accept from the descriptor too, so nothing is taken ahead."""
     _uring_excluded: bool
     """The socket works by readiness, since it is of a kind that has no connection. Set on the class: all

@@ -44,6 +44,8 @@ class Feature:
     gain: str
     as_old_as: str = ""
     """The name of that operation."""
+    wait_flag: int = 0
+    """The flag of io_uring_enter that a run's waits have for it; 0: none."""
 
     def is_in(self, mask: int) -> bool:
         return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
@@ -80,11 +82,17 @@ FEATURES = (
     ),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),
-    Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
+    Feature(
+        "no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O", wait_flag=1 << 7
+    ),
 )
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
-SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
+SWITCHES = (
+    *(flag.name for flag in SETUP_FLAGS),
+    *(feature.name for feature in FEATURES if feature.wait_flag),
+    "completions",
+)
 _NUMBERS = {opcode.name: opcode.number for opcode in OPCODES}
 
 
@@ -107,6 +115,12 @@ def choose(off: frozenset[str]) -> tuple[str, ...]:
 def bits(names: tuple[str, ...]) -> int:
     """The flags of these names, for io_uring_setup."""
     return sum(flag.bit for flag in SETUP_FLAGS if flag.name in names)
+
+
+@functools.cache
+def wait_flags(names: tuple[str, ...]) -> int:
+    """The flags of io_uring_enter for the waits of a ring that uses what has these names."""
+    return sum(feature.wait_flag for feature in FEATURES if feature.name in names)
 
 
 @functools.cache

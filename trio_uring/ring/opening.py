@@ -64,7 +64,7 @@ def open_ring(options: RingOptions) -> Ring:
     flags = features.choose(off)
     entries, cq_entries = options.entries, options.cq_entries
     while True:
-        owner, error, waited = _open(entries, cq_entries, flags, no_iowait="no_iowait" not in off)
+        owner, error, waited = _open(entries, cq_entries, flags)
         if owner is not None:
             return _verified(owner, off, options)
         if error == errno.EINVAL and not features.refused_flags().isdisjoint(flags):
@@ -83,20 +83,19 @@ def _verified(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Ri
         _try_calls(owner.core)
         ring = Ring(owner, _in_use(owner.core, off), options)
         _check_accept_ahead(ring)
+        lib.tu_set_wait_flags(owner.core, features.wait_flags(ring.flags))
     except BaseException:
         Ring(owner, (), options).release()
         raise
     return ring
 
 
-def _open(
-    entries: int, cq_entries: int, flags: tuple[str, ...], no_iowait: bool
-) -> tuple[CoreOwner | None, int, bool]:
+def _open(entries: int, cq_entries: int, flags: tuple[str, ...]) -> tuple[CoreOwner | None, int, bool]:
     """The owner of a new core; or None and the errno. And whether the call has waited for memory."""
     owner = CoreOwner()
     core = owner.core
     bits = features.bits(flags)
-    result, waited = locked_memory.patiently(lambda: lib.tu_open(core, entries, cq_entries, bits, no_iowait))
+    result, waited = locked_memory.patiently(lambda: lib.tu_open(core, entries, cq_entries, bits))
     return (None, -result, waited) if result < 0 else (owner, 0, waited)
 
 

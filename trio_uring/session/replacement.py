@@ -5,7 +5,7 @@
   his own is left alone: before us, while we are there, and afterwards. His function may call Trio's or
   ours. Ours does exactly what Trio's does in runs that are on epoll.
 - If his function calls Trio's own, that reaches ours further down: the methods of streams call those of
-  sockets, and these call ``_nonblocking_helper`` (sockets/nonblocking.py). Where it does not
+  sockets, and these call ``_nonblocking_helper`` (sockets/wrapped_methods.py). Where it does not
   (`Replaced.vital`), sockets work by readiness as long as the name is somebody else's.
 - Names of files and paths (files/replacements.py) are replaced only while somebody wants these too.
 - The two names that make a run, ``TheIOManager`` and ``setup_runner``, are wrapped, whatever their values
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, handing_over, nonblocking, receiving, sending, streams
+from ..sockets import connecting, handing_over, receiving, sending, streams, wrapped_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +36,7 @@ TABLE: Final[tuple[Replaced, ...]] = (
     *handing_over.REPLACEMENTS,
     *receiving.REPLACEMENTS,
     *connecting.REPLACEMENTS,
-    *nonblocking.REPLACEMENTS,
+    *wrapped_methods.REPLACEMENTS,
     *streams.REPLACEMENTS,
 )
 

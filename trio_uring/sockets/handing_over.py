@@ -1,17 +1,17 @@
-"""Where a socket of Trio's changes hands, or is closed, or is asked about itself: what these methods are
-replaced by while runs are on io_uring.
+"""What Trio's sockets are asked for beside data: to be handed over, to be closed, or about themselves.
+These functions stand in for Trio's while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each calls Trio's own.
+In a run that is on epoll, or without completions, each does what Trio's does.
 
-| call | how |
+| call | what it does beside what Trio's does |
 | --- | --- |
-| close | Trio's own, and lets go of what was closed below it |
-| shutdown | Trio's own, when what other tasks send has been submitted |
-| fileno, detach, dup, ``wait_readable`` | let others receive and accept: nothing is taken ahead any more |
-| ``trio.socket.fromfd`` | a copy of a descriptor that somebody else has: the same |
-| setsockopt of SO_OOBINLINE | the same: urgent data are where they are on epoll |
-| is_readable | asks the socket, and what was received and nobody has got |
-| getsockopt of SO_ERROR | a reset that a multishot has heard of is told here, too |
+| close | drops what was closed below Trio's socket, of which Trio tells nobody |
+| shutdown | first submits what other tasks send |
+| fileno, detach, dup, ``wait_readable`` | nothing is taken ahead any more: others may receive and accept |
+| ``trio.socket.fromfd`` | the same, since somebody else has the descriptor |
+| setsockopt of SO_OOBINLINE | the same, since a multishot would go past urgent data |
+| is_readable | counts what was received or accepted, and nobody has got |
+| getsockopt of SO_ERROR | tells of a reset that a multishot has heard of |
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ..loop.trio_internals import Replaced, SocketType
-from .lookup import ORIGINAL, acceptor_of_known, connection_of, connection_of_known, sockets_of_run
+from .lookup import (
+    ORIGINAL,
+    connection_of,
+    existing_connection,
+    existing_sockets,
+    marked_sockets,
+    sockets_of_run,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,31 +37,28 @@ if TYPE_CHECKING:
     from .run_socket import RunSocket
 
 
-def _is_of_this_run(known: RunSocket) -> bool:
-    """Whether a socket is of the run that calls, whose ring alone the caller may enter."""
+def _is_of_this_run(run_socket: RunSocket) -> bool:
+    """Whether a socket is of the run that calls. The caller may enter no other ring."""
     sockets = sockets_of_run()
-    return sockets is not None and known.run is sockets.run
+    return sockets is not None and run_socket.run is sockets.run
 
 
 def fileno(self: Any) -> int:
-    """Whoever asks for the descriptor may read from it."""
-    _take_nothing_ahead(self)
+    _take_nothing_ahead(self)  # whoever asks for the descriptor may read from it
     return self._sock.fileno()  # type: ignore[no-any-return]
 
 
 def is_readable(self: Any) -> bool:
     if ORIGINAL["is_readable"](self):
         return True
-    # Afterwards: what a multishot takes is in the socket before, and then with us.
+    # In this order: a multishot may have taken meanwhile what was in the socket before.
     return any(
-        known.readable or (_is_of_this_run(known) and known.has_completed())
-        for known in (connection_of_known(self), acceptor_of_known(self))
-        if known is not None
+        one.readable or (_is_of_this_run(one) and one.has_completed()) for one in existing_sockets(self)
     )
 
 
 def shutdown(self: Any, flag: int) -> None:
-    connection = connection_of_known(self)
+    connection = existing_connection(self)
     if connection is not None:
         connection.submit_sends()
     ORIGINAL["shutdown"](self, flag)
@@ -69,61 +73,47 @@ def detach(self: Any) -> int:
 def dup(self: Any) -> Any:
     _give_away(self, "dup")
     duplicate = ORIGINAL["dup"](self)
-    for trio_socket in (self, duplicate):  # neither may take what the other asks for
+    for trio_socket in (self, duplicate):  # neither may take ahead what the other is asked for
         connection = connection_of(trio_socket)
         if connection is not None:
             connection.take_nothing_ahead()
-        trio_socket._uring_exact = True
+        trio_socket._uring_nothing_ahead = True
     return duplicate
 
 
 def fromfd(*args: Any, **kwargs: Any) -> Any:
     duplicate = ORIGINAL["fromfd"](*args, **kwargs)
-    duplicate._uring_exact = True
+    duplicate._uring_nothing_ahead = True
     return duplicate
 
 
 def getsockopt(self: Any, /, level: int, optname: int, buflen: int | None = None) -> int | bytes:
     if level == socket.SOL_SOCKET and optname == socket.SO_ERROR and not buflen:
-        connection = connection_of_known(self)
-        if connection is not None and (error := connection.take_error()):
+        connection = existing_connection(self)
+        if connection is not None and (error := connection.take_pending_error()):
             return error
     return ORIGINAL["getsockopt"](self, level, optname, buflen)  # type: ignore[no-any-return]
 
 
 def setsockopt(self: Any, level: int, optname: int, *args: Any, **kwargs: Any) -> None:
     if level == socket.SOL_SOCKET and optname == socket.SO_OOBINLINE:
-        _take_nothing_ahead(self)  # which would go past the urgent mark
+        _take_nothing_ahead(self)
     ORIGINAL["setsockopt"](self, level, optname, *args, **kwargs)
 
 
 def _take_nothing_ahead(trio_socket: Any) -> None:
-    trio_socket._uring_exact = True
-    for known in (connection_of_known(trio_socket), acceptor_of_known(trio_socket)):
-        if known is not None:
-            known.take_nothing_ahead()
+    trio_socket._uring_nothing_ahead = True
+    for one in existing_sockets(trio_socket):
+        one.take_nothing_ahead()
 
 
 def _give_away(trio_socket: Any, what: str) -> None:
-    acceptor = acceptor_of_known(trio_socket)
-    if acceptor is not None:
-        acceptor.take_nothing_ahead()
-        if acceptor.ahead:
-            raise RuntimeError(
-                f"{what}: {acceptor.ahead} connections were accepted ahead from this socket, which its new "
-                f"owner would miss; accept them first, or call fileno() before you accept"
-            )
-    # An earlier run's is closed, and may still have something.
-    connection = connection_of_known(trio_socket) or getattr(trio_socket, "_uring", None)
-    if connection is None:
-        return
-    if not connection.closed:
-        connection.take_nothing_ahead()
-    if connection.ahead:
-        raise RuntimeError(
-            f"{what}: {connection.ahead} bytes were read ahead from this socket, which its new owner "
-            f"would miss; receive them first, or call fileno() before you receive for the second time"
-        )
+    """Has nothing be taken ahead any more. Raises RuntimeError if something was, in the call ``what``."""
+    for one in existing_sockets(trio_socket):
+        one.take_nothing_ahead()
+    for one in (*existing_sockets(trio_socket), *marked_sockets(trio_socket)):
+        if taken := one.taken_ahead:
+            raise RuntimeError(f"{what}: {taken}")
 
 
 def leave(
@@ -132,6 +122,7 @@ def leave(
     exc_value: BaseException | None,
     traceback: TracebackType | None,
 ) -> None:
+    """Stands in for ``__exit__``."""
     _drop(self)
     self._sock.__exit__(exc_type, exc_value, traceback)
 
@@ -143,19 +134,14 @@ def close(self: Any) -> None:
 
 
 def _drop(trio_socket: Any) -> None:
-    """Also what is stale: it holds the file that was closed."""
-    for known in (
-        connection_of_known(trio_socket),
-        acceptor_of_known(trio_socket),
-        getattr(trio_socket, "_uring", None),
-        getattr(trio_socket, "_uring_acceptor", None),
-    ):
-        if known is None or known.closed:
+    """Drops all that there is for a socket. What is stale goes too: it holds the file that was closed."""
+    for one in (*existing_sockets(trio_socket), *marked_sockets(trio_socket)):
+        if one.closed:
             continue
-        if _is_of_this_run(known):
-            known.drop()
+        if _is_of_this_run(one):
+            one.drop()
         else:  # its ring is another thread's
-            known.forsake()
+            one.drop_soon()
 
 
 REPLACEMENTS: Final = (

@@ -1,7 +1,9 @@
 """The provided buffers of a run, which all its stream sockets receive into, and what is read ahead.
 
-The kernel is told of the buffers before the first receive. When all are in use, a receive ends with
-ENOBUFS, and its connection is SHORT until the next tick has given them back.
+They are provided to the kernel before the first receive. When all are in use, a receive ends with
+ENOBUFS. Its connection, if a task waits for it, is in the state NO_BUFFER until the tick has given them back.
+
+All of this is for the run's own thread.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ring import locked_memory
 from ..ring.native import ffi, lib
-from .run_socket import SHORT
+from .states import NO_BUFFER
 
 if TYPE_CHECKING:
     from ..loop.run import Run
@@ -21,26 +23,30 @@ if TYPE_CHECKING:
 
 
 class ReceiveBuffers:
+    """The provided buffers of one run."""
+
     def __init__(self, run: Run, options: RingOptions) -> None:
         self._run = run
         self._count = options.buffers
         self._size = options.buffer_size
         self._memory: Any = b""
-        """All buffers; empty before the first connection. A part of cffi's buffer is bytes."""
-        self._short: deque[RunSocket] = deque()
-        """Those that found no buffer left, in their order."""
+        """The memory of all buffers, a buffer of cffi's, which is sliced into bytes. Empty at first."""
+        self._waiting: deque[RunSocket] = deque()
+        """The sockets that found no buffer left, in the order in which they get one."""
         self.refused = False
-        """There is no locked memory for the buffers: stream sockets work by readiness."""
-        self.read_ahead = options.read_ahead
-        """Bytes of one connection at which its receiving pauses."""
+        """Whether there is no locked memory for the buffers, so that stream sockets work by readiness."""
+        self.most_ahead = options.read_ahead
+        """How many bytes of one connection are read ahead before its multishot is stopped."""
         self.bytes_read_ahead = 0
+        """How many bytes were read ahead since the run has begun."""
         self.shortages = 0
+        """How often a receive found no buffer left."""
 
-    def are_provided(self) -> bool:
-        """Has the kernel know of the buffers, if it does not yet. False: it has no locked memory for that.
+    def provide(self) -> bool:
+        """Provides the buffers to the kernel, unless it has them. False if there is no locked memory for it.
 
         Raises:
-          OSError: there are no addresses for them.
+          OSError: there is no address space for them.
         """
         if self._memory:
             return True
@@ -61,8 +67,8 @@ class ReceiveBuffers:
         return True
 
     def data(self, buffer: int, length: int) -> bytes:
-        """A copy of what the kernel has put into a buffer. That goes back with the tick: so where there
-        was no memory for the copy, it is made once more."""
+        """Copies the first ``length`` bytes of a buffer, which the tick gives back. Where there was no
+        memory for the copy, it is tried once more, since nobody can ask for the data later."""
         try:
             return self._copied(buffer, length)
         except MemoryError:
@@ -73,25 +79,29 @@ class ReceiveBuffers:
         data: bytes = self._memory[start : start + length]
         return data
 
-    def wait_for_one(self, one: RunSocket) -> None:
-        """Has a socket, which is SHORT, armed again when there are buffers."""
+    def wait_for_buffer(self, one: RunSocket) -> None:
+        """Has a socket in the state NO_BUFFER submit its receive again when there are buffers."""
         self.shortages += 1
-        if not self._short:
+        if not self._waiting:
             self._run.unsettled.append(self)
-        self._short.append(one)
+        self._waiting.append(one)
 
     def settle(self) -> None:
-        """Arms as many as there will be buffers for: the next tick gives all back. Whoever is left has a
-        turn then, for which the loop is not to sleep."""
-        for _ in range(min(self._count, len(self._short))):
-            one = self._short.popleft()
-            if one.state is SHORT:
-                one.arm_for_waiter()
-        if self._short:
-            self._run.unsettled.append(self)
-            self._run.force_wakeup()
+        """Lets as many sockets submit their receives as there are buffers, all of which the next tick gives
+        back. The others have a turn after that tick, for which the loop does not sleep. Called by the run
+        only."""
+        try:
+            for _ in range(min(self._count, len(self._waiting))):
+                one = self._waiting[0]
+                if one.state is NO_BUFFER:
+                    one.submit_for_waiter()
+                self._waiting.popleft()
+        finally:  # a task may get an exception, with which the run goes on
+            if self._waiting:
+                self._run.unsettled.append(self)
+                self._run.force_wakeup()
 
     def close(self) -> None:
-        """Gives the memory up, which ends with the ring."""
+        """Lets go of the memory. Called when the ring is gone, and the buffers with it."""
         self._memory = b""
-        self._short.clear()
+        self._waiting.clear()

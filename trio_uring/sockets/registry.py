@@ -1,4 +1,4 @@
-"""The sockets of a run that work by completions, of all kinds."""
+"""The sockets of a run that work by completions, of all kinds: what the loop knows of sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from .receive_buffers import ReceiveBuffers
 if TYPE_CHECKING:
     from ..loop.run import Run
     from ..ring.opening import Ring
-    from .run_socket import Kind, RunSocket
+    from .run_socket import RunSocket, SocketGroup
 
 
 class RunSockets:
-    """One run's; it asks `kinds`, so that another kind is one row more."""
+    """The sockets of one run. Another kind of socket is another one of its `groups`.
+
+    For the run's own thread, but for `statistics`.
+    """
 
     def __init__(self, run: Run, ring: Ring) -> None:
         self.run = run
@@ -26,40 +29,44 @@ class RunSockets:
         self.buffers = ReceiveBuffers(run, ring.options)
         self.connections = Connections(run, self.buffers)
         self.acceptors = Acceptors(run, ring.options.accept_ahead)
-        self.kinds: tuple[Kind[Any], ...] = (self.connections, self.acceptors)
+        self.groups: tuple[SocketGroup[Any], ...] = (self.connections, self.acceptors)
 
-    def known(self, fd: int) -> list[RunSocket]:
-        """What the socket that has this descriptor now is in this run, in each kind. What one was that
-        had it before, and was closed without our being told, is dropped."""
-        known = [one for kind in self.kinds if (one := kind.by_fd.get(fd)) is not None]
-        for one in known:
+    def with_descriptor(self, fd: int) -> list[RunSocket]:
+        """Returns what the socket that has this descriptor now is in each group. What another socket was,
+        which had it before and was closed without our being told, is dropped."""
+        found = [one for group in self.groups if (one := group.by_fd.get(fd)) is not None]
+        for one in found:
             if not is_current(one):
                 one.drop()
-        return [one for one in known if not one.closed]
+        return [one for one in found if not one.closed]
 
     def notify_closing(self, fd: int) -> None:
         """Drops what has the descriptor: afterwards the ring holds no reference to the file."""
-        for kind in self.kinds:
-            one = kind.by_fd.get(fd)
+        for group in self.groups:
+            one = group.by_fd.get(fd)
             if one is not None:
-                kind.drop(one)
+                group.drop(one)
 
     def statistics(self) -> SocketStatistics:
+        """Counts what the sockets do. For any thread."""
         return SocketStatistics(
-            receiving=sum(one.waiter is not None for kind in self.kinds for one in list(kind.by_fd.values())),
+            receiving=sum(one.is_waited_for for group in self.groups for one in list(group.by_fd.values())),
             sending=self.connections.tasks_sending(),
-            multishot_terminations=sum(kind.multishot_terminations for kind in self.kinds),
+            multishot_terminations=sum(group.multishot_terminations for group in self.groups),
             buffer_shortages=self.buffers.shortages,
             bytes_read_ahead=self.buffers.bytes_read_ahead,
         )
 
     def end(self) -> None:
-        """Stops what is with the kernel: the run's last tick is over."""
-        for kind in self.kinds:
-            kind.end()
+        """Asks the kernel to stop what it has, and submits nothing any more. Called when the run's last
+        tick is over."""
+        for group in self.groups:
+            group.forget_waiters()
+        for group in self.groups:
+            group.end()
 
     def close(self) -> None:
-        """Gives up the buffers and all sockets: the ring is over."""
+        """Forgets the buffers and all sockets. Called when the ring is gone."""
         self.buffers.close()
-        for kind in self.kinds:
-            kind.close()
+        for group in self.groups:
+            group.close()

@@ -1,15 +1,14 @@
-"""The sends of Trio's sockets: what they are replaced by while runs are on io_uring.
+"""The sends of Trio's sockets: these functions stand in for Trio's while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each calls Trio's own, or, where that does no more,
-what is below it (`by_readiness`), which also those get who have it wrapped.
+In a run that is on epoll, or without completions, each does what Trio's does.
 
 | call | how |
 | --- | --- |
-| send | with the tick (sender.py) if many tasks run, else tried |
-| sendto, sendmsg | tried (attempts.py); Trio's own, if a name has to be looked up |
+| send of a stream socket | by a submission (sender.py) if the tick has brought many events, else at once |
+| send of others; sendto, sendmsg | at once (attempts.py); by Trio's own, if a name has to be looked up |
 
-They are plain functions where they can be: what is not ours costs no further frame. They take any
-arguments, since Trio leaves it to the standard library to refuse some, after a checkpoint.
+Where it can, a function returns the coroutine of another one: a coroutine function would add a frame.
+They take any arguments, since Trio leaves it to the standard library to refuse some, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .._tasks import FEW_EVENTS
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
 from ..loop.trio_internals import Replaced, SocketType, context
 from .attempts import attempt, is_resolved
-from .lookup import ORIGINAL, by_readiness, connection_of, connection_of_known, sockets_of_run
+from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
-    if kwargs:  # it takes none
+    if kwargs:  # which the standard library refuses
         return by_readiness(self, "send", *args, **kwargs)
     connection = connection_of(self)
     if connection is None:
@@ -43,9 +42,10 @@ def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
 
 @enable_ki_protection
 async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
+    """Sends what there is room for now."""
     if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
-    # It may have been closed since the call that this coroutine is of.
+    # The connection may have been closed between the call and the first step of this coroutine.
     many = connection.run.events_of_tick > FEW_EVENTS and not connection.closed
     if many and len(args) == 1 and type(args[0]) is bytes and args[0]:
         sender = connection.part_sender or connection.new_part_sender()
@@ -59,7 +59,7 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
         return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
     except BrokenPipeError as met:
         await yield_shielded()
-        raise connection.reason(met) from None
+        raise connection.take_send_error(met) from None
     except BaseException:
         await yield_shielded()
         raise
@@ -69,6 +69,7 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
 
 
 async def _send_with_others(self: Any, connection: Connection, sender: Sender, data: bytes) -> int:
+    """Does the same by a submission, which goes to the kernel with those of other tasks."""
     sender.submit(connection, data, len(data), data, whole=False)
     await sleep(sender.message)
     result = sender.result
@@ -95,11 +96,11 @@ def sendmsg(
 
 
 def send_as_it_is(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
-    """Calls the standard library's method ``name``: the address, if there is one, is looked up."""
+    """Calls the standard library's method ``name``, with an address that needs no look-up, if any."""
     sockets = sockets_of_run()
     if sockets is None:
         return by_readiness(trio_socket, name, *args)
-    connection = connection_of_known(trio_socket)
+    connection = existing_connection(trio_socket)
     if connection is not None:
         connection.submit_sends()
     return attempt(sockets.run, trio_socket._sock, wait_writable, getattr(socket.socket, name), *args)

@@ -4,40 +4,26 @@
 
 The handler echoes in small pieces, and its client sends so much at a time that the next
 piece is there already and there is room for the reply: none of its calls has to wait. The
-other task sleeps again and again, and keeps how late it ran. How long it sleeps is
-exponentially distributed, so that it samples all moments of the handler alike.
+other task is a `Bystander`.
 """
 
 from __future__ import annotations
 
-import random
 import socket
 from functools import partial
 
 import trio
 
-from measure.percentiles import percentiles
 from sides.runtimes import TRIO, run_trio
+from sides.servers.bystander import Bystander
 from sides.servers.start import arguments, bound_socket, port, raise_open_files
 from sides.servers.trio_control import serve_on_trio
 
 PIECE = 64
-SLEEP = 0.3e-3
-"""Seconds, on average."""
 
 
-class Bystander:
-    def __init__(self) -> None:
-        self.late: list[float] = []
-
-    async def run(self) -> None:
-        while True:
-            moment = trio.current_time() + random.expovariate(1 / SLEEP)
-            await trio.sleep_until(moment)
-            self.late.append(trio.current_time() - moment)
-
-    def count(self) -> dict[str, object]:
-        return {"late": percentiles(self.late)}
+def count(bystander: Bystander) -> dict[str, object]:
+    return {"late": bystander.late_by()}
 
 
 async def serve(bound: socket.socket, bystander: Bystander) -> None:
@@ -59,7 +45,7 @@ def main() -> None:
     bystander = Bystander()
     run_trio(
         options.runtime,
-        partial(serve_on_trio, port(bound), partial(serve, bound, bystander), bystander.count),
+        partial(serve_on_trio, port(bound), partial(serve, bound, bystander), partial(count, bystander)),
     )
 
 

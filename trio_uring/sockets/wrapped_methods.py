@@ -1,9 +1,9 @@
-"""Trio's sockets, seen from below: where Trio's own methods reach the standard library's.
+"""What Trio's own methods do while ours are in their place: somebody has wrapped one of them, or kept it
+from before, and calls it.
 
-Somebody may hold a method of Trio's that we have replaced since, to call it from a wrapper,
-and would go past what was read ahead, and before what other tasks have sent. Trio's methods
-that move data all call ``_nonblocking_helper``, which says which call of the standard library's
-is to be made. In its place the call is made by ours.
+Such a call would go past what was read ahead, and before what other tasks have sent. All methods of
+Trio's sockets that move data end in ``_nonblocking_helper``, which is told what to call of the standard
+library's socket. While runs are on io_uring that helper has our function of the same name do it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _OURS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
 
 
 async def nonblocking_helper(self: Any, wait_fn: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
+    """Stands in for the helper of that name of Trio's sockets."""
     ours = _OURS.get(getattr(fn, "__name__", ""))
     if ours is None or (sockets_of_run() is None and not hasattr(self, "_uring")):
         return await ORIGINAL["_nonblocking_helper"](self, wait_fn, fn, *args, **kwargs)
