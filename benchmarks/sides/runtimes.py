@@ -55,10 +55,21 @@ RUNTIMES = {
     # libuv keeps a ring beside its epoll, for files.
     "uvloop": Runtime("uvloop", "uvloop", "uvloop.Loop", "eventpoll", frozenset()),
     "rloop": Runtime("rloop", "rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
+    "aiofastnet": Runtime(
+        "aiofastnet, asyncio",
+        "asyncio",
+        "asyncio, EpollSelector, aiofastnet",
+        "eventpoll",
+        frozenset({"io_uring"}),
+    ),
+    # Without io_uring it would be on epoll.
+    "blazio": Runtime("blazio", "blazio", "blazio._loop.EventLoop", "io_uring", frozenset({"eventpoll"})),
 }
 TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness", "trio-uring-trios-tls")
 TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
+"""Those that are measured wherever asyncio is."""
+ON_ASYNCIO = (*ASYNCIO, "aiofastnet", "blazio")
 
 
 def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
@@ -86,18 +97,28 @@ def run_asyncio(runtime: str, main: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 
 def _new_loop(runtime: str) -> asyncio.AbstractEventLoop:
+    import asyncio
+
+    loop: asyncio.AbstractEventLoop
     if runtime == "uvloop":
         import uvloop
 
-        return uvloop.new_event_loop()
-    if runtime == "rloop":
+        loop = uvloop.new_event_loop()
+    elif runtime == "rloop":
         import rloop
 
-        loop: asyncio.AbstractEventLoop = rloop.new_event_loop()
-        return loop
-    import asyncio
+        loop = rloop.new_event_loop()
+    elif runtime == "blazio":
+        import blazio
 
-    return asyncio.SelectorEventLoop()
+        loop = blazio.new_event_loop()
+    else:
+        loop = asyncio.SelectorEventLoop()
+    if runtime == "aiofastnet":
+        import aiofastnet
+
+        aiofastnet.patch_loop(loop)
+    return loop
 
 
 def trio_backend() -> str:
@@ -131,7 +152,10 @@ def asyncio_backend() -> str:
 
     loop = asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):
-        return f"asyncio, {type(vars(loop)['_selector']).__name__}"
+        # One that aiofastnet works for has the functions in which its own are called with the loop.
+        creator = getattr(vars(loop).get("create_server"), "func", None)
+        patched = ", aiofastnet" if getattr(creator, "__module__", "").startswith("aiofastnet.") else ""
+        return f"asyncio, {type(vars(loop)['_selector']).__name__}{patched}"
     return f"{type(loop).__module__}.{type(loop).__qualname__}"
 
 
