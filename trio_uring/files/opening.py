@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from trio._file_io import AsyncIOWrapper
 
+    from ..lowlevel.file_systems import Status
     from .async_file import AsyncFile
     from .binary import BinaryFile
     from .buffered import BufferedFile, BufferedReaderFile
@@ -223,7 +224,7 @@ def _flags(
     raise AssertionError
 
 
-async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, os.stat_result | None]:
+async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, Status | None]:
     manager = current_manager()
     if manager is None:
         return await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
@@ -231,7 +232,7 @@ async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, os.stat_result |
 
 
 def _over(
-    wrapped: Any, buffering: int, newline: str | None, status: os.stat_result | None = None, *, ours: bool
+    wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))

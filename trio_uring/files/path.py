@@ -28,10 +28,17 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .. import lowlevel
 from ..loop.current import current_manager
-from ..lowlevel.open_at import opened
+from ..loop.operation import failure
+from ..loop.sleep import is_cancelled
+from ..loop.trio_internals import context
+from ..lowlevel.arguments import name_of
+from ..lowlevel.names import go_on, read_whole_at_once
+from ..lowlevel.open_at import opened, opened_after
+from ..lowlevel.operations import mode_of
 from ..ring import features
 from .memory import pinned
 from .opening import open_file
@@ -145,12 +152,23 @@ class Path(trio.Path, pathlib.PurePosixPath):
             encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
         return await open_file(self, mode, buffering, encoding, errors, newline)
 
+    @enable_ki_protection  # or Ctrl-C could come between an open and its close
     async def read_bytes(self) -> bytes:
-        """`pathlib.Path.read_bytes`. Linux 5.6."""
+        """`pathlib.Path.read_bytes`. Linux 5.6.
+
+        What the kernel has cached, the name and all of the file, is opened, read and closed by the
+        caller's thread, in one step.
+        """
         manager = current_manager()
         if manager is None:
             return await super().read_bytes()
-        fd, status = await opened(manager, self, os.O_RDONLY, 0)
+        if is_cancelled(context.task):
+            await trio.lowlevel.checkpoint_if_cancelled()
+        data, fd, status = read_whole_at_once(name_of(self))
+        if data is not None:
+            await go_on()
+            return data
+        fd, status = await opened_after(manager, self, _READ_FLAGS, 0, None, fd, status)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
             await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
@@ -255,15 +273,21 @@ class Path(trio.Path, pathlib.PurePosixPath):
         return os.path.samestat(mine, await type(self)(other_path).stat())
 
     async def _is(self, is_kind: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
+        manager = current_manager()
         try:
-            return is_kind((await self.stat(follow_symlinks=follow_symlinks)).st_mode)
+            if manager is None:
+                return is_kind((await super().stat(follow_symlinks=follow_symlinks)).st_mode)
+            mode = await mode_of(manager, self, follow_symlinks=follow_symlinks)
         except OSError as error:
-            if error.errno not in _NOTHING_THERE and sys.version_info < (3, 14):
-                raise
-            return False
+            mode = -(error.errno or 0)
         except ValueError:  # no path can have this name
             await trio.lowlevel.checkpoint()
             return False
+        if mode >= 0:
+            return is_kind(mode)
+        if -mode not in _NOTHING_THERE and sys.version_info < (3, 14):
+            raise failure(mode, os.fspath(self))
+        return False
 
     # Names
 
@@ -354,6 +378,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
                 await super().link_to(target)
 
 
+_READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 

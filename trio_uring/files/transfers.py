@@ -1,11 +1,11 @@
 """The transfers that all files are made of. Which way each goes:
 
   position   read                              write                            pread, pwrite
-  OWN        at once, then the ring, at an     the ring, at an explicit offset  the ring
-             explicit offset
-  APPENDED   as OWN                            the ring, at the end, one at a   the ring
+  OWN        at once, then the ring, at an     the ring, at an explicit offset  pread at once, then
+             explicit offset                                                    the ring
+  APPENDED   as OWN                            the ring, at the end, one at a   as OWN
                                                time
-  SHARED     read(2)                           write(2)                         the ring, if the file
+  SHARED     read(2)                           write(2)                         as OWN, if the file
                                                                                 system is measured, else
                                                                                 pread(2), pwrite(2)
   STREAM     the ring                          the ring                         refused by the kernel
@@ -71,7 +71,7 @@ class Transfers:
         self._ended = False
         """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
         self.raw = position.raw
-        self._cache = PageCache() if position.is_ours and position.is_regular else None
+        self._cache = PageCache() if position.is_regular else None
 
     async def read_new(self, length: int) -> bytes | None:
         """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
@@ -194,12 +194,34 @@ class Transfers:
         return left + 1 if left < LARGE else left
 
     async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
-        """`os.preadv` to ``memory``: the position has no part in it."""
-        manager = current_manager()
-        if manager is None or not self.position.measured:
-            return _some(await self._by_thread(os.preadv, held, [ffi.buffer(memory, length)], offset))
+        """`os.preadv` to where the pointer ``memory`` points, which may be ``held`` itself: the position
+        has no part in it. A checkpoint."""
         fileno = self.raw.fileno
-        return (await _read_fully(manager, fileno(), memory, length, offset, held, 0, fileno))[0]
+        task = getattr(context, "task", None)
+        run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+        if run is None or not self.position.measured:
+            rest = [ffi.buffer(_from_buffer(memory) if memory is held else memory, length)]
+            return _some(await self._by_thread(os.preadv, held, rest, offset))
+        cache = self._cache
+        done = 0
+        if cache is not None and cache.left:
+            cache.left -= 1
+        elif cache is not None and cache.tells:
+            if is_cancelled(task):
+                await checkpoint_if_cancelled()
+            got = _read_at_once(fileno(), memory, length, offset)
+            if got >= 0:
+                cache.missed = 0
+                if not (got and run.budget and run.may_go_on()):
+                    await yield_shielded()
+                return got
+            if got < _PART:
+                done = _PART - got
+            else:
+                cache.had_not(got)
+        if memory is held:
+            memory = _from_buffer(memory)
+        return (await _read_fully(run.manager, fileno(), memory, length, offset, held, done, fileno))[0]
 
     async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
         """`os.pwrite` from ``memory``: the position has no part in it."""

@@ -1,6 +1,8 @@
 """Opening files by the ring: also what one may have to wait for, as for the other side of a FIFO.
 
-The ring opens what it can at once. For the rest, and whenever a file may be made or emptied, it
+A regular file that is to be read, and whose name the kernel has cached, the calling thread opens
+(lowlevel/names.py). What else the kernel has cached a worker of its opens, since the open itself may
+have to wait. For the rest, and whenever a file may be made or emptied, the ring
 takes one of the kernel's few workers, who waits as open(2) does: with a FIFO, for ever. So all is
 opened with O_NONBLOCK, and the flag taken back. Then
 
@@ -22,11 +24,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.operation import ASYNC, OPENAT, failure, perform
+from ..loop.sleep import is_cancelled
+from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.native import ffi
 from .arguments import directory_of, name_of
+from .names import ELSEWHERE, SAID, go_on, open_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
 
     from ..loop.manager import UringManager
+    from .file_systems import Status
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
 _NEW: Final = os.O_CREAT | os.O_EXCL
@@ -41,20 +48,53 @@ _NEW: Final = os.O_CREAT | os.O_EXCL
 _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
+# Ctrl-C between an open and what it returns would leave the descriptor to nobody.
+@enable_ki_protection
 async def opened(
     manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
-) -> tuple[int, os.stat_result | None]:
+) -> tuple[int, Status | None]:
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
         return await _open(manager, OPENAT, path, flags, mode, dir_fd), None
-    try:
-        fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
-    except OSError as error:
-        if error.errno not in _WOULD_WAIT:
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
+    fd, status = open_at_once(directory_of(dir_fd), name_of(path), flags)
+    return await opened_after(manager, path, flags, mode, dir_fd, fd, status)
+
+
+@enable_ki_protection
+async def opened_after(
+    manager: UringManager,
+    path: StrOrBytesPath,
+    flags: int,
+    mode: int,
+    dir_fd: int | None,
+    fd: int,
+    status: Status | None,
+) -> tuple[int, Status | None]:
+    """`opened`, after `open_at_once` has answered ``fd`` and ``status``."""
+    if fd in SAID:
+        await go_on()
+        raise failure(fd, os.fspath(path))
+    if fd >= 0:
+        try:
+            await go_on()
+        except BaseException:
+            os.close(fd)
             raise
-        return await _open_waiting(manager, path, flags, mode, dir_fd), None
-    status = os.fstat(fd)
+        assert status is not None
+        if stat.S_ISREG(status.st_mode):
+            return fd, status
+    else:
+        opcode = OPENAT if fd != ELSEWHERE else OPENAT | ASYNC
+        try:
+            fd = await _open(manager, opcode, path, flags | os.O_NONBLOCK, mode, dir_fd)
+        except OSError as error:
+            if error.errno not in _WOULD_WAIT:
+                raise
+            return await _open_waiting(manager, path, flags, mode, dir_fd), None
+        status = os.fstat(fd)
     if stat.S_ISBLK(status.st_mode):
         os.close(fd)
         return await _open_waiting(manager, path, flags, mode, dir_fd), None

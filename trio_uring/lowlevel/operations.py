@@ -9,9 +9,12 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from ..loop.current import current_manager
 from ..loop.operation import FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, perform
+from ..loop.sleep import is_cancelled
+from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.native import ffi
 from .arguments import (
@@ -30,6 +33,7 @@ from .arguments import (
     vector_of,
 )
 from .file_systems import has_position, is_measured
+from .names import SAID, go_on, mode_at_once, status_at_once
 from .open_at import opened
 
 if TYPE_CHECKING:
@@ -135,8 +139,22 @@ async def statx(
     path: StrOrBytesPath, *, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> os.stat_result:
     """`os.stat`. Linux 5.6."""
-    flags = 0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW
-    return await _statx(path, dir_fd, flags | _AT_NO_AUTOMOUNT)
+    manager = _manager()
+    directory, name = directory_of(dir_fd), name_of(path)
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
+    status = status_at_once(directory, name, 0 if follow_symlinks else os.O_NOFOLLOW)
+    if not isinstance(status, int):
+        await go_on()
+        return status
+    if status in SAID:
+        await go_on()
+        raise failure(status, os.fspath(path))
+    flags = _AT_NO_AUTOMOUNT if follow_symlinks else _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW
+    result, found = await _statx(manager, name, directory, flags)
+    if result < 0:
+        raise failure(result, os.fspath(path))
+    return _stat_result(found)
 
 
 async def fstat(file: int | HasFileno) -> os.stat_result:
@@ -144,7 +162,10 @@ async def fstat(file: int | HasFileno) -> os.stat_result:
     fd = fileno_of(file)
     if fd == AT_FDCWD:  # else this would be the working directory
         raise failure(-errno.EBADF)
-    return await _statx(b"", fd, _AT_EMPTY_PATH)
+    result, found = await _statx(_manager(), b"\0", fd, _AT_EMPTY_PATH)
+    if result < 0:
+        raise failure(result)
+    return _stat_result(found)
 
 
 async def unlinkat(path: StrOrBytesPath, *, dir_fd: int | None = None, directory: bool = False) -> None:
@@ -254,6 +275,8 @@ _FSYNC_DATASYNC: Final = 1
 
 _STATX_RESULT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 _STATX_SIZE: Final = 256
+_STATX_MODE: Final = Struct("=H")
+_STATX_MODE_AT: Final = 28
 
 
 def _manager() -> UringManager:
@@ -397,22 +420,25 @@ async def _of_paths(
         raise failure(result, os.fspath(source), os.fspath(destination))
 
 
-async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.stat_result:
+async def mode_of(manager: UringManager, path: StrOrBytesPath, *, follow_symlinks: bool) -> int:
+    """The mode of what a name leads to, or -errno."""
+    name = name_of(path)
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
+    mode = mode_at_once(AT_FDCWD, name, 0 if follow_symlinks else os.O_NOFOLLOW)
+    if mode >= 0 or mode in SAID:
+        await go_on()
+        return mode
+    flags = _AT_NO_AUTOMOUNT if follow_symlinks else _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW
+    result, found = await _statx(manager, name, AT_FDCWD, flags)
+    return result if result < 0 else _STATX_MODE.unpack_from(found, _STATX_MODE_AT)[0]
+
+
+async def _statx(manager: UringManager, name: bytes, dir_fd: int, flags: int) -> tuple[int, bytearray]:
     found = bytearray(_STATX_SIZE)
-    name = ffi.from_buffer(name_of(path))
-    result = await perform(
-        _manager(),
-        _STATX,
-        directory_of(dir_fd),
-        name,
-        _STATX_BASIC_STATS,
-        address_of(found),
-        flags,
-        held=found,
-    )
-    if result < 0:
-        raise failure(result, None if flags & _AT_EMPTY_PATH else os.fspath(path))
-    return _stat_result(found)
+    pointer, address = ffi.from_buffer(name), address_of(found)
+    result = await perform(manager, _STATX, dir_fd, pointer, _STATX_BASIC_STATS, address, flags, held=found)
+    return result, found
 
 
 def _stat_result(found: bytearray) -> os.stat_result:
