@@ -99,7 +99,9 @@ int tu_flush(tu_core *core);
 const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
 int64_t tu_file_system(int fd);
+bool tu_is_measured_file(int fd);
 int tu_remembers_measured(int fd);
 void tu_remember_measured(int fd);
 void tu_remember_status(const void *status);

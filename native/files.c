@@ -24,6 +24,11 @@ int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset)
 	return done ? (int)(-TU_PART - (int64_t)done) : -errno;
 }
 
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset)
+{
+	return tu_is_measured_file(fd) ? tu_read_at_once(fd, memory, length, offset) : -EXDEV;
+}
+
 int64_t tu_file_system(int fd)
 {
 	struct statfs found;

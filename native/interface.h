@@ -151,6 +151,10 @@ int tu_flush(tu_core *core);
 #define TU_PART ...
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
 
+/* Any thread: the same of a descriptor of which the caller knows nothing; -EXDEV: it is no regular file
+ * on a file system that was remembered as measured. */
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
+
 /* Any thread: the type of the file system that the file is on, as statfs(2) has it. It may be
  * asked of a server. */
 int64_t tu_file_system(int fd);

@@ -64,6 +64,13 @@ int tu_remembers_measured(int fd)
 	return status_of(fd, &found) == 0 && is_measured(&found);
 }
 
+bool tu_is_measured_file(int fd)
+{
+	struct tu_statx found;
+
+	return status_of(fd, &found) == 0 && S_ISREG(found.mode) && is_measured(&found);
+}
+
 void tu_remember_status(const void *status)
 {
 	const struct tu_statx *found = status;

@@ -14,7 +14,7 @@
   and pwrite(2), APPENDED by pread(2) and write(2).
 - The position moves when a transfer is over. So a call that is cancelled has left it as it was,
   or has its result.
-- "At once" is what the page cache has (files/page_cache.py).
+- "At once" is what the page cache has (lowlevel/page_cache.py).
 - A read of a regular file gives what read(2) gives: all that was asked for, but for the end of
   the file and errors. That the page cache has only a part is no reason to fall short.
 - The end is where a read of nothing says so. A file may say too little of its size, and one that
@@ -38,10 +38,10 @@ from ..loop.operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perfor
 from ..loop.sleep import is_cancelled, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
+from ..lowlevel.page_cache import PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from .memory import LARGE, new_bytes
-from .page_cache import PageCache
 from .position import OWN, SHARED, STREAM
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ..loop.operation import FTRUNCATE, HERE, MOST, NULL, READ, WRITE, failure, 
 from ..loop.sleep import is_cancelled
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
-from ..ring.native import ffi
+from ..ring.native import ffi, lib
 from .arguments import (
     AT_FDCWD,
     FURTHEST,
@@ -35,6 +35,7 @@ from .arguments import (
 from .file_systems import has_position, is_measured
 from .names import SAID, go_on, mode_at_once, status_at_once
 from .open_at import opened
+from .page_cache import PageCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Without an offset as `readv`.
-    Linux 5.6."""
+    What the page cache has the calling thread reads, which does not wait. Linux 5.6."""
     view = bytes_of(buffer, writable=True)
     if offset is not None:
         return await _transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
@@ -292,6 +293,32 @@ def _checked(result: int) -> int:
     return result
 
 
+async def _read_at_once(fd: int, address: Pointer, length: int, offset: int) -> int:
+    """What the page cache has for a task that is not cancelled; < 0: the ring gets the read."""
+    cache = _missed.get(fd)
+    if cache is not None and cache.left:
+        cache.left -= 1
+        return -errno.EAGAIN
+    if is_cancelled(context.task):
+        await checkpoint_if_cancelled()
+    got = lib.tu_read_measured_at_once(fd, address, length, offset)
+    if got >= 0:
+        _missed.pop(fd, None)
+        await go_on()
+    elif got in _NOT_THERE:
+        if len(_missed) == _MOST_MISSED:
+            _missed.clear()
+        _missed.setdefault(fd, PageCache()).had_not(-errno.EAGAIN)
+    return got
+
+
+_NOT_THERE: Final = (-errno.EAGAIN, -errno.EOPNOTSUPP)
+_MOST_MISSED: Final = 1000
+_missed: dict[int, PageCache] = {}
+"""By the descriptor, where the last try has found nothing. The number may be another file's by now:
+then some reads are left to the ring for nothing."""
+
+
 async def _transfer(
     opcode: int,
     file: int | HasFileno,
@@ -302,12 +329,15 @@ async def _transfer(
 ) -> int:
     """At an offset."""
     at, fd = size_of(offset), fileno_of(file)
+    manager = _manager()
     try:
+        if opcode == READ and (got := await _read_at_once(fd, address, length, at)) >= 0:
+            return got
         if not _is_for_the_ring(fd):
             call = os.preadv if opcode in (READ, _READV) else os.pwritev
             return await _by_thread(call, file, fd, views, at)
         return _checked(
-            await perform(_manager(), opcode, fd, address, length, at, held=views, fileno=asks_of(file))
+            await perform(manager, opcode, fd, address, length, at, held=views, fileno=asks_of(file))
         )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
