@@ -279,7 +279,7 @@ def _in_turn(allowed: str) -> _Method:
     def decorate(
         method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]],
     ) -> Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]]:
-        name = "readline" if method.__name__ == "__anext__" else method.__name__
+        name = "readline" if method.__name__ == "_next_line" else method.__name__
 
         @functools.wraps(method)
         @enable_ki_protection
