@@ -36,6 +36,7 @@ from ..loop.operation import failure
 from ..loop.sleep import is_cancelled
 from ..loop.trio_internals import context
 from ..lowlevel.arguments import name_of
+from ..lowlevel.file_systems import is_measured
 from ..lowlevel.names import go_on, read_whole_at_once
 from ..lowlevel.open_at import opened, opened_after
 from ..lowlevel.operations import mode_of
@@ -43,7 +44,7 @@ from ..ring import features
 from .memory import pinned
 from .opening import open_file
 from .position import Position
-from .transfers import Transfers
+from .transfers import Transfers, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,9 +395,16 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
+@enable_ki_protection  # or Ctrl-C could come between an open and its close
 async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
-    fd, status = await opened(manager, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    fd, status = await opened(manager, path, flags, 0o666)
+    if status is not None and stat.S_ISREG(status.st_mode) and is_measured(fd, status):
+        try:
+            return await write_whole(manager, fd, data())
+        finally:
+            os.close(fd)
     with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:
         transfers = Transfers(Position(raw, status, ours=True))
         written = 0

@@ -41,11 +41,13 @@ from ..loop.workers import Waiting
 from ..lowlevel.page_cache import PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
-from .memory import LARGE, new_bytes
+from .memory import LARGE, new_bytes, pinned
 from .position import OWN, SHARED, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer
 
     from ..loop.manager import UringManager
     from .position import Position
@@ -289,6 +291,17 @@ class Transfers:
             return await trio.to_thread.run_sync(transfer, held)
         except BlockingIOError:
             return None
+
+
+async def write_whole(manager: UringManager, fd: int, data: ReadableBuffer) -> int:
+    """Writes all of ``data`` to a regular file that is ours, and measured, from its start; the number of
+    bytes."""
+    with pinned(io.BytesIO(), "write", data) as memory:
+        written = 0
+        while written < memory.length:
+            rest, length = memory.address + written, memory.length - written
+            written += await _by_ring(manager, WRITE, fd, rest, length, written, memory.held) or 0
+    return written
 
 
 async def _read_fully(
