@@ -184,7 +184,7 @@ typedef struct {
  * or not.
  *
  * -EAGAIN: perhaps it would have to wait. -EXDEV: it is on a file system that was not remembered as
- * measured, or is to be opened and no regular file. -ENOENT, -ENOTDIR: so it is. Anything else, as that
+ * measured, or is to be opened and a device. -ENOENT, -ENOTDIR: so it is. Anything else, as that
  * this kernel cannot tell, says nothing of the name. */
 int tu_look_at_once(int dir_fd, const char *name, int flags, void *found);
 int tu_find_at_once(int dir_fd, const char *name, int flags);

@@ -190,6 +190,12 @@ static int open_to_look(int dir_fd, const char *name, int flags, int resolve, st
 	return result < 0 ? result : fd;
 }
 
+/* Whether O_NONBLOCK keeps the open of such a file from waiting, wherever it is. */
+static bool never_waits(uint16_t mode)
+{
+	return !S_ISREG(mode) && !S_ISCHR(mode) && !S_ISBLK(mode);
+}
+
 static int open_regular(int dir_fd, const char *name, int flags, tu_status *status)
 {
 	const uint64_t directory = directory_of(name);
@@ -200,8 +206,10 @@ static int open_regular(int dir_fd, const char *name, int flags, tu_status *stat
 		fd = open_to_look(dir_fd, name, flags, TU_RESOLVE_NO_SYMLINKS, &found);
 	if (fd == -ELOOP) {
 		fd = tu_look_at_once(dir_fd, name, flags, &found);
-		if (fd >= 0)
-			fd = S_ISREG(found.mode) && is_measured(&found) ? open_to_look(dir_fd, name, flags, 0, &found) : -EXDEV;
+		if (fd >= 0 && S_ISREG(found.mode) && is_measured(&found))
+			fd = open_to_look(dir_fd, name, flags, 0, &found);
+		else if (fd >= 0)
+			fd = never_waits(found.mode) ? -EAGAIN : -EXDEV;
 	}
 	if (fd < 0)
 		return fd;

@@ -175,7 +175,11 @@ async def open_file(
             flags = _flags(mode, buffering, *arguments, closefd)
         except TypeError:  # perhaps only because one of them cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
-    fd, status = await _open(path, flags)
+    manager = current_manager()
+    if manager is not None:
+        fd, status = await opened(manager, path, flags, _CREATED)
+    else:
+        fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline, status, ours=True)
 
@@ -222,13 +226,6 @@ def _flags(
     except _Trial as trial:
         return int(trial.args[0])
     raise AssertionError
-
-
-async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, Status | None]:
-    manager = current_manager()
-    if manager is None:
-        return await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
-    return await opened(manager, path, flags, _CREATED)
 
 
 def _over(

@@ -29,7 +29,7 @@ _open = lib.tu_open_at_once
 _read_whole = lib.tu_read_whole_at_once
 
 ELSEWHERE: Final = -errno.EXDEV
-"""It is no regular file, or on a file system that was not measured: to open it may have to be waited for."""
+"""It is on a file system that was not measured, or a device: to open it may have to be waited for."""
 SAID: Final = (-errno.ENOENT, -errno.ENOTDIR)
 """What is as certain as success; of all else the ring is asked."""
 _CAN_WAIT: Final = ~(os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NOATIME)

@@ -27,7 +27,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.operation import ASYNC, OPENAT, failure, perform
-from ..loop.sleep import is_cancelled
+from ..loop.sleep import is_cancelled, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.workers import Waiting
 from ..ring.native import ffi
@@ -60,6 +60,16 @@ async def opened(
     if is_cancelled(context.task):
         await checkpoint_if_cancelled()
     fd, status = open_at_once(directory_of(dir_fd), name_of(path), flags)
+    if fd >= 0 and stat.S_ISREG(status.st_mode):
+        # `go_on`, without its frame.
+        run = context.runner.io_manager.connections
+        if not (run.budget and run.may_go_on()):
+            try:
+                await yield_shielded()
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd, status
     return await opened_after(manager, path, flags, mode, dir_fd, fd, status)
 
 
