@@ -285,10 +285,14 @@ def _in_turn(allowed: str) -> _Method:
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
+            holder = turns.holder
             # `take_now`, without its frame.
-            task = getattr(context, "task", None) or running_task()
             try:
-                if turns.holder.setdefault(0, task) is not task:
+                task = context.task
+            except AttributeError:
+                task = running_task()
+            try:
+                if holder.setdefault(0, task) is not task:
                     await turns.take()
                 elif self._position.written_by is not None:
                     turns.check_run(task)
@@ -301,8 +305,8 @@ def _in_turn(allowed: str) -> _Method:
                 # `leave`, without its frame, and without a call, after which a signal may be handled.
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif turns.holder and turns.holder[0] is task:
-                    del turns.holder[0]
+                elif holder and holder[0] is task:
+                    del holder[0]
 
         return call
 

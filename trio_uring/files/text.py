@@ -97,8 +97,8 @@ class TextFile(AsyncFile[str]):
             finally:
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif turns.holder and turns.holder[0] is task:
-                    del turns.holder[0]
+                elif holder and holder[0] is task:
+                    del holder[0]
         return await self._next_line()
 
     @reading
