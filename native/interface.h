@@ -152,7 +152,7 @@ int tu_flush(tu_core *core);
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
 
 /* Any thread: the same of a descriptor of which the caller knows nothing; -EXDEV: it is no regular file
- * on a file system that was remembered as measured. */
+ * on a file system that was remembered as measured, or goes past the page cache, which would wait. */
 int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
 
 /* Any thread: the type of the file system that the file is on, as statfs(2) has it. It may be

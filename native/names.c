@@ -5,10 +5,11 @@
  * - That says nothing of what the name leads to: to open a file of a server may wait for it, and so
  *   may a device. So the name is first opened with O_PATH, which reaches no file system and no
  *   driver, and only a regular file on a file system that is known to be measured goes on.
- * - That look takes longer than all else. So it is spared a name without symbolic links, in a directory
+ * - That look takes as long as the open. So a name without symbolic links is spared it, in a directory
  *   whose file of the last time went on. Such a name may lead to a device, or to what was mounted since
- *   then; and any may lead elsewhere from one call to the next. So all is opened with O_NONBLOCK, and
- *   looked at then, as what the ring opens is, by which the calling thread waits for the same things.
+ *   then; and any may lead elsewhere from one call to the next. So all is opened with O_NONBLOCK and
+ *   looked at then. The ring, which opens what is cached within the call that submits it, would have
+ *   waited there as well.
  * - A status is asked for with AT_STATX_DONT_SYNC, which asks no server.
  * - A kernel before 5.12, or a filter, refuses: then nobody tries again. */
 #include "core.h"

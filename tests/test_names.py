@@ -4,6 +4,7 @@ what is observed is the same as if the ring had done it, and a server holds nobo
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from typing import TYPE_CHECKING
 
@@ -219,6 +220,26 @@ def test_a_read_of_the_lowlevel_asks_the_page_cache_first(path: Path) -> None:
             drop(path)
             assert await lowlevel.read(file, memory, 0) == 8
             assert entered() > before
+
+    URING.run(main)
+
+
+def test_what_goes_past_the_page_cache_is_left_to_the_ring(path: Path) -> None:
+    path.write_bytes(bytes(4096))
+
+    async def main() -> None:
+        await skip_unless_looked_up_at_once(path)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        except OSError as error:
+            pytest.skip(f"this file system has no O_DIRECT: {error}")
+        with mmap.mmap(-1, 4096) as memory, os.fdopen(fd, "rb", 0) as file:
+            before = entered()
+            assert await lowlevel.read(file, memory, 0) == 4096
+            middle = entered()
+            assert middle > before
+            assert await trio_uring.wrap_file(file).pread_into(memory, 0) == 4096
+            assert entered() > middle
 
     URING.run(main)
 

@@ -31,7 +31,9 @@ class BinaryFile(AsyncFile[bytes]):
         """`os.pread`: up to ``size`` bytes from ``offset`` on, empty past the end, after writing
         what is buffered."""
         length, start = size_of(size), size_of(offset)
-        self._check_pread()
+        if not self._can_read:
+            self._wrapped.readinto(bytearray())  # which raises
+        self._wrapped.fileno()  # which raises if it is closed
         if self._unwritten():
             await self._write_before(changes=False)
         data = new_bytes(length)
@@ -43,7 +45,9 @@ class BinaryFile(AsyncFile[bytes]):
         """`os.preadv` into ``buffer``; the number of bytes, 0 past the end. As `pread`."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             start = size_of(offset)
-            self._check_pread()
+            if not self._can_read:
+                self._wrapped.readinto(bytearray())  # which raises
+            self._wrapped.fileno()  # which raises if it is closed
             if self._unwritten():
                 await self._write_before(changes=False)
             return await self._transfers.pread(memory.address, memory.length, memory.held, start)
@@ -61,12 +65,6 @@ class BinaryFile(AsyncFile[bytes]):
             done = await self._transfers.pwrite(memory.address, memory.length, memory.held, start)
             await self._forget_ahead()
             return done
-
-    def _check_pread(self) -> None:
-        """Raises if the file is not open to be read."""
-        if not self._can_read:
-            self._wrapped.readinto(bytearray())
-        self._wrapped.fileno()
 
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()

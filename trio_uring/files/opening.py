@@ -128,8 +128,8 @@ async def open_file(
     opener: _Opener | None = None,
 ) -> AsyncFile[Any]:
     """`trio.open_file` without threads where that is faithful: a regular file that is opened by
-    its name is opened, read and written by the ring. What it has in the page cache is read by the
-    calling thread, which does not wait.
+    its name is opened, read and written by the ring. What the kernel has cached, of a name that is opened
+    to be read and of the file's contents, is opened and read by the calling thread, which does not wait.
 
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open; to wait for the other side of

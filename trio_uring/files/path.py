@@ -11,6 +11,8 @@
 - Each method is a checkpoint. A cancelled one has happened, or not, or, if it takes
   several steps, in part. A descriptor is closed in any case, by the caller's thread:
   closed by the kernel, it could still be open for writing when the file is executed.
+- What the kernel has cached of a name, and of a small file, is looked at by the caller's thread, which
+  does not wait (lowlevel/names.py).
 - The size of a file that was opened is asked for in the caller's thread, as by
   builtin open. Whatever it says, the file is read until it ends; on a file system that the
   ring is not for (`open_file` says which), by threads.
@@ -165,11 +167,11 @@ class Path(trio.Path, pathlib.PurePosixPath):
             return await super().read_bytes()
         if is_cancelled(context.task):
             await trio.lowlevel.checkpoint_if_cancelled()
-        data, fd, status = read_whole_at_once(name_of(self))
+        data, fd, tried = read_whole_at_once(name_of(self))
         if data is not None:
             await go_on()
             return data
-        fd, status = await opened_after(manager, self, _READ_FLAGS, 0, None, fd, status)
+        fd, status = await opened_after(manager, self, _READ_FLAGS, 0, None, fd, tried)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
             await Transfers(Position(raw, status, ours=True)).read_to_end(parts)

@@ -56,6 +56,7 @@ R = TypeVar("R")
 
 _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
+_read_measured_at_once = lib.tu_read_measured_at_once
 _PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
 _FSYNC: Final = 3
@@ -211,7 +212,9 @@ class Transfers:
         elif cache is not None and cache.tells:
             if is_cancelled(task):
                 await checkpoint_if_cancelled()
-            got = _read_at_once(fileno(), memory, length, offset)
+            # Others may have set O_DIRECT, which waits.
+            read = _read_at_once if self.position.is_ours else _read_measured_at_once
+            got = read(fileno(), memory, length, offset)
             if got >= 0:
                 cache.missed = 0
                 if not (got and run.budget and run.may_go_on()):

@@ -78,21 +78,22 @@ class _Scratch:
 
 _LENGTH: Final = 1 << 16
 _scratches: list[_Scratch] = []
-"""Those that nobody uses now: one for each thread that has used one at the same time as others."""
+"""Those that nobody uses now: as many as threads have needed at the same time."""
 
 
-def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status | None]:
-    """All of a regular file; or None, the descriptor or -errno, and the status, as `open_at_once`."""
+def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
+    """All of a regular file; or None, and the descriptor or -errno and the status, as `open_at_once`."""
     try:
         scratch = _scratches.pop()
     except IndexError:
         scratch = _Scratch()
-    got = _read_whole(name, scratch.memory, _LENGTH, scratch.status)
-    if got < 0:  # it keeps its status
-        return None, scratch.status.fd, scratch.status
-    data = bytes(scratch.view[:got])
+    status = scratch.status
+    got = _read_whole(name, scratch.memory, _LENGTH, status)
+    data = bytes(scratch.view[:got]) if got >= 0 else None
+    if data is None:
+        scratch.status = _new("tu_status *")
     _scratches.append(scratch)
-    return data, -1, None
+    return data, status.fd, status
 
 
 async def go_on() -> None:

@@ -1,13 +1,13 @@
-"""Opening files by the ring: also what one may have to wait for, as for the other side of a FIFO.
+"""Opening files: also what one may have to wait for, as for the other side of a FIFO.
 
-A regular file that is to be read, and whose name the kernel has cached, the calling thread opens
-(lowlevel/names.py). What else the kernel has cached a worker of its opens, since the open itself may
-have to wait. For the rest, and whenever a file may be made or emptied, the ring
-takes one of the kernel's few workers, who waits as open(2) does: with a FIFO, for ever. So all is
-opened with O_NONBLOCK, and the flag taken back. Then
+A regular file that is to be read, and whose name the kernel has cached, is opened by the calling
+thread (lowlevel/names.py), and what a server or a driver opens by a worker of the kernel's that is
+allowed for it (loop/workers.py). The ring opens what else it can at once. For the rest, and whenever
+a file may be made or emptied, it takes one of the kernel's few workers, who waits as open(2) does:
+with a FIFO, for ever. So all is opened with O_NONBLOCK, and the flag taken back. Then
 
 - to write, a FIFO that nobody reads refuses (ENXIO), and is opened once more, by a worker that is
-  allowed for it (loop/workers.py);
+  allowed for it;
 - to read, a FIFO is open, with or without a writer, who is then waited for;
 - a file that somebody has a lease on refuses (EAGAIN), as some devices do, and is opened once more;
 - a block device is open, but perhaps has no medium, and is opened once more;
@@ -81,7 +81,7 @@ async def opened_after(
     mode: int,
     dir_fd: int | None,
     fd: int,
-    status: Status | None,
+    status: Status,
 ) -> tuple[int, Status | None]:
     """`opened`, after `open_at_once` has answered ``fd`` and ``status``."""
     if fd in SAID:
@@ -93,13 +93,15 @@ async def opened_after(
         except BaseException:
             os.close(fd)
             raise
-        assert status is not None
         if stat.S_ISREG(status.st_mode):
             return fd, status
     else:
-        opcode = OPENAT if fd != ELSEWHERE else OPENAT | ASYNC
         try:
-            fd = await _open(manager, opcode, path, flags | os.O_NONBLOCK, mode, dir_fd)
+            if fd == ELSEWHERE:
+                with Waiting(manager):
+                    fd = await _open(manager, OPENAT | ASYNC, path, flags | os.O_NONBLOCK, mode, dir_fd)
+            else:
+                fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
         except OSError as error:
             if error.errno not in _WOULD_WAIT:
                 raise
