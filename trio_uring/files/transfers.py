@@ -93,16 +93,20 @@ class Transfers:
         cache = self._cache
         done = 0
         if cache is not None and position.is_ours:
-            task = getattr(context, "task", None)
-            run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+            try:
+                task = context.task
+                run = task._runner.io_manager.connections
+            except AttributeError:  # no run's, or one on epoll
+                run = None
             if run is not None and cache.left:
                 cache.left -= 1
             elif run is not None and cache.tells:
                 if is_cancelled(task):
                     await checkpoint_if_cancelled()
-                got = _read_at_once(fd, memory, length, position.at)
+                at = position.at
+                got = _read_at_once(fd, memory, length, at)
                 if got >= 0:
-                    position.at += got
+                    position.at = at + got
                     cache.missed = 0
                     self._ended = got < length
                     if not (got and run.budget and run.may_go_on()):
