@@ -39,12 +39,13 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
     "benchmarks",
+    "docs/picture.py",
     "native/build.py",
     "start/backend.py",
     "noxfile.py",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
-    "tests/user_types.py",
+    "tests/programs/user_types.py",
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
 
@@ -55,14 +56,15 @@ NEWER_THAN_5_10 = (
 OLD_KERNEL_TESTS = [
     "tests/faults",
     "tests/sockets",
-    "tests/operations",
-    "tests/test_files.py",
-    "tests/test_fork.py",
-    "tests/test_guest.py",
-    "tests/test_interrupt.py",
-    "tests/test_readiness.py",
-    "tests/test_ticks.py",
-    "tests/test_writes_in_flight.py",
+    "tests/lowlevel",
+    "tests/files/test_files.py",
+    "tests/files/test_writes_in_flight.py",
+    "tests/loop/test_interrupt.py",
+    "tests/loop/test_readiness.py",
+    "tests/loop/test_ticks.py",
+    "tests/programs/test_other_programs.py",
+    "tests/session/test_fork.py",
+    "tests/session/test_guest.py",
 ]
 
 # What Trio's own tests import. Trio 0.29's DTLS tests change a context that is in use,
@@ -106,18 +108,19 @@ def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format, rules and types of the Python; warnings of two compilers and clang-tidy for the C."""
+    """Format, rules, types and imports of the Python; warnings of two compilers and clang-tidy for the C."""
     session.install("-e", ".[tests,benchmarks,demo,lint]")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
+    session.run("lint-imports")
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
-    session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests:tests/faults"})
+    session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
     missing = [
         name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)
     ]
     if "node" not in missing:
-        session.run("pyright", "--pythonpath", f"{session.bin}/python", "tests/user_types.py")
+        session.run("pyright", "--pythonpath", f"{session.bin}/python", "tests/programs/user_types.py")
     for compiler in (["gcc", "-fanalyzer"], ["clang"]):
         if compiler[0] not in missing:
             session.log(f"{' '.join(compiler)} compiles {len(SOURCES)} files")

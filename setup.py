@@ -11,7 +11,7 @@ setup(
             "trio_uring._tasks",
             [
                 f"native/python/{name}.c"
-                for name in ("checking", "memory", "module", "slots", "streams", "waking")
+                for name in ("attributes", "capsule", "checking", "memory", "module", "streams", "waking")
             ],
             include_dirs=["native"],
             depends=[*glob("native/*.h"), *glob("native/python/*.h")],

@@ -1,11 +1,13 @@
 """The benchmark suite.
 
     python benchmarks [--quick | --smoke] [--rounds N] [--output DIR] [--second JSON] [GROUP ...]
+    python benchmarks report RESULTS.json [--second OTHER.json] [--output FOLDER]
 
 Runs the groups (all of them, if none is named), each side in processes of its own, the
 sides of a case one right after the other, in rounds; then once more under strace, to
 count system calls. Writes results.json, report.md and the charts into DIR. Ends with
 an error if a side ran on another backend than its label says, or if a program failed.
+With `report` it measures nothing, and writes the report of results that were kept.
 README.md, beside this file, explains the method.
 """
 
@@ -21,16 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-import fairness
-import files.cases
-import machine
-import micro
-import network
-import report
-from model import Case, Report, Series, Side
-from plan import SCALES, Planned, Scale, counted
-from processes import GENERATOR_CPU, SERVER_CPU, ChildError
-from runtimes import ASYNCIO, RUNTIMES, WrongBackendError
+
+from groups import fairness, files, micro, network
+from groups.plan import SCALES, Planned, Scale, counted
+from measure import machine
+from measure.processes import GENERATOR_CPU, SERVER_CPU, ChildError
+from report import text
+from report.model import Case, Report, Series, Side
+from sides.runtimes import ASYNCIO, RUNTIMES, WrongBackendError
 
 # A group is given the scale, and a folder to work in.
 GROUPS: dict[str, Callable[[Scale, Path], list[Planned]]] = {
@@ -40,7 +40,7 @@ GROUPS: dict[str, Callable[[Scale, Path], list[Planned]]] = {
     "connections": lambda scale, _: network.connections(scale),
     "udp": lambda scale, _: network.udp(scale),
     "tls": lambda scale, _: network.tls(scale),
-    "files": files.cases.plan,
+    "files": files.plan,
     "scale": lambda scale, _: network.scale_of_connections(scale),
     "idle": lambda scale, _: network.idle(scale),
     "fairness": lambda scale, _: fairness.plan(scale),
@@ -50,11 +50,14 @@ SIDES = {
     **{key: Side(runtime.label, runtime.family) for key, runtime in RUNTIMES.items()},
     **{f"{key}-protocols": Side(f"{RUNTIMES[key].label}, protocols", key) for key in ASYNCIO},
     "limit": Side("C on io_uring", "limit"),
-    **files.cases.SIDES,
+    **files.SIDES,
 }
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["report"]:
+        text.main(sys.argv[2:])
+        return 0
     args = arguments()
     scale = SCALES[args.scale]
     if args.rounds:
@@ -88,7 +91,7 @@ def main() -> int:
             results.unlink(missing_ok=True)
             print(f"Nothing is reported, since a side was not what it is called.\n{error}", file=sys.stderr)
             return 1
-    report.write(result, args.output, second)
+    text.write(result, args.output, second)
     print(f"The report is {args.output / 'report.md'}")
     return complain(result, may_miss_tools=scale.name != "smoke")
 
@@ -123,7 +126,7 @@ def measure(planned: list[Planned], number: int, rounds: int) -> None:
             try:
                 measured, series.seen = jobs[side].measure()
             except ChildError as error:
-                measured, series.failure = {}, f"round {number + 1}: {report.without_folders(str(error))}"
+                measured, series.failure = {}, f"round {number + 1}: {text.without_folders(str(error))}"
             series.rounds.append(measured)
         progress(f"round {number + 1} of {rounds}", case, begun)
 
@@ -135,7 +138,7 @@ def count_system_calls(planned: list[Planned], scale: Scale) -> None:
             try:
                 case.series[side].system_calls = job.count_system_calls()
             except ChildError as error:
-                case.series[side].failure = f"under strace: {report.without_folders(str(error))}"
+                case.series[side].failure = f"under strace: {text.without_folders(str(error))}"
         progress("system calls", case, begun)
 
 

@@ -5,13 +5,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Puts a buffer into the kernel's ring, `at` places behind its tail. The kernel sees it when the tail is
+ * advanced. */
 static void provide(struct tu_buffers *buffers, uint16_t number, uint32_t at)
 {
 	io_uring_buf_ring_add(buffers->ring, buffers->memory + (size_t)number * buffers->size, buffers->size, number,
 			      io_uring_buf_ring_mask(buffers->count), (int)at);
 }
 
-/* The size of the kernel's ring of buffers, in whole pages: it starts one. */
+/* The size of the ring of buffers, in whole pages, since the kernel wants it at the start of a page. */
 static size_t ring_size(uint32_t count)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -19,6 +21,7 @@ static size_t ring_size(uint32_t count)
 	return (count * sizeof(struct io_uring_buf) + page - 1) & ~(page - 1);
 }
 
+/* Tells the kernel where the ring of buffers is. 0 or -errno. */
 static int announce(const struct tu_buffers *buffers, struct tu_ring *ring)
 {
 	struct io_uring_buf_reg registration = {

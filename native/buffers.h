@@ -1,5 +1,5 @@
-/* Provided buffers: memory from which the kernel takes a buffer when data has come, so
- * that a connection that waits has none.
+/* Provided buffers: memory from which the kernel takes a buffer when data has come. A connection that
+ * only waits for data takes no buffer. The functions are for the ring's owner.
  *
  *   state of a buffer   who may touch it               next
  *   provided            the kernel                     lent, by a completion that names it
@@ -28,13 +28,22 @@ struct tu_buffers {
 	uint32_t lent_count;
 };
 
+/* Maps `count` buffers (a power of two) of `size` bytes and tells the kernel of them. 0 or -errno. */
 int tu_buffers_open(struct tu_buffers *buffers, struct tu_ring *ring, uint32_t count, uint32_t size);
 
-/* When the ring is closed: until then the kernel may write to them. */
+/* Unmaps the buffers. Only once the ring is closed, since until then the kernel may write to them. */
 void tu_buffers_close(struct tu_buffers *buffers);
 
-/* Of a completion: the number of its buffer, lent from now on; -1 if it has none. */
+/* What is in the buffer of this number. */
+static inline const uint8_t *tu_buffers_data(const struct tu_buffers *buffers, int32_t buffer)
+{
+	return buffers->memory + (size_t)buffer * buffers->size;
+}
+
+/* The number of the buffer that a completion names, which is lent from now on; -1 if it names none. */
 int32_t tu_buffers_lend(struct tu_buffers *buffers, const struct io_uring_cqe *completion);
+
+/* Provides all lent buffers again. Called at the beginning of a tick. */
 void tu_buffers_take_back(struct tu_buffers *buffers);
 
 #endif

@@ -6,13 +6,16 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static const struct tu_calls calls = { .send = tu_send, .cancel = tu_cancel };
+
 /* Set-up and end */
 
-int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait)
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags)
 {
 	int error;
 
 	memset(core, 0, sizeof(*core));
+	core->calls = &calls;
 	atomic_init(&core->interrupt.fd, -1);
 	core->signal_fd = -1;
 	error = tu_interrupt_open(&core->interrupt);
@@ -21,7 +24,6 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	if (!error)
 		error = tu_operations_open(&core->operations);
 	if (!error) {
-		core->ring.no_iowait = no_iowait && (core->ring.uring.features & IORING_FEAT_NO_IOWAIT);
 		core->events_capacity = core->ring.uring.cq.ring_entries;
 		core->events = calloc(core->events_capacity, sizeof(*core->events));
 		error = core->events ? 0 : -ENOMEM;
@@ -31,8 +33,13 @@ int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup
 	return error;
 }
 
-/* A guest run's completions signal the eventfd of the interrupt: whatever wakes the
- * worker thread, the words say what it was. */
+void tu_set_wait_flags(tu_core *core, uint32_t flags)
+{
+	core->ring.wait_flags = flags;
+}
+
+/* In a guest run the kernel writes to the interrupt's eventfd when completions arrive. So the worker
+ * thread waits for one descriptor, whatever is to wake it, and the shared words say what it was. */
 int tu_start(tu_core *core, int guest)
 {
 	int result;
@@ -53,6 +60,7 @@ void tu_watch_signals(tu_core *core, int fd)
 	core->signal_fd = fd;
 }
 
+/* Asks the kernel to end the polls of the interrupt and of the signals. */
 static void cancel_watches(tu_core *core)
 {
 	static const uint64_t watches[] = { TU_INTERRUPT_POLL, TU_SIGNAL_POLL };
@@ -67,8 +75,8 @@ static void cancel_watches(tu_core *core)
 	}
 }
 
-/* A forked child that lives on keeps the ring, and every file that it pins,
- * alive beyond our release of it. So nothing may be left in it. */
+/* A forked child has the ring too, and keeps it alive after we have released it, with every file that a
+ * pending operation refers to. So the owner leaves no operation in it. */
 void tu_cancel_all(tu_core *core)
 {
 	if (!core->ring.open || !core->ring.enabled)
@@ -84,9 +92,9 @@ uint32_t tu_pinned(tu_core *core)
 	return core->ring.open ? core->operations.pinned : 0;
 }
 
-void tu_check(tu_core *core)
+void tu_check_descriptor(tu_core *core)
 {
-	tu_ring_check(&core->ring);
+	tu_ring_check_descriptor(&core->ring);
 }
 
 void tu_lose(tu_core *core)
@@ -96,8 +104,8 @@ void tu_lose(tu_core *core)
 	tu_close_interrupt(core);
 }
 
-/* Where the owner has not waited for what is pending, the kernel goes on with it for a
- * while after the ring is closed: its buffers stay mapped for good. */
+/* If the owner has not waited for what is pending, the kernel may go on with it for a while after the
+ * ring is closed. Then the provided buffers stay mapped for good. */
 void tu_release(tu_core *core)
 {
 	tu_ring_close(&core->ring);
@@ -122,9 +130,9 @@ const uint32_t *tu_signalled(tu_core *core)
 	return (const uint32_t *)&core->interrupt.signalled;
 }
 
-void tu_signal_woken(tu_core *core)
+void tu_signal_posted(tu_core *core)
 {
-	tu_interrupt_signal(&core->interrupt, TU_WOKEN);
+	tu_interrupt_signal(&core->interrupt, TU_POSTED);
 }
 
 void tu_signal_forced(tu_core *core)
@@ -159,10 +167,11 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 	return flush ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
-/* Callers' operations */
+/* Operations of a caller's */
 
-/* A slot, or -errno, of a submission that has to be looked at before the kernel gets it. */
-static int unchecked(tu_core *core, int slot)
+/* Notes that a submission has to be checked before the kernel gets it. Returns `slot`, which may be
+ * -errno: then nothing was submitted. */
+static int note_unchecked(tu_core *core, int slot)
 {
 	core->ring.unchecked |= slot > 0;
 	return slot;
@@ -187,7 +196,7 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 	if (!core->ring.open)
 		return -EBADF;
 	slot = tu_operations_submit(&core->operations, &core->ring, &submission);
-	return opcode & TU_CHECKED ? unchecked(core, slot) : slot;
+	return opcode & TU_CHECKED ? note_unchecked(core, slot) : slot;
 }
 
 int tu_cancel(tu_core *core, int slot)
@@ -207,7 +216,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 	if (!core->ring.open)
 		return -EBADF;
-	return unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
+	return note_unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
 }
 
 const uint32_t *tu_unchecked(tu_core *core)
@@ -231,17 +240,19 @@ int tu_receive(tu_core *core, int fd, uint32_t length)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
+	return note_unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
 }
 
 int tu_accept(tu_core *core, int fd, int multishot)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
+	return note_unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
-static bool is_told(const struct io_uring_cqe *completion)
+/* Whether a completion says something about its descriptor, and not only that the operation stopped for
+ * a while. */
+static bool is_conclusive(const struct io_uring_cqe *completion)
 {
 	return completion->res != -ENOBUFS && completion->res != -ECANCELED && completion->res != -EAGAIN &&
 	       completion->res != -EINTR;
@@ -256,7 +267,7 @@ int tu_has_completed(tu_core *core, int slot)
 		return 0;
 	identity = tu_operations_identity(&core->operations, (uint32_t)slot);
 	for (uint32_t number = 0; (completion = tu_ring_completion(&core->ring, number)); number++)
-		if (completion->user_data == identity && is_told(completion))
+		if (completion->user_data == identity && is_conclusive(completion))
 			return 1;
 	return 0;
 }
@@ -266,16 +277,11 @@ int tu_flush(tu_core *core)
 	return core->ring.open ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
-/* What there is to see */
+/* Events and statistics */
 
 tu_event *tu_events(tu_core *core)
 {
 	return core->events;
-}
-
-uint32_t tu_events_capacity(tu_core *core)
-{
-	return core->events_capacity;
 }
 
 uint32_t tu_events_left(tu_core *core)

@@ -1,4 +1,5 @@
-/* The interface to Python, as C sees it; interface.h says what each name means. */
+/* The core's interface, as C sees it. interface.h, which Python sees, says what each name means and who
+ * may call it. */
 #ifndef TU_CORE_H
 #define TU_CORE_H
 
@@ -13,7 +14,7 @@
 #include "ring.h"
 
 #define TU_COUNT 0xffffff
-#define TU_WOKEN (1 << 24)
+#define TU_POSTED (1 << 24)
 #define TU_FORCED (1 << 25)
 #define TU_SIGNALS (1 << 26)
 #define TU_INTERRUPTED (1 << 27)
@@ -22,7 +23,7 @@
 #define TU_CHECKED 0x10000
 #define TU_NOT_STARTED (-ENOTCONN)
 #define TU_PART 4096
-#define TU_MOST_BYTES 0x7ffff000 /* that one send or receive moves (MAX_RW_COUNT) */
+#define TU_MOST_BYTES 0x7ffff000 /* the most that one send or receive moves (MAX_RW_COUNT) */
 
 typedef struct {
 	uint32_t setup_flags;
@@ -41,7 +42,16 @@ typedef struct {
 	int32_t fd;
 } tu_status;
 
-typedef struct tu_core {
+typedef struct tu_core tu_core;
+
+/* The functions of the core that native/python calls. It is another library, and finds them here. */
+struct tu_calls {
+	int (*send)(tu_core *core, int fd, const char *data, size_t length, int whole);
+	int (*cancel)(tu_core *core, int slot);
+};
+
+struct tu_core {
+	const struct tu_calls *calls;
 	struct tu_interrupt interrupt;
 	struct tu_ring ring;
 	struct tu_operations operations;
@@ -50,18 +60,19 @@ typedef struct tu_core {
 	uint32_t events_capacity;
 	uint32_t events_count; /* of the last tick */
 	bool started;
-	bool guest; /* the owner may do other things between a tick's wait and its events */
+	bool guest; /* in a guest run the owner may do other things between a tick and its events */
 	bool interrupt_watched;
 	bool signals_watched;
 	int signal_fd; /* -1: none */
 	uint64_t skipped;
-} tu_core;
+};
 
-int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags, int no_iowait);
+int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
+void tu_set_wait_flags(tu_core *core, uint32_t flags);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 
-void tu_check(tu_core *core);
+void tu_check_descriptor(tu_core *core);
 void tu_cancel_all(tu_core *core);
 uint32_t tu_pinned(tu_core *core);
 void tu_release(tu_core *core);
@@ -69,7 +80,7 @@ void tu_lose(tu_core *core);
 void tu_destroy(tu_core *core);
 
 const uint32_t *tu_signalled(tu_core *core);
-void tu_signal_woken(tu_core *core);
+void tu_signal_posted(tu_core *core);
 void tu_signal_forced(tu_core *core);
 void tu_close_interrupt(tu_core *core);
 
@@ -79,7 +90,6 @@ int tu_reap(tu_core *core);
 int tu_guest_wait(tu_core *core, int64_t timeout_ns);
 
 tu_event *tu_events(tu_core *core);
-uint32_t tu_events_capacity(tu_core *core);
 uint32_t tu_events_left(tu_core *core);
 
 int tu_poll_add(tu_core *core, int fd, int kind);

@@ -1,4 +1,4 @@
-/* What is asked of files past the ring. */
+/* Calls about files that do not go through the ring. interface.h says what each does. */
 #include "core.h"
 
 #include <errno.h>
@@ -43,7 +43,7 @@ int64_t tu_file_system(int fd)
 
 int tu_add_workers(tu_core *core, int more)
 {
-	unsigned limits[2] = { 0, 0 }; /* of bounded and of other work; 0: as it is */
+	unsigned limits[2] = { 0, 0 }; /* of bounded and of unbounded work; 0: leave it as it is */
 	int result;
 
 	if (!core->ring.open)

@@ -11,7 +11,7 @@ struct tu_identity tu_identify(int fd)
 	return (struct tu_identity){ .device = status.st_dev, .inode = status.st_ino };
 }
 
-bool tu_identity_is(const struct tu_identity *one, struct tu_identity other)
+bool tu_identity_is(const struct tu_identity *identity, struct tu_identity other)
 {
-	return one->device == other.device && one->inode == other.inode;
+	return identity->device == other.device && identity->inode == other.inode;
 }

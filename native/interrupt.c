@@ -31,6 +31,7 @@ void tu_interrupt_lose(struct tu_interrupt *interrupt)
 	atomic_store(&interrupt->users, 0);
 }
 
+/* Calls `call` with the eventfd, unless that is closed. */
 static void use(struct tu_interrupt *interrupt, ssize_t (*call)(int fd))
 {
 	int fd;
@@ -42,7 +43,7 @@ static void use(struct tu_interrupt *interrupt, ssize_t (*call)(int fd))
 	atomic_fetch_sub(&interrupt->users, 1);
 }
 
-/* EAGAIN: 2^64-2 writes are unread, so the owner has long been woken. */
+/* EAGAIN would mean 2^64-2 unread writes: the owner has been woken long before. */
 static ssize_t write_one(int fd)
 {
 	static const uint64_t one = 1;
@@ -50,7 +51,7 @@ static ssize_t write_one(int fd)
 	return write(fd, &one, sizeof(one));
 }
 
-/* EAGAIN: drained already. */
+/* EAGAIN means that it is drained already. */
 static ssize_t drain(int fd)
 {
 	uint64_t count;

@@ -1,4 +1,4 @@
-/* The interrupt: how anything but the owner makes a sleeping owner look up.
+/* The interrupt: how anybody but the owner wakes an owner that sleeps in the kernel.
  *
  * Two words and an eventfd. `signalled` holds the reasons to wake that nobody
  * has consumed yet; `sleeping` says that the owner is, or is about to be, in a
@@ -14,15 +14,15 @@
  * reason and does not sleep. A burst of signals costs one write, and none while
  * the owner is awake.
  *
- * The eventfd may be closed while others signal. Who uses it counts himself in `users` before he
- * looks at `fd`, until he is done; who closes it first takes `fd` away, and then waits until
- * nobody is counted. So whoever has seen the number was counted before it was taken away, and it
- * is closed after his write: that never meets a descriptor which something else has got. Nothing
- * that is counted waits for anything.
+ * The eventfd may be closed while others signal. A user of it increments `users` before it reads `fd`,
+ * and decrements it when it is done. The closer first sets `fd` to -1, and then waits until `users` is
+ * 0. So whoever has read the number was counted before it was taken away, and the eventfd is closed
+ * only after that write: no write ever goes to a descriptor that has been given out again. The wait is
+ * short, since a user never blocks while it is counted.
  *
- * The words are the truth, whatever the eventfd says: the ring
- * watches it with an edge-triggered poll, which every write wakes, and never drains
- * it; a guest run's worker, for which the kernel writes to it too, does. */
+ * Only the words say what happened; the eventfd only wakes. The ring watches the eventfd with an
+ * edge-triggered poll, which every write wakes, so it need not be drained. The worker thread of a guest
+ * run polls it with poll(2), and drains it. */
 #ifndef TU_INTERRUPT_H
 #define TU_INTERRUPT_H
 
@@ -35,35 +35,36 @@
 struct tu_interrupt {
 	_Atomic uint32_t signalled;
 	_Atomic uint32_t sleeping;
-	_Atomic uint32_t users;
+	_Atomic uint32_t users; /* how many are using `fd` now */
 	_Atomic int fd; /* -1 once closed */
 	struct tu_identity identity;
-	char apart[64];  /* other threads write to this cache line: nothing else is in it */
+	char padding[64]; /* other threads write to the words: nothing else shares their cache line */
 };
 
-/* Owner. 0 or -errno. What has been signalled stays so, if it was closed before. */
+/* Owner: opens the eventfd. 0 or -errno. Reasons that were signalled while it was closed are kept. */
 int tu_interrupt_open(struct tu_interrupt *interrupt);
 
-/* Owner. `certain`: as far as we know the number is still the eventfd's. Otherwise it is left open,
- * since eventfds cannot be told apart: it may be somebody else's. */
+/* Owner: closes the eventfd. Not `certain`: somebody may have closed the descriptor before, and another
+ * eventfd may have its number. Eventfds cannot be told apart, so it is left open. */
 void tu_interrupt_close(struct tu_interrupt *interrupt, bool certain);
 
-/* A forked child, before it closes it: whoever used it at that moment is not there. */
+/* Forked child, before it closes the eventfd: threads that were using it do not exist in the child. */
 void tu_interrupt_lose(struct tu_interrupt *interrupt);
 
-/* Any thread, a signal handler or a finaliser. Nothing happens once closed. */
+/* Any thread, a signal handler or a finaliser: wakes the owner for a reason, a TU_ flag of interface.h.
+ * Once the eventfd is closed, the reason is only noted. */
 void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason);
 
-/* Owner. The reasons signalled since the last call. */
+/* Owner: takes the reasons that were signalled since the last call. */
 uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt);
 
-/* Owner, before it blocks. Non-zero: it must not, there is a reason already. */
+/* Owner, before it blocks. Non-zero: it must not block, since there is a reason already. */
 int tu_interrupt_sleep(struct tu_interrupt *interrupt);
 
-/* For who polls the eventfd as poll(2) does, which an unread write would keep awake. */
+/* Whoever waits for the eventfd with poll(2), which would return at once while a write is unread. */
 void tu_interrupt_drain(struct tu_interrupt *interrupt);
 
-/* Owner, after it blocked. */
+/* Owner, after it has blocked. */
 void tu_interrupt_wake(struct tu_interrupt *interrupt);
 
 #endif

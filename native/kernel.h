@@ -1,4 +1,4 @@
-/* Kernel numbers that the system's liburing headers may be too old to name.
+/* Constants of the kernel that the liburing headers of the system may be too old to have.
  *
  * Each is part of the kernel's stable interface; the comment gives the first
  * kernel that knows it. */
@@ -11,14 +11,6 @@
 
 #ifndef IORING_SETUP_NO_SQARRAY
 #define IORING_SETUP_NO_SQARRAY (1U << 16) /* 6.6 */
-#endif
-
-#ifndef IORING_FEAT_NO_IOWAIT
-#define IORING_FEAT_NO_IOWAIT (1U << 17) /* 6.15 */
-#endif
-
-#ifndef IORING_ENTER_NO_IOWAIT
-#define IORING_ENTER_NO_IOWAIT (1U << 7) /* 6.15 */
 #endif
 
 /* openat2(2), 5.6. */

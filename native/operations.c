@@ -10,9 +10,10 @@
 #define FIRST_CAPACITY 64
 #define GENERATION_MASK 0x7fffffffU
 #define RETRY_NS 1000000
-/* In the user data of a cancel, with the identity of what it is to cancel. */
+/* A bit in the user_data of a cancel; the other bits are the user_data of the operation to be cancelled. */
 #define CANCEL (1ULL << 63)
 
+/* Doubles the number of slots. All new ones are free. 0 or -ENOMEM. */
 static int grow(struct tu_operations *operations)
 {
 	uint32_t old = operations->capacity;
@@ -41,7 +42,8 @@ void tu_operations_close(struct tu_operations *operations)
 	*operations = (struct tu_operations){ 0 };
 }
 
-static bool is_answered(uint8_t kind)
+/* Whether an operation's slot is released by its last completion only. */
+static bool is_pinned(uint8_t kind)
 {
 	return kind >= TU_OPERATION;
 }
@@ -51,7 +53,7 @@ static void release(struct tu_operations *operations, uint32_t slot)
 	struct tu_operation *operation = &operations->slots[slot];
 
 	operations->doomed -= operation->state == TU_DOOMED;
-	operations->pinned -= is_answered(operation->kind);
+	operations->pinned -= is_pinned(operation->kind);
 	operation->generation = (operation->generation + 1) & GENERATION_MASK;
 	operation->generation += !operation->generation;
 	operation->state = TU_FREE;
@@ -76,7 +78,7 @@ static void prepare_poll(struct io_uring_sqe *sqe, const struct tu_operation *op
 	io_uring_sqe_set_data64(sqe, user_data);
 }
 
-/* A slot and the submission entry to fill in for it, or -errno. */
+/* Gives out a slot, and a submission entry to be filled in for it. Returns the slot, or -errno. */
 static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum tu_kind kind, int fd,
 		   struct io_uring_sqe **sqe)
 {
@@ -92,7 +94,7 @@ static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum 
 	operation = &operations->slots[slot];
 	operations->first_free = operation->next_free;
 	operations->in_flight++;
-	operations->pinned += is_answered(kind);
+	operations->pinned += is_pinned(kind);
 	operation->kind = kind;
 	operation->state = TU_ARMED;
 	operation->fd = fd;
@@ -117,7 +119,6 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	if (slot < 0)
 		return slot;
 	memset(sqe, 0, sizeof(*sqe));
-	operations->slots[slot].opcode = submission->opcode;
 	sqe->opcode = submission->opcode;
 	sqe->flags = submission->entry_flags;
 	sqe->fd = submission->fd;
@@ -162,6 +163,7 @@ int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring,
 	return slot;
 }
 
+/* Turns an entry into one that does nothing, and whose completion nobody waits for. */
 static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
 {
 	memset(sqe, 0, sizeof(*sqe));
@@ -170,6 +172,7 @@ static void prepare_nothing(struct tu_ring *ring, struct io_uring_sqe *sqe)
 	sqe->flags = tu_ring_skip_success(ring);
 }
 
+/* Takes a submission out of the queue. False if it is not there: the kernel has it, or has had it. */
 static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 {
 	bool last;
@@ -184,7 +187,8 @@ static bool withdraw(struct tu_ring *ring, uint64_t user_data)
 	return true;
 }
 
-/* Without CQE_SKIP_SUCCESS, and when it fails, the answer comes all the same. */
+/* Queues a cancel; false if there is no memory for it. Its completion comes only if the cancel fails, or if
+ * the kernel has no CQE_SKIP_SUCCESS. */
 static bool submit_cancel(struct tu_ring *ring, uint64_t user_data)
 {
 	struct io_uring_sqe *sqe = tu_ring_sqe(ring);
@@ -208,7 +212,7 @@ int tu_operations_cancel(struct tu_operations *operations, struct tu_ring *ring,
 		return 0;
 	}
 	if (submit_cancel(ring, tu_operations_identity(operations, slot))) {
-		if (!is_answered(operation->kind))
+		if (!is_pinned(operation->kind))
 			release(operations, slot);
 		return 1;
 	}
@@ -241,7 +245,7 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 			return;
 		operations->doomed--;
 		operations->slots[slot].state = TU_ARMED;
-		if (!is_answered(operations->slots[slot].kind))
+		if (!is_pinned(operations->slots[slot].kind))
 			release(operations, slot);
 	}
 }
@@ -251,10 +255,11 @@ int64_t tu_operations_patience(const struct tu_operations *operations, int64_t t
 	return operations->doomed && timeout_ns > RETRY_NS ? RETRY_NS : timeout_ns;
 }
 
-/* A cancel fails (ENOENT, EALREADY) also where its target is between two attempts: as task
- * work, or with a worker of the kernel's that is not waiting at this moment. What is then
- * tried again, and polled, would wait for ever. So while it has not completed it is told again. */
-static void take_answer(struct tu_operations *operations, const struct io_uring_cqe *completion)
+/* Takes in the completion of a cancel. A cancel also fails (ENOENT, EALREADY) if its target is between
+ * two attempts at that moment: it is task work, or a worker of the kernel's has it and is not waiting. The
+ * kernel would then go on with the operation, and might wait for ever. So the cancel is repeated until
+ * the operation has completed. */
+static void take_cancel_result(struct tu_operations *operations, const struct io_uring_cqe *completion)
 {
 	uint64_t target = completion->user_data & ~CANCEL;
 	struct tu_operation *operation;
@@ -266,7 +271,8 @@ static void take_answer(struct tu_operations *operations, const struct io_uring_
 	operation->state = TU_DOOMED;
 }
 
-/* Of a multishot poll there may be several in one tick, the last of which says whether it goes on. */
+/* Takes in a completion of a poll; true if it has made a new event. A multishot poll may complete several
+ * times in one tick: the last completion says whether the poll goes on. */
 static bool take_wakeup(struct tu_operations *operations, uint32_t slot, const struct io_uring_cqe *completion,
 			tu_event *event)
 {
@@ -281,7 +287,7 @@ static bool take_wakeup(struct tu_operations *operations, uint32_t slot, const s
 	}
 	operation->state = TU_ASKED;
 	operation->goes_on = more;
-	*event = (tu_event){ operation->kind, operation->fd, completion->res, (int32_t)slot };
+	*event = (tu_event){ operation->kind, false, operation->fd, completion->res, (int32_t)slot };
 	return !asked;
 }
 
@@ -294,14 +300,14 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers 
 	int32_t buffer;
 
 	if (completion->user_data & CANCEL)
-		take_answer(operations, completion);
+		take_cancel_result(operations, completion);
 	if (!tu_operations_is_current(operations, completion->user_data))
 		return false;
 	operation = &operations->slots[slot];
-	if (!is_answered(operation->kind))
+	if (!is_pinned(operation->kind))
 		return take_wakeup(operations, slot, completion, event);
 	buffer = tu_buffers_lend(buffers, completion);
-	*event = (tu_event){ operation->kind, (int32_t)slot, completion->res, (buffer + 1) << 1 | more };
+	*event = (tu_event){ operation->kind, more, (int32_t)slot, completion->res, buffer };
 	if (!more)
 		release(operations, slot);
 	return true;
@@ -312,7 +318,7 @@ struct pollfd tu_operations_question(const tu_event *event)
 	return (struct pollfd){ .fd = event->key, .events = mask_of(event->kind) };
 }
 
-/* Whether it is waited for again. */
+/* Waits for a descriptor again, by a multishot poll; false if there is no memory for that. */
 static bool arm_again(struct tu_operations *operations, struct tu_ring *ring, uint32_t slot)
 {
 	struct tu_operation *operation = &operations->slots[slot];
@@ -329,16 +335,16 @@ static bool arm_again(struct tu_operations *operations, struct tu_ring *ring, ui
 	return true;
 }
 
-/* What a kernel says of a poll that it gave up, and does not say of a descriptor. */
+/* Whether an error says only that the kernel gave up the poll, and nothing about the descriptor. */
 static bool is_passing(int32_t result)
 {
 	return result == -ECANCELED || result == -EINTR || result == -EAGAIN;
 }
 
-bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
+bool tu_operations_answer(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
 			  bool *flush)
 {
-	uint32_t slot = (uint32_t)event->detail;
+	uint32_t slot = (uint32_t)event->buffer;
 	bool failed = event->result < 0 && !is_passing(event->result);
 
 	if (!ready && !failed) {
@@ -354,6 +360,6 @@ bool tu_operations_settle(struct tu_operations *operations, struct tu_ring *ring
 		release(operations, slot);
 	}
 	event->result = failed ? event->result : 0;
-	event->detail = 0;
+	event->buffer = -1;
 	return true;
 }

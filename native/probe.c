@@ -1,4 +1,4 @@
-/* What this kernel and this liburing can do, asked of them. */
+/* Asks the kernel and liburing what they can do. interface.h says what each function does. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #define QUOTED(number) #number
 #define VERSION(major, minor) QUOTED(major) "." QUOTED(minor)
 
-/* From 2.4 on the headers tell; before, the build asks pkg-config. */
+/* From 2.4 on the headers say their version; for older ones native/build.py asks pkg-config. */
 #ifdef IO_URING_VERSION_MAJOR
 #undef TU_LIBURING_VERSION
 #define TU_LIBURING_VERSION VERSION(IO_URING_VERSION_MAJOR, IO_URING_VERSION_MINOR)
@@ -28,6 +28,7 @@ int tu_probe_setup(uint32_t setup_flags, uint32_t *features)
 	return 0;
 }
 
+/* Asks a ring which operations the kernel has: 0 or -errno. */
 static int probe(int fd, uint8_t *supported, uint32_t capacity)
 {
 	struct io_uring_probe *probe = calloc(1, sizeof(*probe) + 256 * sizeof(probe->ops[0]));
@@ -59,7 +60,7 @@ int tu_try_enter(const tu_core *core)
 {
 	int result = io_uring_enter2((unsigned)core->ring.uring.ring_fd, 0, 0, 0, NULL, 0);
 
-	return result == -EBADFD ? 0 : result; /* it is not enabled yet */
+	return result == -EBADFD ? 0 : result; /* EBADFD: it is not enabled yet, so it was not refused */
 }
 
 const char *tu_liburing_built(void)
@@ -67,7 +68,7 @@ const char *tu_liburing_built(void)
 	return TU_LIBURING_VERSION;
 }
 
-/* The file that the linker gave us, links resolved: its name ends in the version. */
+/* The path of the liburing that was loaded, with links resolved: its name ends in the version. */
 int tu_liburing_loaded(char *path, size_t size)
 {
 	Dl_info information;

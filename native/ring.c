@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define SECOND_NS 1000000000
-#define PATIENCE_NS (2LL * SECOND_NS) /* with a kernel that refuses */
+#define PATIENCE_NS (2LL * SECOND_NS) /* a kernel that refuses for longer breaks the ring */
 
 int64_t tu_now(void)
 {
@@ -17,9 +17,8 @@ int64_t tu_now(void)
 	return (int64_t)time.tv_sec * SECOND_NS + time.tv_nsec;
 }
 
-/* Set-up is done by hand around liburing's mapping: liburing before 2.5 fills
- * the array of a NO_SQARRAY ring, which is not there, and so overwrites the
- * queue's head. */
+/* Of liburing only the mapping of the queues is used. Its own set-up, before 2.5, fills in the index array
+ * of a NO_SQARRAY ring, which has none, and so overwrites the head of the queue. */
 int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags)
 {
 	struct io_uring_params params = { .flags = setup_flags, .cq_entries = cq_entries };
@@ -47,7 +46,7 @@ void tu_ring_close(struct tu_ring *ring)
 {
 	if (!ring->open)
 		return;
-	tu_ring_check(ring);
+	tu_ring_check_descriptor(ring);
 	if (ring->lost)
 		ring->uring.ring_fd = -1;
 	ring->open = false;
@@ -60,7 +59,7 @@ void tu_ring_close(struct tu_ring *ring)
 	ring->aside_head = ring->aside_tail = ring->aside_capacity = 0;
 }
 
-void tu_ring_check(struct tu_ring *ring)
+void tu_ring_check_descriptor(struct tu_ring *ring)
 {
 	if (!ring->open || tu_identity_is(&ring->identity, tu_identify(ring->uring.ring_fd)))
 		return;
@@ -68,6 +67,7 @@ void tu_ring_check(struct tu_ring *ring)
 	ring->broken = -EBADF;
 }
 
+/* Moves into the queue what was put aside, as far as there is room. */
 static void queue_what_is_aside(struct tu_ring *ring)
 {
 	struct io_uring_sqe *sqe;
@@ -78,13 +78,14 @@ static void queue_what_is_aside(struct tu_ring *ring)
 		ring->aside_head = ring->aside_tail = 0;
 }
 
+/* Whether something is pending that an earlier enter has offered to the kernel. */
 static bool is_left_from_before(const struct tu_ring *ring)
 {
 	return tu_ring_has_aside(ring) || *ring->uring.sq.khead != ring->uring.sq.sqe_head;
 }
 
-/* Publishes the entries prepared so far; returns how many the kernel has not
- * consumed yet, those of an earlier short submit included. */
+/* Checks what is queued and publishes it to the kernel. Returns how many submissions are pending, those
+ * that an earlier enter has left included. */
 static unsigned publish(struct tu_ring *ring)
 {
 	struct io_uring_sq *sq = &ring->uring.sq;
@@ -113,6 +114,7 @@ int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsi
 	return result;
 }
 
+/* Enables the ring, if it was set up disabled. 0 or -errno. */
 static int enable(struct tu_ring *ring)
 {
 	int result = ring->enabled ? 0 : tu_ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
@@ -133,19 +135,18 @@ static int enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 	ring->entered++;
 	if (timeout_ns < 0)
 		return io_uring_enter2(ring->uring.ring_fd, publish(ring), 0, flags, NULL, 0);
-	flags |= IORING_ENTER_EXT_ARG;
-	if (ring->no_iowait)
-		flags |= IORING_ENTER_NO_IOWAIT;
+	flags |= IORING_ENTER_EXT_ARG | ring->wait_flags;
 	return io_uring_enter2(ring->uring.ring_fd, publish(ring), minimum, flags, (void *)&argument, sizeof(argument));
 }
 
+/* Whether a wait has ended by its timeout or by a signal. */
 static bool is_cut_short(int result)
 {
 	return result == -EINTR || result == -ETIME;
 }
 
-/* Breaks the ring, if that is what the result means. */
-static void judge(struct tu_ring *ring, int result)
+/* Notes what the result of an enter means for the ring: that it is refused, or broken. */
+static void note_result(struct tu_ring *ring, int result)
 {
 	if (result >= 0 || is_cut_short(result)) {
 		ring->refused_since = 0;
@@ -168,14 +169,14 @@ int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 	result = enable(ring);
 	if (result >= 0)
 		result = enter(ring, minimum, timeout_ns);
-	/* A kernel submits before it waits. This is a filter's answer, which it may give for ever. */
+	/* A kernel submits before it waits. If it did not, a filter has answered, and may do so for ever. */
 	if ((!result || is_cut_short(result)) && io_uring_sq_ready(&ring->uring))
 		result = -EAGAIN;
-	judge(ring, result);
+	note_result(ring, result);
 	return result;
 }
 
-/* Moves all completions into the stash. */
+/* Moves all completions from the queue into the stash. 0 or -ENOMEM. */
 static int stash_completions(struct tu_ring *ring)
 {
 	uint32_t ready = io_uring_cq_ready(&ring->uring);
@@ -198,9 +199,9 @@ static int stash_completions(struct tu_ring *ring)
 	return 0;
 }
 
-/* A worker of the kernel's queues its work, and sets the bit that says so only then: the
- * owner may have run the work in between, and nothing would take the bit back. So we take it
- * before we look; what a look leaves undone sets it again. */
+/* Whether the kernel says that deferred work is left. Clears the flag that says so: a worker of the
+ * kernel's first queues its work and then sets the flag. If the owner has run the work in between, nobody
+ * else would clear it. What the next enter leaves undone sets it again. */
 static bool take_taskrun(struct tu_ring *ring)
 {
 	if (!(tu_ring_flags(ring) & IORING_SQ_TASKRUN))
@@ -244,6 +245,7 @@ int tu_ring_flush_patiently(struct tu_ring *ring)
 	return result;
 }
 
+/* A new entry outside of the queue; NULL if there is no memory. */
 static struct io_uring_sqe *put_aside(struct tu_ring *ring)
 {
 	uint32_t capacity = ring->aside_capacity ? 2 * ring->aside_capacity : 64;

@@ -1,12 +1,11 @@
-/* A tick is one call. With nothing to submit, no deferred work and a timeout of
- * 0 it enters the kernel not at all; otherwise once, unless what came was for
- * us alone and time is left.
+/* A tick is one call of Python's. With nothing to submit, no deferred work and a timeout of 0 it does not
+ * enter the kernel. Otherwise it enters it once; or again, if the first wait has brought only completions
+ * that make no event, and time is left.
  *
- * When io_uring_enter both submits and waits, its result is the number of
- * submissions: that the time is over (ETIME) or that a signal came (EINTR) is
- * hidden. So the clock decides whether the timeout expired. If it did not and
- * there was no completion at all, the wait was interrupted, and Python has to
- * run its signal handlers. */
+ * When io_uring_enter both submits and waits, its result is the number of submissions. That hides whether
+ * the time was over (ETIME) or a signal came (EINTR). So the clock decides whether the timeout expired. If
+ * it did not, and there was no completion at all, the wait was interrupted, and Python has to run its
+ * signal handlers. */
 #include "core.h"
 
 #include <errno.h>
@@ -14,9 +13,10 @@
 #include <time.h>
 
 #define NANOSECONDS 1000000000
-#define NAP_NS 1000000 /* before a kernel that refuses is asked again */
-#define AT_ONCE 64     /* descriptors: more than a process may open, poll(2) takes for an error */
+#define NAP_NS 1000000 /* the pause before a kernel that refuses is asked again */
+#define AT_ONCE 64     /* descriptors per poll(2), which fails for more than a process may open */
 
+/* Polls one of the core's own descriptors, unless that is done already. */
 static void watch(tu_core *core, bool *watched, int fd, uint64_t user_data)
 {
 	struct io_uring_sqe *sqe;
@@ -31,22 +31,23 @@ static void watch(tu_core *core, bool *watched, int fd, uint64_t user_data)
 	*watched = true;
 }
 
-/* Only before it blocks does the ring need to watch anything for itself. */
+/* Has the ring watch the interrupt and the signals. Called before it blocks, which alone needs that. */
 static void watch_all(tu_core *core)
 {
 	watch(core, &core->interrupt_watched, atomic_load(&core->interrupt.fd), TU_INTERRUPT_POLL);
 	watch(core, &core->signals_watched, core->signal_fd, TU_SIGNAL_POLL);
 }
 
-/* A watch whose descriptor was closed below us would fail again at once. */
-static bool goes_on(tu_core *core, const struct io_uring_cqe *completion)
+/* Takes in a completion of a watch; true if the watch goes on. If somebody has closed the descriptor, a new
+ * watch would fail at once, over and over: then the ring is broken. */
+static bool take_watch(tu_core *core, const struct io_uring_cqe *completion)
 {
 	if (completion->res == -EBADF)
 		core->ring.broken = completion->res;
 	return completion->flags & IORING_CQE_F_MORE;
 }
 
-/* Whether poll(2) cannot be asked, and what the ring said has to do. */
+/* poll(2) without a wait; false if the call fails. */
 static bool ask(struct pollfd *questions, nfds_t count)
 {
 	int result;
@@ -54,27 +55,29 @@ static bool ask(struct pollfd *questions, nfds_t count)
 	do
 		result = poll(questions, count, 0);
 	while (result < 0 && errno == EINTR);
-	return result < 0;
+	return result >= 0;
 }
 
-/* Asks again whether the descriptors of these events are ready; the others become no event. */
+/* Asks poll(2) whether the descriptors of these events are ready. Events of those that are not become
+ * TU_NOTHING. If poll(2) cannot be asked, what the ring said counts. */
 static void confirm(tu_core *core, tu_event *const *events, uint32_t count, bool *flush)
 {
 	struct pollfd questions[AT_ONCE];
-	bool mute;
+	bool answered;
 
 	for (uint32_t index = 0; index < count; index++)
 		questions[index] = tu_operations_question(events[index]);
-	mute = ask(questions, count);
+	answered = ask(questions, count);
 	for (uint32_t index = 0; index < count; index++) {
-		bool ready = (mute && ask(&questions[index], 1)) || questions[index].revents;
+		bool ready = (!answered && !ask(&questions[index], 1)) || questions[index].revents;
 
-		if (!tu_operations_settle(&core->operations, &core->ring, events[index], ready, flush))
+		if (!tu_operations_answer(&core->operations, &core->ring, events[index], ready, flush))
 			events[index]->kind = TU_NOTHING;
 	}
 }
 
-/* Of the events of a tick, how many are left when all of readiness have been confirmed. */
+/* Confirms all events of TU_READ and TU_WRITE, and closes the gaps of those that were not confirmed.
+ * Returns how many events are left. */
 static uint32_t confirm_all(tu_core *core, uint32_t count, bool *flush)
 {
 	tu_event *asked[AT_ONCE];
@@ -107,9 +110,9 @@ int tu_reap(tu_core *core)
 		return -EBADF;
 	while (count < core->events_capacity && tu_ring_pop(&core->ring, &completion)) {
 		if (completion.user_data == TU_INTERRUPT_POLL) {
-			core->interrupt_watched = goes_on(core, &completion);
+			core->interrupt_watched = take_watch(core, &completion);
 		} else if (completion.user_data == TU_SIGNAL_POLL) {
-			core->signals_watched = goes_on(core, &completion);
+			core->signals_watched = take_watch(core, &completion);
 			outcome |= TU_SIGNALS;
 		} else if (tu_operations_complete(&core->operations, &core->buffers, &completion,
 						  &core->events[count])) {
@@ -124,25 +127,27 @@ int tu_reap(tu_core *core)
 	return outcome | (int)tu_interrupt_consume(&core->interrupt) | (int)count;
 }
 
+/* Whether a tick with a timeout of 0 has to enter the kernel. */
 static bool must_enter(const tu_core *core)
 {
 	return tu_ring_has_submissions(&core->ring) ||
 	       (tu_ring_flags(&core->ring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
-/* The next tick tries again, with whatever completions there are out of the way. */
-static bool passes(const tu_core *core, int result)
+/* Whether a tick may go on after this result of an enter: it was no error, or the next tick tries again. */
+static bool may_go_on_after(const tu_core *core, int result)
 {
 	return result == -ETIME || result == -EINTR || tu_ring_is_refused(&core->ring, result);
 }
 
+/* Whether there are completions or signalled reasons to process. */
 static bool something_came(const tu_core *core)
 {
 	return tu_ring_has_completions(&core->ring) || atomic_load(&core->interrupt.signalled);
 }
 
-/* In a forked child: deadlines pass, and the interrupt wakes through an eventfd of
- * the child's own, so that a run can unwind there. */
+/* A tick in a forked child, so that the run can unwind there: it waits for the timeout, and for the interrupt
+ * by an eventfd of the child's own. */
 static int wait_without_ring(tu_core *core, int64_t timeout_ns)
 {
 	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
@@ -176,7 +181,7 @@ int tu_poll(tu_core *core)
 		tu_operations_retry_doomed(&core->operations, &core->ring);
 	if (must_enter(core)) {
 		result = tu_ring_enter(&core->ring, 0, -1);
-		if (result < 0 && !passes(core, result))
+		if (result < 0 && !may_go_on_after(core, result))
 			return result;
 	} else {
 		core->skipped++;
@@ -186,7 +191,7 @@ int tu_poll(tu_core *core)
 	return tu_reap(core);
 }
 
-/* Whether there was time to wait: a signal ends that. */
+/* Sleeps briefly; false if a signal has ended that. */
 static bool nap(int64_t time_ns)
 {
 	struct timespec time = { .tv_nsec = time_ns < NAP_NS ? time_ns : NAP_NS };
@@ -194,14 +199,14 @@ static bool nap(int64_t time_ns)
 	return nanosleep(&time, NULL) == 0;
 }
 
-/* Waits for completions; where the kernel refuses submissions, for it to take them. */
+/* Waits once: for completions; or, while the kernel refuses submissions, until it is to be asked again. */
 static int wait_once(tu_core *core, int64_t left)
 {
 	unsigned least;
 	int result = tu_ring_has_aside(&core->ring) ? tu_ring_flush(&core->ring) : 0;
 
 	if (result >= 0) {
-		/* To watch, and to flush, may have stashed completions, which the kernel no longer counts. */
+		/* `watch_all` and the flush may have stashed completions: the kernel would not count them. */
 		least = tu_ring_has_completions(&core->ring) ? 0 : 1;
 		result = tu_ring_enter(&core->ring, least, tu_operations_patience(&core->operations, left));
 	}
@@ -234,7 +239,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 			return tu_poll(core);
 		result = wait_once(core, left);
 		tu_interrupt_wake(&core->interrupt);
-		if (result < 0 && !passes(core, result))
+		if (result < 0 && !may_go_on_after(core, result))
 			return result;
 		interrupted = !core->ring.refused_since && !tu_ring_has_completions(&core->ring);
 		interrupted |= result == -EINTR;
@@ -246,8 +251,8 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	return outcome;
 }
 
-/* Not the owner: looks at shared words and waits for the interrupt's eventfd, which
- * the kernel signals when completions arrive, and for signals. */
+/* Called on a thread that is not the owner. It only looks at shared words, and waits for the signals and
+ * for the interrupt's eventfd, to which the kernel writes when completions arrive. */
 int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 {
 	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };

@@ -7,7 +7,6 @@ import gc
 import os
 import resource
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from equivalence import PATIENCE, failing_if_it_hangs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from programs import Programs
+    from measure.programs import Programs
 
 pytest_plugins = ["pytester"]
 
@@ -50,8 +49,7 @@ def many_descriptors() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     """The C programs of the benchmarks."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-    from programs import build
+    from measure.programs import build
 
     return build(tmp_path_factory.mktemp("native"))
 

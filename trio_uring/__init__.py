@@ -3,6 +3,10 @@
 ``trio_uring.run(main)`` is `trio.run` with an io_uring I/O manager;
 ``python -m trio_uring app.py`` runs an unmodified program on it.
 
+What is public are the names in ``__all__`` here and in `trio_uring.lowlevel`, with the command line,
+the plugin and their options. Everything else may change with any release, whatever its name: the
+packages beside `lowlevel` are the rooms of the house (docs/architecture.md), not an interface.
+
 PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
@@ -38,12 +42,12 @@ __all__ = [
     "wrap_file",
 ]
 
-# No module is called as a name of another one: whichever was imported last would have it.
+# No public name may be that of a module or of a room: whichever was imported last would have it.
 #
-# A name is imported when it is first asked for. pytest loads the plugin into every
-# session of an environment that has trio-uring, also into those without Trio: it may
-# import neither Trio nor the core. The command line sets the program's sys.path first.
-# Nor is anything imported that Python has not imported as it starts: session/children.py is to cost little.
+# A name is imported when it is first asked for, and nothing before. pytest imports this package, for its
+# plugin, in every environment that has trio-uring, even in those without Trio. The command line has to set
+# the program's sys.path before anything else is imported. And session/children.py, which every interpreter
+# imports as it starts, is to cost little.
 _HOMES = {
     "Capabilities": "command.capabilities",
     "Path": "files.path",

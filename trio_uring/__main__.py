@@ -6,6 +6,7 @@ from .command.command_line import main
 
 
 def command() -> None:
+    """The entry point of ``trio-uring``."""
     if status := main(sys.argv[1:]):
         sys.exit(status)
 

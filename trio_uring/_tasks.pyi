@@ -1,4 +1,8 @@
-"""native/python: what a busy program's tasks do without a line of Python for each."""
+"""What a busy program does most often, written in C (native/python).
+
+Each function holds the GIL throughout. Those that take a run, or work on a task, are for the thread that
+runs the ticks.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,94 +11,86 @@ import trio
 from trio.lowlevel import Task
 from typing_extensions import Buffer
 
-from .loop.operation import Operation
+from .loop.run import Run
 from .sockets.connection import Connection
-from .sockets.connections import Connections
-from .sockets.run_socket import Armed, State
+from .sockets.run_socket import RunSocket
+from .sockets.states import State
 
-FEW_WOKEN: int
-"""By a tick: with more, one system call for all their sends costs less than one for each."""
+FEW_EVENTS: int
+"""A tick with more events than this has many sends to come: one system call for all of them then costs less
+than one for each."""
 
-def learn(
-    task: type[Task],
-    operation: type[Operation],
-    armed: type[Any],
-    connection: type[Connection],
-    run: type[Connections],
-    socket: Any,
-    fileno: Callable[[Any], int],
-    context: object,
-    multishot: State,
-    send: int,
-    cancel: int,
-    /,
-) -> bool:
-    """Tells the others, once and before any is called, what they work on: classes, the method
-    ``fileno`` of the standard library's sockets, Trio's run context, the state
-    of a connection whose receive is a multishot, and where ``tu_send``
-    and ``tu_cancel`` of the core are.
+def learn(name: str, kind: type[Any], attributes: tuple[str, ...], /) -> bool:
+    """Tells C a class whose attributes it uses, before any function that does so is called. ``name`` is
+    "task", "run", "operation", "socket" or "connection"; ``attributes`` is the class's list of those
+    attributes.
 
-    False if Trio's tasks have other attributes than we know. Then `wake`, `start_receive` and
-    `start_send` leave everything to Python.
+    False for a "task" that lacks one of them. Then `wake`, `start_receive` and `start_send` leave
+    everything to Python.
 
-    Raises TypeError if one of our own classes has not the slots that are used.
+    Raises TypeError if the list is not the one that C has, or if another class lacks an attribute.
     """
 
-def watch_queue(run: Connections, /) -> None:
-    """Has the core do what `check_queued` does wherever it enters the kernel with something that
-    was not looked at. The run has to outlive its ring."""
+def learn_run(context: object, ready: object, /) -> None:
+    """Tells C Trio's ``GLOBAL_RUN_CONTEXT``, and ``READY`` of loop/checkpoints.py."""
 
-def check_queued(run: Connections, /) -> None:
-    """Looks at all that is queued: what was submitted for a socket that has another descriptor by
-    now, or none, will be answered EBADF."""
+def learn_sockets(socket: Any, fileno: Callable[[Any], int], multishot: State, /) -> None:
+    """Tells C the class of Trio's sockets, the method ``fileno`` of the standard library's sockets, and the
+    state of a socket that has a multishot with the kernel."""
 
-def is_current(armed: Armed, /) -> bool:
-    """Whether the socket still has the descriptor that a connection or an acceptor is for."""
+def attributes_used() -> dict[str, tuple[str, ...]]:
+    """The attributes that C uses of each class, by the class's name for `learn`."""
+
+def capsule_of(core: Buffer, /) -> object:
+    """The core whose memory this is, for `Run.capsule`.
+
+    Raises ValueError if it is not the memory of a core that was opened."""
+
+def watch_queue(run: Run, /) -> None:
+    """Has the core itself check queued submissions, as `check_queued` does, wherever it enters the kernel
+    with some that were not checked. The run has to outlive its ring."""
+
+def check_queued(run: Run, /) -> None:
+    """Checks all queued submissions: one for a socket that has another descriptor by now, or none, will be
+    answered EBADF."""
+
+def is_current(socket: RunSocket, /) -> bool:
+    """Whether a socket still has the descriptor that its run knows it by."""
 
 def learn_methods(recv: Callable[..., Any], send: Callable[..., Any], /) -> None:
-    """Once, before `start_receive` and `start_send`: our methods of Trio's sockets. A stream whose
-    socket has others, since somebody has wrapped them, is for Python."""
+    """Tells C our methods of Trio's sockets, before `start_receive` and `start_send` are called. They leave a
+    stream to Python whose socket has other methods, since somebody has wrapped them."""
 
-def wake(
-    events: Buffer,
-    count: int,
-    memory: Buffer,
-    buffer_size: int,
-    waiting: tuple[dict[int, Any], dict[int, Any], dict[int, Any], dict[int, Any]],
-    ready: object,
-    append: Callable[[Task], object] | None,
-    other: Callable[[int, int, int, int], object],
-    /,
-) -> None:
-    """Processes the first ``count`` of a tick's ``events``: wakes tasks, each ``append``-ed to
-    the runner's queue, and calls ``other`` with the fields of each event that it leaves.
+def wake(run: Run, count: int, append: Callable[[Task], object] | None, /) -> None:
+    """Processes the first ``count`` events of a tick: wakes their tasks, each of which ``append`` puts into
+    the runner's queue, or calls the Python handler of the event's kind. Without ``append`` it calls the
+    handlers only.
 
-    ``waiting`` has what waits for an event, by its kind and then by its key; ``memory`` the
-    provided buffers, of ``buffer_size`` bytes each; ``ready`` is the answer to all but data.
-    Without ``append`` all are for ``other``.
-
-    An event that was processed, or given to ``other``, becomes one of TU_NOTHING: after an
-    exception the call may be repeated, for the rest.
+    An event that was processed, or given to its handler, becomes TU_NOTHING. After an exception the call
+    may be repeated, for the other events.
 
     Raises AssertionError for a task that is awake already, as Trio's `reschedule` does.
     """
 
 def sleeps_on(task: Task, waker: object, /) -> bool:
-    """Whether the task sleeps, with a method of ``waker`` to abort that. Not if an exception has come
-    between its submission and its sleep."""
+    """Whether the task sleeps until ``waker`` wakes it: its abort function is a method of ``waker``. It does
+    not if an exception has come between its submission and its sleep."""
 
 def start_receive(stream: trio.SocketStream, length: object, /) -> Connection | None:
-    """The calling task is the connection's, and has to sleep on its ``message``: the answer will be
-    up to ``length`` bytes. None: nothing was done, and it is for Python."""
+    """Begins a receive of up to ``length`` bytes. Returns the connection, whose waiter the calling task now
+    is: it has to sleep with the connection's ``message``, and is woken with the bytes. None: nothing was
+    done, and Python has to do it."""
 
 def start_send(stream: trio.SocketStream, data: object, /) -> Connection | None:
-    """All of ``data`` are submitted, the connection's sender and the stream's conflict detector are
-    the calling task's, and it has to sleep on the sender's ``message``. None: as above."""
+    """Begins a send of all of ``data``, and enters the stream's conflict detector. Returns the connection:
+    the calling task has to sleep with the ``message`` of its sender. None: nothing was done, and Python has
+    to do it."""
 
 def uncleared_bytes(length: int, /) -> bytes:
-    """Bytes whose contents are whatever was there, to be filled before anybody else sees them.
+    """A new bytes object with arbitrary contents. The caller fills it before anybody else sees it. Any
+    thread.
 
     Raises SystemError for a negative length, and MemoryError."""
 
 def keep(memory: object, /) -> None:
-    """Never frees it, since the kernel may still use it. Cannot fail."""
+    """Keeps an object for the rest of the process, since the kernel may still use its memory. Cannot fail."""

@@ -1,10 +1,10 @@
 """A pytest plugin: ``--trio-uring``, or ``trio_uring = true`` in the ini file, puts
 every Trio run of the session on io_uring, whoever makes it: pytest-trio, anyio's
-plugin or the tests themselves. Its options are those of the environment (session/settings.py), and
-where TRIO_URING asks for io_uring (session/children.py), the session has been asked for it.
+plugin or the tests themselves. The options come from the environment (session/settings.py). A session
+whose environment has TRIO_URING=1 is on io_uring as well (session/children.py).
 
-pytest loads it wherever trio-uring is installed. Unless it is asked for, it imports
-neither Trio nor the core, and a session is as it was.
+pytest loads the plugin wherever trio-uring is installed. Unless io_uring is asked for, it imports
+neither Trio nor the core, and a session is as it would be without it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says at the end that it was epoll, where the header was not shown."""
+    """Says at the end that Trio was on epoll, where the header was not shown."""
     if _ON_EPOLL in config.stash and (config.get_verbosity() < 0 or config.getoption("no_header")):
         terminalreporter.write_line(config.stash[_HEADER])
 

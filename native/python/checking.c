@@ -1,14 +1,17 @@
-/* A descriptor's number is not a socket: it may be closed, without a word to us, and be another
- * connection's before the kernel takes what was queued for the first one. So all that is queued is
- * looked at, with the GIL held, before the kernel is entered. What is for a socket that has another
- * number by now, or none, is answered EBADF, as a call of that socket's own would be.
+/* The check of queued submissions.
  *
- * A tick calls `check_queued` before it lets go of the GIL; the core calls `check_ring` where it is
- * entered otherwise. */
+ * A submission names its socket by the number of a descriptor. A program may close that descriptor
+ * without telling us, and open another socket that gets the same number, before the kernel takes the
+ * submission. So before the kernel is entered, each queued submission is compared with its socket,
+ * with the GIL held. If the socket has another number by now, or none, the submission is changed to
+ * be answered EBADF, as the socket's own method would answer.
+ *
+ * A tick calls `check_queued` before it lets go of the GIL. Wherever else the core enters the kernel,
+ * it calls `check_ring`. */
 #include "operations.h"
 #include "tasks.h"
 
-/* A new reference; NULL if it is gone. */
+/* What a weak reference refers to, a new reference; NULL if that is gone. */
 static PyObject *referent(PyObject *reference)
 {
 	PyObject *object = NULL;
@@ -24,21 +27,21 @@ static PyObject *referent(PyObject *reference)
 	return object;
 }
 
-/* What a socket of the standard library says its descriptor is. */
-static bool has_number(PyObject *sock, PyObject *fd)
+/* Whether a socket of the standard library says that this is its descriptor. */
+static bool has_descriptor(PyObject *sock, PyObject *fd)
 {
-	PyObject *number = tu_known.fileno(sock, NULL);
+	PyObject *number = tu_learnt.fileno(sock, NULL);
 	bool same = number && PyLong_AsLong(number) == PyLong_AsLong(fd);
 
 	Py_XDECREF(number);
 	return same;
 }
 
-bool tu_is_current(PyObject *armed)
+bool tu_is_current(PyObject *run_socket)
 {
-	PyObject *fd = tu_get(armed, TU_ARMED_FD);
-	PyObject *sock = referent(tu_get(armed, TU_ARMED_SOCK));
-	bool current = sock && fd && PyObject_TypeCheck(sock, tu_known.base_socket) && has_number(sock, fd);
+	PyObject *fd = tu_get(run_socket, TU_SOCKET_FD);
+	PyObject *sock = referent(tu_get(run_socket, TU_SOCKET_SOCK));
+	bool current = sock && fd && PyObject_TypeCheck(sock, tu_learnt.base_socket) && has_descriptor(sock, fd);
 
 	Py_XDECREF(sock);
 	if (!current)
@@ -46,52 +49,39 @@ bool tu_is_current(PyObject *armed)
 	return current;
 }
 
-PyObject *tu_tell_current(PyObject *Py_UNUSED(module), PyObject *armed)
+PyObject *tu_answer_current(PyObject *Py_UNUSED(module), PyObject *run_socket)
 {
-	if (PyObject_TypeCheck(armed, tu_known.armed))
-		return PyBool_FromLong(tu_is_current(armed));
-	PyErr_SetString(PyExc_TypeError, "is_current() takes a connection or an acceptor");
+	if (tu_is(run_socket, TU_CLASS_SOCKET))
+		return PyBool_FromLong(tu_is_current(run_socket));
+	PyErr_SetString(PyExc_TypeError, "is_current() takes a socket of a run");
 	return NULL;
 }
 
-/* The value of a slot, a new reference; NULL if there is none. */
-static PyObject *find(PyObject *run, enum tu_slot table, uint32_t slot)
+/* Whom to ask about the descriptor of a submission, a new reference: a RunSocket, or a `fileno` method.
+ * NULL if there is nobody to ask. */
+static PyObject *owner_of(PyObject *run, const tu_core *core, uint64_t user_data)
 {
-	PyObject *key = PyLong_FromUnsignedLong(slot);
-	PyObject *found = key ? PyDict_GetItemWithError(tu_get(run, table), key) : NULL;
+	uint32_t slot = (uint32_t)user_data;
+	PyObject *table;
+	PyObject *key;
+	PyObject *found;
 
+	/* Waits for readiness are not checked: their callers expect spurious wake-ups. */
+	if (!tu_operations_is_current(&core->operations, user_data) || core->operations.slots[slot].kind < TU_OPERATION)
+		return NULL;
+	table = tu_table(run, core->operations.slots[slot].kind);
+	key = table ? PyLong_FromUnsignedLong(slot) : NULL;
+	found = key ? PyDict_GetItemWithError(table, key) : NULL;
+	if (found && tu_is(found, TU_CLASS_OPERATION))
+		found = tu_get(found, TU_OPERATION_OWNER);
+	else if (found && !tu_is(found, TU_CLASS_SOCKET))
+		found = NULL;
 	Py_XINCREF(found);
 	Py_XDECREF(key);
 	return found;
 }
 
-/* Who has the descriptor that a submission is for, a new reference; NULL if it is nobody's. */
-static PyObject *owner_of(PyObject *run, const tu_core *core, uint64_t user_data)
-{
-	uint32_t slot = (uint32_t)user_data;
-	PyObject *operation;
-	PyObject *owner = NULL;
-
-	if (!tu_operations_is_current(&core->operations, user_data))
-		return NULL;
-	switch (core->operations.slots[slot].kind) {
-	case TU_RECEIVE:
-		return find(run, TU_RUN_RECEIVERS, slot);
-	case TU_ACCEPT:
-		return find(run, TU_RUN_ACCEPTORS_BY_SLOT, slot);
-	case TU_OPERATION:
-		operation = find(run, TU_RUN_OPERATIONS, slot);
-		if (operation && PyObject_TypeCheck(operation, tu_known.operation))
-			owner = tu_get(operation, TU_OPERATION_OWNER);
-		Py_XINCREF(owner);
-		Py_XDECREF(operation);
-		return owner;
-	default: /* whoever waits for a descriptor expects to be woken for nothing */
-		return NULL;
-	}
-}
-
-/* Of a socket of ours, or of who is called and tells the number of its descriptor. */
+/* Whether a submission's descriptor, `fd`, is no longer its owner's. */
 static bool is_stale(PyObject *owner, int fd)
 {
 	PyObject *number;
@@ -99,7 +89,7 @@ static bool is_stale(PyObject *owner, int fd)
 
 	if (!owner || owner == Py_None)
 		return false;
-	if (PyObject_TypeCheck(owner, tu_known.armed))
+	if (tu_is(owner, TU_CLASS_SOCKET))
 		return !tu_is_current(owner);
 	number = PyObject_CallNoArgs(owner);
 	stale = !number || PyLong_AsLong(number) != fd;
@@ -107,6 +97,7 @@ static bool is_stale(PyObject *owner, int fd)
 	return stale;
 }
 
+/* Compares all that is queued with its owners. Clears any exception. */
 static void check(PyObject *run, const tu_core *core)
 {
 	struct io_uring_sqe *sqe;
@@ -121,17 +112,9 @@ static void check(PyObject *run, const tu_core *core)
 	}
 }
 
-static tu_core *core_of(PyObject *run)
-{
-	if (Py_TYPE(run) == tu_known.run)
-		return PyLong_AsVoidPtr(tu_get(run, TU_RUN_CORE_AT));
-	PyErr_SetString(PyExc_TypeError, "it takes a run");
-	return NULL;
-}
-
 PyObject *tu_check_queued(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core = core_of(run);
+	tu_core *core = tu_core_of(run);
 
 	if (!core)
 		return NULL;
@@ -140,7 +123,7 @@ PyObject *tu_check_queued(PyObject *Py_UNUSED(module), PyObject *run)
 	Py_RETURN_NONE;
 }
 
-/* Called by the core, without the GIL. What was raised before is not ours to change. */
+/* Called by the core, without the GIL. An exception that is set already stays set. */
 static void check_ring(void *run)
 {
 	PyGILState_STATE state = PyGILState_Ensure();
@@ -149,15 +132,15 @@ static void check_ring(void *run)
 	PyObject *traceback;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	check(run, core_of(run));
+	check(run, tu_core_of(run));
 	PyErr_Restore(type, value, traceback);
 	PyGILState_Release(state);
 }
 
-/* The run is borrowed: it outlives its ring, which is not entered once it is closed. */
+/* The core gets a borrowed reference: the run outlives its ring, and a closed ring is not entered. */
 PyObject *tu_watch_queue(PyObject *Py_UNUSED(module), PyObject *run)
 {
-	tu_core *core = core_of(run);
+	tu_core *core = tu_core_of(run);
 
 	if (!core)
 		return NULL;

@@ -2,6 +2,7 @@
 
 struct tu_names tu_names;
 
+/* 0, or -1 with an exception. */
 static int intern_names(void)
 {
 	const struct {
@@ -31,8 +32,12 @@ static int intern_names(void)
 
 static PyMethodDef functions[] = {
 	{ "learn", tu_learn, METH_VARARGS, NULL },
+	{ "learn_run", tu_learn_run, METH_VARARGS, NULL },
+	{ "learn_sockets", tu_learn_sockets, METH_VARARGS, NULL },
+	{ "attributes_used", tu_attributes_used, METH_NOARGS, NULL },
+	{ "capsule_of", tu_capsule_of, METH_O, NULL },
 	{ "check_queued", tu_check_queued, METH_O, NULL },
-	{ "is_current", tu_tell_current, METH_O, NULL },
+	{ "is_current", tu_answer_current, METH_O, NULL },
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
 	{ "learn_methods", FASTCALL(tu_learn_methods), METH_FASTCALL, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
@@ -44,18 +49,39 @@ static PyMethodDef functions[] = {
 	{ NULL, NULL, 0, NULL },
 };
 
+/* Sets the module up. What it learns is kept per process, so it works in the main interpreter only. */
+static int execute(PyObject *module)
+{
+	if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+		PyErr_SetString(PyExc_ImportError, "trio_uring works in the main interpreter only, not in a subinterpreter");
+		return -1;
+	}
+	if (intern_names() < 0)
+		return -1;
+	return PyModule_AddIntConstant(module, "FEW_EVENTS", TU_FEW_EVENTS);
+}
+
+/* The functions rely on the GIL: without it two threads could change the attributes of one object. So
+ * free-threaded CPython switches the GIL on when it imports this module, and warns. */
+static PyModuleDef_Slot slots[] = {
+	{ Py_mod_exec, execute },
+#if PY_VERSION_HEX >= 0x030c0000
+	{ Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED },
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+	{ Py_mod_gil, Py_MOD_GIL_USED },
+#endif
+	{ 0, NULL },
+};
+
 static struct PyModuleDef definition = {
 	.m_base = PyModuleDef_HEAD_INIT,
 	.m_name = "trio_uring._tasks",
-	.m_size = -1,
 	.m_methods = functions,
+	.m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__tasks(void)
 {
-	PyObject *module = intern_names() < 0 ? NULL : PyModule_Create(&definition);
-
-	if (module && PyModule_AddIntConstant(module, "FEW_WOKEN", TU_FEW_WOKEN) < 0)
-		Py_CLEAR(module);
-	return module;
+	return PyModuleDef_Init(&definition);
 }

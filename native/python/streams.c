@@ -1,11 +1,12 @@
-/* The first half of a stream's `receive_some` and `send_all`, up to the task's sleep, in the
- * case that a busy program has nearly always: the socket is known to the run, nothing was read
- * ahead, nobody else receives or sends. For any other case they answer None and have done nothing:
- * sockets/streams.py then goes through all of it. */
+/* The first half of a stream's `receive_some` and `send_all`, up to the task's sleep.
+ *
+ * Only for the case that a busy program nearly always has: the socket has a connection in this run,
+ * nothing was read ahead, and no other task receives or sends. In any other case these functions change
+ * nothing and return None, and sockets/streams.py does the whole call. */
 #include "core.h"
 #include "tasks.h"
 
-/* A new reference; NULL without the attribute, or with an exception. */
+/* An attribute, a new reference; NULL if there is none, or with an exception. */
 static PyObject *look_up(PyObject *object, PyObject *name)
 {
 	PyObject *value = NULL;
@@ -18,7 +19,7 @@ static PyObject *look_up(PyObject *object, PyObject *name)
 	return value;
 }
 
-/* What we have put into the class of Trio's sockets, which Trio's own streams would call. */
+/* Our methods of Trio's sockets, which Trio's own streams would call. */
 static PyObject *our_recv;
 static PyObject *our_send;
 
@@ -35,7 +36,7 @@ PyObject *tu_learn_methods(PyObject *Py_UNUSED(module), PyObject *const *argumen
 	Py_RETURN_NONE;
 }
 
-/* Whether a method of an object is ours: nobody has wrapped it, in the class or on the object. */
+/* Whether a method of an object is `function`: nobody has wrapped it, in the class or on the object. */
 static bool is_ours(PyObject *object, PyObject *name, PyObject *function)
 {
 	PyObject *method = look_up(object, name);
@@ -45,31 +46,31 @@ static bool is_ours(PyObject *object, PyObject *name, PyObject *function)
 	return ours;
 }
 
-/* What a call works on, new references. */
+/* What a call of a stream's method works on; new references, which `end` releases. */
 struct call {
 	PyObject *task;
 	PyObject *socket;
 	PyObject *connection;
 };
 
-/* Whether the stream's socket has a connection of the run that calls. */
+/* Fills `call`. False if the stream's socket has no connection in the calling task's run. */
 static bool begin(struct call *call, PyObject *stream)
 {
 	*call = (struct call){ 0 };
-	if (!tu_known.task)
+	if (!tu_learnt.classes[TU_CLASS_TASK])
 		return false;
 	call->socket = look_up(stream, tu_names.socket);
-	if (!call->socket || Py_TYPE(call->socket) != tu_known.socket)
+	if (!call->socket || Py_TYPE(call->socket) != tu_learnt.trio_socket)
 		return false;
 	call->connection = look_up(call->socket, tu_names.uring);
-	if (!call->connection || Py_TYPE(call->connection) != tu_known.connection)
+	if (!call->connection || !tu_is_exactly(call->connection, TU_CLASS_CONNECTION))
 		return false;
-	call->task = look_up(tu_known.context, tu_names.task);
-	return call->task && Py_TYPE(call->task) == tu_known.task &&
+	call->task = look_up(tu_learnt.context, tu_names.task);
+	return call->task && tu_is_exactly(call->task, TU_CLASS_TASK) &&
 	       tu_get(call->connection, TU_CONNECTION_RUNNER) == tu_get(call->task, TU_TASK_RUNNER);
 }
 
-/* The connection, for which the caller has done its part, or None. */
+/* What the call returns: the connection if the work is `done`, None if not, NULL with an exception. */
 static PyObject *end(struct call *call, bool done)
 {
 	PyObject *answer = Py_None;
@@ -85,6 +86,7 @@ static PyObject *end(struct call *call, bool done)
 	return answer;
 }
 
+/* Whether it is an int that a receive may ask for. */
 static bool is_length(PyObject *value)
 {
 	long length = PyLong_CheckExact(value) ? PyLong_AsLong(value) : 0;
@@ -94,23 +96,23 @@ static bool is_length(PyObject *value)
 	return 0 < length && length <= TU_MOST_BYTES;
 }
 
-/* Whether a multishot is pending, and nothing was read ahead. */
+/* Whether a multishot is with the kernel, and nothing was read ahead. */
 static bool is_quiet(PyObject *connection)
 {
-	PyObject *ahead = tu_get(connection, TU_CONNECTION_AHEAD);
+	PyObject *ahead = tu_get(connection, TU_CONNECTION_BYTES_AHEAD);
 
-	return tu_get(connection, TU_ARMED_STATE) == tu_known.multishot && ahead && PyLong_CheckExact(ahead) &&
+	return tu_get(connection, TU_SOCKET_STATE) == tu_learnt.multishot && ahead && PyLong_CheckExact(ahead) &&
 	       PyLong_AsLong(ahead) == 0;
 }
 
-/* Whether the socket is still what the connection is for is asked here, since nothing is queued for
- * a receive that is pending; of a send it is asked before the kernel gets it. */
+/* Makes the task the connection's waiter; false if it has done nothing. No submission is queued for
+ * this receive, so nobody will check its descriptor later (checking.c): it is checked here. */
 static bool start_receive(const struct call *call, PyObject *length)
 {
 	if (!is_length(length) || !tu_is_current(call->connection) || !is_quiet(call->connection) ||
-	    tu_get(call->connection, TU_ARMED_WAITER) != Py_None)
+	    tu_get(call->connection, TU_SOCKET_WAITER) != Py_None)
 		return false;
-	tu_set(call->connection, TU_ARMED_WAITER, call->task);
+	tu_set(call->connection, TU_SOCKET_WAITER, call->task);
 	tu_set(call->connection, TU_CONNECTION_LENGTH, length);
 	return true;
 }
@@ -127,30 +129,27 @@ PyObject *tu_start_receive(PyObject *Py_UNUSED(module), PyObject *const *argumen
 			  start_receive(&call, arguments[1]));
 }
 
-/* What a send works on beside: new references, since to hold the detector may run Python. */
+/* What a send works on besides; new references, since `hold_detector` may run Python. */
 struct sending {
 	PyObject *run;
 	PyObject *sender;
 	PyObject *detector;
 };
 
-static bool is_dictionary(PyObject *value)
-{
-	return value && PyDict_CheckExact(value);
-}
-
+/* Whether no task is using the sender. */
 static bool is_free(PyObject *sender)
 {
-	return sender && PyObject_TypeCheck(sender, tu_known.operation) &&
+	return sender && tu_is(sender, TU_CLASS_OPERATION) &&
 	       tu_get(sender, TU_OPERATION_TASK) == Py_None;
 }
 
-static bool find_both(const struct call *call, struct sending *sending)
+/* Fills in `run` and `sender`; false if there is no run, or the sender is in use. */
+static bool find_run_and_sender(const struct call *call, struct sending *sending)
 {
-	PyObject *run = tu_get(call->connection, TU_CONNECTION_RUN);
+	PyObject *run = tu_get(call->connection, TU_SOCKET_RUN);
 	PyObject *sender = tu_get(call->connection, TU_CONNECTION_SENDER);
 
-	if (!run || Py_TYPE(run) != tu_known.run || !is_free(sender))
+	if (!run || !tu_is(run, TU_CLASS_RUN) || !is_free(sender))
 		return false;
 	Py_INCREF(run);
 	Py_INCREF(sender);
@@ -159,22 +158,25 @@ static bool find_both(const struct call *call, struct sending *sending)
 	return true;
 }
 
-/* Whether a budget asks for a try, which is sockets/streams.py's. */
+/* Whether the send is to be tried at once, as sockets/streams.py does if there is a budget and the tick
+ * had few events. */
 static bool sends_at_once(PyObject *run)
 {
 	PyObject *budget = tu_get(run, TU_RUN_BUDGET);
-	PyObject *woken = tu_get(run, TU_RUN_WOKEN);
+	PyObject *events = tu_get(run, TU_RUN_EVENTS_OF_TICK);
 
-	return !budget || (PyObject_IsTrue(budget) && (!woken || PyLong_AsLong(woken) <= TU_FEW_WOKEN));
+	return !budget || (PyObject_IsTrue(budget) && (!events || PyLong_AsLong(events) <= TU_FEW_EVENTS));
 }
 
-static bool is_watched(PyObject *run, PyObject *fd)
+/* Whether a task is in `wait_writable` on this descriptor, or that cannot be told. */
+static bool has_writer(PyObject *run, PyObject *fd)
 {
-	PyObject *writers = tu_get(run, TU_RUN_WRITERS);
+	PyObject *writers = tu_table(run, TU_WRITE);
 
-	return !fd || !is_dictionary(writers) || PyDict_Contains(writers, fd);
+	return !fd || !writers || PyDict_Contains(writers, fd);
 }
 
+/* Whether the socket's sending side was shut down, or that cannot be told. */
 static bool is_shut_down(PyObject *socket)
 {
 	PyObject *value = look_up(socket, tu_names.shut_down);
@@ -183,17 +185,17 @@ static bool is_shut_down(PyObject *socket)
 	return value != Py_False;
 }
 
-/* Where the send goes; NULL if the queue is full, since to empty it takes the kernel's time, for
- * which the GIL has to be let go. */
+/* The core; NULL if its queue is full. To empty it the kernel would have to be entered, which nothing
+ * here does with the GIL held. */
 static tu_core *core_with_room(PyObject *run)
 {
-	PyObject *address = tu_get(run, TU_RUN_CORE_AT);
-	tu_core *core = address ? PyLong_AsVoidPtr(address) : NULL;
+	tu_core *core = tu_core_of(run);
 
 	return core && core->ring.open && io_uring_sq_space_left(&core->ring.uring) ? core : NULL;
 }
 
-static bool hold(struct sending *sending, PyObject *stream)
+/* Enters the stream's conflict detector; false if another task is in it, or with an exception. */
+static bool hold_detector(struct sending *sending, PyObject *stream)
 {
 	PyObject *held;
 
@@ -203,8 +205,8 @@ static bool hold(struct sending *sending, PyObject *stream)
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }
 
-/* Keeps an exception that there is. */
-static void let_go(const struct sending *sending)
+/* Leaves the conflict detector. An exception that is set stays set. */
+static void let_go_of_detector(const struct sending *sending)
 {
 	PyObject *type;
 	PyObject *value;
@@ -216,28 +218,28 @@ static void let_go(const struct sending *sending)
 	PyErr_Restore(type, value, traceback);
 }
 
-/* The slot of a send of bytes, a new reference, whose sender the run's operations have; NULL if
- * nothing was submitted, or with an exception. */
+/* Submits a send of bytes, and enters its sender in the run's operations. Returns the slot as an int
+ * object; NULL if nothing was submitted, or with an exception. */
 static PyObject *submit_bytes(tu_core *core, const struct sending *sending, PyObject *fd, PyObject *data)
 {
-	int slot = tu_known.send(core, (int)PyLong_AsLong(fd), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+	int slot = core->calls->send(core, (int)PyLong_AsLong(fd), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
 				 true);
 	PyObject *number;
 
 	if (slot < 0)
 		return NULL;
 	number = PyLong_FromLong(slot);
-	if (number && PyDict_SetItem(tu_get(sending->run, TU_RUN_OPERATIONS), number, sending->sender) == 0)
+	if (number && PyDict_SetItem(tu_table(sending->run, TU_OPERATION), number, sending->sender) == 0)
 		return number;
 	Py_XDECREF(number);
-	tu_known.cancel(core, slot); /* the kernel has not seen it, so it is gone */
+	core->calls->cancel(core, slot); /* succeeds, since the kernel has not seen it */
 	return NULL;
 }
 
-/* `Sender.submit` of bytes. */
+/* Does what `Sender.submit` does, for bytes; false if nothing was submitted. */
 static bool submit(const struct call *call, const struct sending *sending, tu_core *core, PyObject *data)
 {
-	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_ARMED_FD), data);
+	PyObject *slot = submit_bytes(core, sending, tu_get(call->connection, TU_SOCKET_FD), data);
 
 	if (!slot)
 		return false;
@@ -249,21 +251,22 @@ static bool submit(const struct call *call, const struct sending *sending, tu_co
 	return true;
 }
 
+/* Submits all of `data` for the calling task; false if it has done nothing, or with an exception. */
 static bool start_send(const struct call *call, struct sending *sending, PyObject *stream, PyObject *data)
 {
 	tu_core *core;
 
-	if (!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || !find_both(call, sending) ||
-	    !is_dictionary(tu_get(sending->run, TU_RUN_OPERATIONS)) || sends_at_once(sending->run) ||
-	    is_watched(sending->run, tu_get(call->connection, TU_ARMED_FD)) || is_shut_down(call->socket) ||
-	    !hold(sending, stream))
+	if (!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || !find_run_and_sender(call, sending) ||
+	    !tu_table(sending->run, TU_OPERATION) || sends_at_once(sending->run) ||
+	    has_writer(sending->run, tu_get(call->connection, TU_SOCKET_FD)) || is_shut_down(call->socket) ||
+	    !hold_detector(sending, stream))
 		return false;
 	core = core_with_room(sending->run);
-	/* To hold the detector may have closed the connection, which then has no sender. */
+	/* Python may have run meanwhile and closed the connection, which then has no sender. */
 	if (core && tu_get(call->connection, TU_CONNECTION_SENDER) == sending->sender &&
 	    submit(call, sending, core, data))
 		return true;
-	let_go(sending);
+	let_go_of_detector(sending);
 	return false;
 }
 

@@ -1,15 +1,14 @@
-/* The module trio_uring._tasks: what a busy program's tasks do with the core, without a line of
- * Python for each.
+/* The module trio_uring._tasks: what a busy program does most often, written in C.
  *
- * Apart from the core, which knows nothing of Python. Here the GIL is held throughout: no signal
- * handler and no other thread comes between, and a call costs a third of one through cffi. So
- * nothing here enters the kernel. */
+ * It is an extension module of its own, since the core knows nothing of Python. Its functions hold the
+ * GIL throughout, so that no signal handler and no other thread comes between, and so that a call costs
+ * a third of a call through cffi. Because they hold the GIL, none of them enters the kernel. */
 #ifndef TU_TASKS_H
 #define TU_TASKS_H
 
-#include "slots.h"
+#include "attributes.h"
 
-/* Interned. */
+/* Interned names of attributes. */
 struct tu_names {
 	PyObject *cr_await;
 	PyObject *held;
@@ -24,19 +23,24 @@ struct tu_names {
 
 extern struct tu_names tu_names;
 
-/* By a tick: with more, one system call for all their sends costs less than one for each. */
-#define TU_FEW_WOKEN 4
+/* A tick with more events than this has many sends to come: one system call for all of them then costs
+ * less than one for each. */
+#define TU_FEW_EVENTS 4
 
-/* Whether a socket still has the descriptor that a connection or an acceptor is for. */
-bool tu_is_current(PyObject *armed);
+/* The core of a run; NULL with an exception. Any thread that holds the GIL, as for all functions here. */
+tu_core *tu_core_of(PyObject *run);
 
-/* _tasks.pyi says what they do. */
+/* Whether a RunSocket's socket still has the descriptor that the run knows it by. Clears any exception. */
+bool tu_is_current(PyObject *run_socket);
+
+/* Functions of the module; _tasks.pyi says what each does. */
 PyObject *tu_wake(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
-PyObject *tu_tell_current(PyObject *module, PyObject *armed);
+PyObject *tu_capsule_of(PyObject *module, PyObject *owner);
+PyObject *tu_answer_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);
 PyObject *tu_watch_queue(PyObject *module, PyObject *run);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);

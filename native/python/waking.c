@@ -1,14 +1,15 @@
-/* Wakes the tasks that a tick's events are about.
+/* Wakes the tasks that a tick's events are for.
  *
- * The events that a busy program has by the thousand are taken here, each as the same lines of
- * Python would take it, in a quarter of the time. All others are left to Python, one call each,
- * in their order.
+ * The kinds of events that a busy program has by the thousand are processed here, as the handlers in
+ * Python would process them, in a quarter of the time. Every other event goes to the Python handler of
+ * its kind, one call each, in the order of the events.
  *
- * A task is woken as by Trio's `Runner.reschedule`, whose names the caller has compared.
+ * A task is woken as Trio's `Runner.reschedule` does it. Whether that is the one we know, the manager
+ * has found out before (`knows_reschedule` in loop/trio_internals.py).
  *
- * Whatever fails, no event is lost. One that is taken, or handed to Python, becomes TU_NOTHING; the
- * caller may come again with the others. To take one, all memory that it needs is got first: what
- * follows cannot fail. So where there was none, it is taken once more. */
+ * Whatever fails, no event is lost. An event that was processed, or given to its handler, becomes
+ * TU_NOTHING; after an exception `wake` may be called again for the others. All memory that an event
+ * needs is allocated before anything is changed, so that a failed attempt can be repeated. */
 #include "operations.h"
 #include "tasks.h"
 
@@ -16,21 +17,16 @@
 #define LEFT 0
 #define FAILED (-1)
 
-#define KINDS (TU_RECEIVE - TU_READ + 1)
-
-/* What `wake` is called with. */
+/* The arguments of `wake`, and the run's core. */
 struct tick {
-	Py_buffer events;
-	Py_buffer memory;
-	Py_ssize_t buffer_size;
-	PyObject *waiting;
-	PyObject *ready;
-	PyObject *append;
-	PyObject *other;
+	PyObject *run;
+	PyObject *append; /* None: all events are for Python */
+	const tu_core *core;
 };
 
-/* Puts a task into the runner's queue, and gets what it is woken with; 0 or -1. */
-static int queue(const struct tick *tick, PyObject *task, PyObject **send)
+/* Puts a task into the runner's queue, and gets the `send` of its coroutine for `wake_queued`; 0, or -1
+ * with an exception. */
+static int queue_task(const struct tick *tick, PyObject *task, PyObject **send)
 {
 	PyObject *appended;
 
@@ -48,6 +44,7 @@ static int queue(const struct tick *tick, PyObject *task, PyObject **send)
 	return appended ? 0 : -1;
 }
 
+/* Wakes a task that is in the queue, with `answer`. Cannot fail. Takes the reference to `send`. */
 static int wake_queued(PyObject *task, PyObject *send, PyObject *answer)
 {
 	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
@@ -58,33 +55,39 @@ static int wake_queued(PyObject *task, PyObject *send, PyObject *answer)
 	return TAKEN;
 }
 
-/* The value of a key, a new reference; NULL if there is none, or with an exception. */
+/* What waits for an event, a new reference; NULL if nothing does, or with an exception. */
 static PyObject *find(const struct tick *tick, const tu_event *event, PyObject *key)
 {
-	PyObject *found = PyDict_GetItemWithError(PyTuple_GET_ITEM(tick->waiting, event->kind - TU_READ), key);
+	PyObject *table = tu_table(tick->run, event->kind);
+	PyObject *found = table ? PyDict_GetItemWithError(table, key) : NULL;
 
 	Py_XINCREF(found);
 	return found;
 }
 
+/* Takes what waits for an event out of its table; 0, or -1 with an exception. */
 static int forget(const struct tick *tick, const tu_event *event, PyObject *key)
 {
-	return PyDict_DelItem(PyTuple_GET_ITEM(tick->waiting, event->kind - TU_READ), key);
+	PyObject *table = tu_table(tick->run, event->kind);
+
+	return table ? PyDict_DelItem(table, key) : 0;
 }
 
+/* An event of `wait_readable` or `wait_writable`. */
 static int take_readiness(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *task)
 {
 	PyObject *send;
 
-	if (event->result < 0 || Py_TYPE(task) != tu_known.task)
+	if (event->result < 0 || !tu_is_exactly(task, TU_CLASS_TASK))
 		return LEFT;
-	if (queue(tick, task, &send) < 0 || forget(tick, event, key) < 0)
+	if (queue_task(tick, task, &send) < 0 || forget(tick, event, key) < 0)
 		return FAILED;
-	return wake_queued(task, send, tick->ready);
+	return wake_queued(task, send, tu_learnt.ready);
 }
 
-/* Whether a task sleeps until this object wakes it: its abort function is a method of the object's.
- * While a cancelled task waits for the kernel's answer Trio keeps none; one that is over does not wait. */
+/* Whether a task sleeps until this object wakes it: its abort function is then a method of the object.
+ * Once a task was cancelled, Trio keeps no abort function. Such a task still sleeps, until the kernel's
+ * answer is in, unless its coroutine is over. */
 static bool sleeps_on(PyObject *task, PyObject *object)
 {
 	PyObject *abort = tu_get(task, TU_TASK_ABORT_FUNC);
@@ -94,7 +97,7 @@ static bool sleeps_on(PyObject *task, PyObject *object)
 		return PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
 	awaited = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.cr_await);
 	if (!awaited)
-		PyErr_Clear(); /* no coroutine of Python's */
+		PyErr_Clear(); /* it is not a coroutine of Python's */
 	Py_XDECREF(awaited);
 	return awaited != Py_None;
 }
@@ -105,25 +108,26 @@ PyObject *tu_sleeps_on(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
 		PyErr_SetString(PyExc_TypeError, "sleeps_on() takes a task and an object");
 		return NULL;
 	}
-	return PyBool_FromLong(Py_TYPE(arguments[0]) != tu_known.task || sleeps_on(arguments[0], arguments[1]));
+	return PyBool_FromLong(!tu_is_exactly(arguments[0], TU_CLASS_TASK) || sleeps_on(arguments[0], arguments[1]));
 }
 
-/* The task that an operation or a connection has, a new reference; NULL if it has none. An exception
- * may have kept it from falling asleep: then nobody waits. */
-static PyObject *task_of(PyObject *object, enum tu_slot slot)
+/* The task in an attribute of an operation or a connection, a new reference; NULL if there is none. A
+ * task that an exception kept from falling asleep is taken out of the attribute. */
+static PyObject *take_sleeper(PyObject *object, enum tu_attribute attribute)
 {
-	PyObject *task = tu_get(object, slot);
+	PyObject *task = tu_get(object, attribute);
 
-	if (!task || Py_TYPE(task) != tu_known.task)
+	if (!task || !tu_is_exactly(task, TU_CLASS_TASK))
 		return NULL;
 	if (!sleeps_on(task, object)) {
-		tu_set(object, slot, Py_None);
+		tu_set(object, attribute, Py_None);
 		return NULL;
 	}
 	Py_INCREF(task);
 	return task;
 }
 
+/* An event of an operation that a task waits for. */
 static int take_result(const struct tick *tick, const tu_event *event, PyObject *key, PyObject *operation)
 {
 	PyObject *task;
@@ -131,21 +135,22 @@ static int take_result(const struct tick *tick, const tu_event *event, PyObject 
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (!PyObject_TypeCheck(operation, tu_known.operation))
+	if (!tu_is(operation, TU_CLASS_OPERATION))
 		return LEFT;
-	task = task_of(operation, TU_OPERATION_TASK);
+	task = take_sleeper(operation, TU_OPERATION_TASK);
 	if (!task)
 		return LEFT;
 	result = PyLong_FromLong(event->result);
-	if (result && queue(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
+	if (result && queue_task(tick, task, &send) == 0 && forget(tick, event, key) == 0) {
 		tu_set(operation, TU_OPERATION_RESULT, result);
-		outcome = wake_queued(task, send, tick->ready);
+		outcome = wake_queued(task, send, tu_learnt.ready);
 	}
 	Py_XDECREF(result);
 	Py_DECREF(task);
 	return outcome;
 }
 
+/* Whether the connection's task has asked for that many bytes or more. */
 static bool wants(PyObject *connection, int32_t length)
 {
 	PyObject *most = tu_get(connection, TU_CONNECTION_LENGTH);
@@ -153,24 +158,31 @@ static bool wants(PyObject *connection, int32_t length)
 	return most && PyLong_CheckExact(most) && PyLong_AsLong(most) >= length;
 }
 
-/* Only of a receive that goes on: what its end means is for Python. */
+/* Whether an event's data can go to the connection's task as they are. The last event of a receive
+ * cannot: what it means is for Python to find out. */
+static bool is_data_wanted(const struct tick *tick, const tu_event *event, PyObject *connection)
+{
+	return event->result > 0 && event->more && event->buffer >= 0 && tu_is_exactly(connection, TU_CLASS_CONNECTION) &&
+	       wants(connection, event->result) && (uint32_t)event->result <= tick->core->buffers.size;
+}
+
+/* An event of a receive. */
 static int take_data(const struct tick *tick, const tu_event *event, PyObject *connection)
 {
-	Py_ssize_t start = ((event->detail >> 1) - 1) * tick->buffer_size;
+	const struct tu_buffers *buffers = &tick->core->buffers;
 	PyObject *task;
 	PyObject *data;
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (event->result <= 0 || !(event->detail & 1) || Py_TYPE(connection) != tu_known.connection ||
-	    !wants(connection, event->result) || start < 0 || start + event->result > tick->memory.len)
+	if (!is_data_wanted(tick, event, connection))
 		return LEFT;
-	task = task_of(connection, TU_ARMED_WAITER);
+	task = take_sleeper(connection, TU_SOCKET_WAITER);
 	if (!task)
 		return LEFT;
-	data = PyBytes_FromStringAndSize((const char *)tick->memory.buf + start, event->result);
-	if (data && queue(tick, task, &send) == 0) {
-		tu_set(connection, TU_ARMED_WAITER, Py_None);
+	data = PyBytes_FromStringAndSize((const char *)tu_buffers_data(buffers, event->buffer), event->result);
+	if (data && queue_task(tick, task, &send) == 0) {
+		tu_set(connection, TU_SOCKET_WAITER, Py_None);
 		outcome = wake_queued(task, send, data);
 	}
 	Py_XDECREF(data);
@@ -178,6 +190,7 @@ static int take_data(const struct tick *tick, const tu_event *event, PyObject *c
 	return outcome;
 }
 
+/* Processes an event: TAKEN, LEFT to Python with nothing changed, or FAILED with an exception. */
 static int take(const struct tick *tick, const tu_event *event)
 {
 	PyObject *key;
@@ -203,7 +216,8 @@ static int take(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
-static int take_again(const struct tick *tick, const tu_event *event)
+/* The same; if there was no memory, it is tried once more. */
+static int take_patiently(const struct tick *tick, const tu_event *event)
 {
 	int outcome = take(tick, event);
 
@@ -214,77 +228,77 @@ static int take_again(const struct tick *tick, const tu_event *event)
 	return outcome;
 }
 
-static PyObject *arguments_of(const tu_event *event)
+/* The Python handler of the events of a kind, borrowed; NULL with an exception. */
+static PyObject *handler_of(const struct tick *tick, int kind)
 {
-	return Py_BuildValue("iiii", event->kind, event->key, event->result, event->detail);
+	PyObject *handlers = tu_get(tick->run, TU_RUN_HANDLERS);
+
+	if (handlers && PyTuple_CheckExact(handlers) && kind > TU_NOTHING && kind < PyTuple_GET_SIZE(handlers))
+		return PyTuple_GET_ITEM(handlers, kind);
+	PyErr_Format(PyExc_SystemError, "there is no handler for events of kind %d", kind);
+	return NULL;
 }
 
-static int leave(const struct tick *tick, tu_event *event)
+static PyObject *arguments_of(const tu_event *event)
 {
-	PyObject *arguments = arguments_of(event);
+	return Py_BuildValue("iiOi", event->key, event->result, event->more ? Py_True : Py_False, event->buffer);
+}
+
+/* Gives an event to the Python handler of its kind; 0, or -1 with an exception. */
+static int leave_to_python(const struct tick *tick, tu_event *event)
+{
+	PyObject *handler = handler_of(tick, event->kind);
+	PyObject *arguments = handler ? arguments_of(event) : NULL;
 	PyObject *done;
 
-	if (!arguments) {
+	if (handler && !arguments) {
 		PyErr_Clear();
 		arguments = arguments_of(event);
 	}
 	if (!arguments)
 		return -1;
 	event->kind = TU_NOTHING;
-	done = PyObject_CallObject(tick->other, arguments);
+	Py_INCREF(handler);
+	done = PyObject_CallObject(handler, arguments);
+	Py_DECREF(handler);
 	Py_DECREF(arguments);
 	Py_XDECREF(done);
 	return done ? 0 : -1;
 }
 
-static int process(const struct tick *tick, Py_ssize_t count)
+/* Processes the first `count` events; 0, or -1 with an exception. */
+static int process(const struct tick *tick, uint32_t count)
 {
-	tu_event *event = tick->events.buf;
+	tu_event *event = tick->core->events;
 
 	for (; count > 0; count--, event++) {
-		int outcome = event->kind == TU_NOTHING ? TAKEN : take_again(tick, event);
+		int outcome = event->kind == TU_NOTHING ? TAKEN : take_patiently(tick, event);
 
-		if (outcome == FAILED || (outcome == LEFT && leave(tick, event) < 0))
+		if (outcome == FAILED || (outcome == LEFT && leave_to_python(tick, event) < 0))
 			return -1;
 		event->kind = TU_NOTHING;
 	}
 	return 0;
 }
 
-static int prepare(struct tick *tick, Py_ssize_t *count, PyObject *const *arguments, Py_ssize_t number)
-{
-	if (number != 8 || !PyTuple_Check(arguments[4]) || PyTuple_GET_SIZE(arguments[4]) != KINDS) {
-		PyErr_SetString(PyExc_TypeError, "wake() takes other arguments");
-		return -1;
-	}
-	*count = PyLong_AsSsize_t(arguments[1]);
-	tick->buffer_size = PyLong_AsSsize_t(arguments[3]);
-	tick->waiting = arguments[4];
-	tick->ready = arguments[5];
-	tick->append = tu_known.task ? arguments[6] : Py_None;
-	tick->other = arguments[7];
-	if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &tick->events, PyBUF_WRITABLE) < 0)
-		return -1;
-	if (*count > tick->events.len / (Py_ssize_t)sizeof(tu_event))
-		PyErr_Format(PyExc_IndexError, "there are no %zd events", *count);
-	else if (PyObject_GetBuffer(arguments[2], &tick->memory, PyBUF_SIMPLE) == 0)
-		return 0;
-	PyBuffer_Release(&tick->events);
-	return -1;
-}
-
 PyObject *tu_wake(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
 {
 	struct tick tick;
 	Py_ssize_t count;
-	int failed;
 
-	if (prepare(&tick, &count, arguments, number) < 0)
+	if (number != 3) {
+		PyErr_SetString(PyExc_TypeError, "wake() takes a run, a number of events and a function");
 		return NULL;
-	failed = process(&tick, count);
-	PyBuffer_Release(&tick.memory);
-	PyBuffer_Release(&tick.events);
-	if (failed)
+	}
+	tick.run = arguments[0];
+	tick.append = tu_learnt.classes[TU_CLASS_TASK] ? arguments[2] : Py_None;
+	tick.core = tu_core_of(tick.run);
+	count = PyLong_AsSsize_t(arguments[1]);
+	if (!tick.core || PyErr_Occurred())
+		return NULL;
+	if (count < 0 || count > tick.core->events_capacity)
+		return PyErr_Format(PyExc_IndexError, "there are no %zd events", count);
+	if (process(&tick, (uint32_t)count) < 0)
 		return NULL;
 	Py_RETURN_NONE;
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import queue
 import signal
 import socket
@@ -44,9 +45,13 @@ from pairs import (
 from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
+from trio_uring import RingOptions
 from trio_uring.loop.manager import UringManager
 from trio_uring.loop.trio_internals import SocketType
-from trio_uring.sockets.connection import Connection, Sender
+from trio_uring.sockets.connection import Connection
+from trio_uring.sockets.receive_buffers import ReceiveBuffers
+from trio_uring.sockets.run_socket import RunSocket
+from trio_uring.sockets.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -601,6 +606,129 @@ def test_without_memory_for_the_buffers_calls_say_so_and_nothing_is_lost() -> No
         """
     )
     assert said == "[Errno 12] No memory for the 1073741824 bytes of RingOptions.buffers\n" * 4
+
+
+@needs_completions
+def test_a_task_whose_data_there_was_no_memory_for_can_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error is another task's, which had to process the events of all."""
+
+    def fails(*_: object) -> bytes:
+        raise MemoryError
+
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        other_peer, other = await armed_pair()
+        async with peer, stream, other_peer, other, trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_some)
+            await wait_all_tasks_blocked()
+            peer_socket(peer).send(b"data")
+            with monkeypatch.context() as patched:
+                patched.setattr(ReceiveBuffers, "data", fails)
+                with pytest.raises(MemoryError):
+                    other.socket.fileno()
+            nursery.cancel_scope.cancel()
+
+    trio_uring.run(main)
+
+
+@needs_completions
+def test_who_waits_for_a_buffer_has_a_turn_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception is that of a task which had to process the events of all."""
+    count = 10
+
+    def fails(_: object) -> None:
+        raise KeyError
+
+    async def main() -> None:
+        pairs = [await armed_pair() for _ in range(count)]
+        other_peer, other = await armed_pair()
+        received = []
+
+        async def receive(stream: trio.SocketStream) -> None:
+            received.append(await stream.receive_some())
+
+        with trio.move_on_after(5):
+            async with trio.open_nursery() as nursery:
+                for _, stream in pairs:
+                    nursery.start_soon(receive, stream)
+                await wait_all_tasks_blocked()
+                for peer, _ in pairs:
+                    peer_socket(peer).send(b"x")
+                with monkeypatch.context() as patched:
+                    patched.setattr(RunSocket, "submit_for_waiter", fails)
+                    with pytest.raises(KeyError):
+                        other.socket.fileno()
+                for peer, _ in pairs:
+                    peer_socket(peer).send(b"y")
+        assert len(received) == count
+        for pair in (*pairs, (other_peer, other)):
+            for stream in pair:
+                await trio.aclose_forcefully(stream)
+
+    trio_uring.run(main, ring=RingOptions(buffers=2))
+
+
+@needs_completions
+def test_what_an_earlier_run_has_read_ahead_is_not_lost_to_an_exception(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[trio.SocketStream] = []
+
+    def fails(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def first() -> None:
+        kept.extend(await pair_with_data(b"data"))
+
+    async def second() -> bytes:
+        _, stream = kept
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "inherit", fails)
+            with pytest.raises(KeyboardInterrupt):
+                await stream.socket.recv(10)
+        with trio.fail_after(5):
+            return await stream.socket.recv(10)
+
+    trio_uring.run(first)
+    assert trio_uring.run(second) == b"data"
+    for stream in kept:
+        peer_socket(stream).close()
+
+
+@needs_completions
+def test_a_socket_that_outlives_its_run_keeps_none_of_its_tasks() -> None:
+    tasks: list[weakref.ref[trio.lowlevel.Task]] = []
+
+    async def use(peer: trio.SocketStream, stream: trio.SocketStream) -> None:
+        tasks.append(weakref.ref(trio.lowlevel.current_task()))
+        await peer.send_all(b"x")
+        assert await stream.receive_some() == b"x"
+
+    async def main() -> tuple[trio.SocketStream, trio.SocketStream]:
+        pair = await armed_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, *pair)
+        return pair
+
+    pair = trio_uring.run(main, ring=RingOptions(checkpoint_budget=4))
+    gc.collect()
+    assert [task() for task in tasks] == [None]
+    for stream in pair:
+        peer_socket(stream).close()
+
+
+@every_backend
+def test_closing_a_socket_whose_number_was_closed_below_with_data_unread(backend: Backend) -> None:
+    async def main() -> object:
+        peer, stream = await pair_with_data(b"data")
+        os.close(peer_socket(stream).fileno())
+        outcome = await result_of(stream.aclose)
+        await peer.aclose()
+        return outcome, peer_socket(stream).fileno()
+
+    assert backend.run(main) == (OSError, -1)
 
 
 def test_a_forked_child_does_not_disturb_the_connections() -> None:

@@ -22,7 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import RingOptions
-from trio_uring.sockets import sockets
+from trio_uring.sockets import sending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -159,7 +159,7 @@ def test_a_socket_that_was_closed_below_is_a_bad_descriptor(
         stranger.check()
 
     if together:  # sends are with the tick, however few tasks it has woken
-        monkeypatch.setattr(sockets, "FEW_WOKEN", -1)
+        monkeypatch.setattr(sending, "FEW_EVENTS", -1)
     for backend in (EPOLL, URING):
         backend.run(main)
 
@@ -358,7 +358,7 @@ def test_what_waits_for_the_tick_goes_to_nobody_else(
         strangers[0].check()
         return outcome
 
-    monkeypatch.setattr(sockets, "FEW_WOKEN", -1)
+    monkeypatch.setattr(sending, "FEW_EVENTS", -1)
     waits = often and "rec" in name  # for its peer, by the receive that was pending before
     assert backend.run(main) == ("cancelled" if waits else "closed")
 

@@ -22,7 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import RingOptions
-from trio_uring.sockets import sockets, streams
+from trio_uring.sockets import sending, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,7 @@ async def woken_together(part: Part, count: int = MANY) -> None:
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """All sends are with the tick, however few tasks it has woken."""
-    monkeypatch.setattr(sockets, "FEW_WOKEN", -1)
+    monkeypatch.setattr(sending, "FEW_EVENTS", -1)
 
 
 async def received(stream: trio.SocketStream, size: int) -> bytes:

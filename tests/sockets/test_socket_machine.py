@@ -34,7 +34,7 @@ from socket_calls import (
 from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions
-from trio_uring.sockets import sockets, streams
+from trio_uring.sockets import sending, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,8 +84,8 @@ def test_sockets_show_what_they_show_on_epoll(
     family: str, sends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sends == "with the tick":  # as where many tasks are woken at once
-        for module in (sockets, streams):
-            monkeypatch.setattr(module, "FEW_WOKEN", -1)
+        for module in (sending, streams):
+            monkeypatch.setattr(module, "FEW_EVENTS", -1)
 
     @settings(
         max_examples=EXAMPLES or 60,

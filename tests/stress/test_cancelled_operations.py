@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from equivalence import signals_as_runs_end
-from test_interleavings import RINGS
-from turns import SEED, Turns, watchdog
+from turns import RINGS, SEED, Turns, watchdog
 
 import trio_uring
 from trio_uring import RingOptions, lowlevel

@@ -19,23 +19,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
-from turns import RUN, SEED, Turns, watchdog
+from turns import RINGS, RUN, SEED, Turns, watchdog
 
 import trio_uring
 from trio_uring import RingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-RINGS = {
-    "default": RingOptions(),
-    "small": RingOptions(entries=8, cq_entries=16),
-    "tiny": RingOptions(entries=1, cq_entries=1),
-    "cooperative": RingOptions(entries=4, cq_entries=4, features={"defer_taskrun": False}),
-    "plain": RingOptions(
-        features=dict.fromkeys(("taskrun_flag", "single_issuer", "submit_all", "no_sqarray"), False)
-    ),
-}
 
 
 @contextmanager

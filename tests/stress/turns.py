@@ -1,4 +1,4 @@
-"""What the stress tests share: how long they go on, by which choices, and when they hang.
+"""What the stress tests share: how long they go on, by which choices, on which rings, and when they hang.
 
 TRIO_URING_STRESS_SECONDS (default 5) is how long a file's tests take altogether. A failure
 prints its seed; TRIO_URING_STRESS_SEED repeats the choices, though not the timing.
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import equivalence
 
+from trio_uring import RingOptions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,6 +31,16 @@ RUN = 0.5
 # A run that takes this much longer hangs: what its threads and its rings are at is printed,
 # and that is the end.
 PATIENCE = 120
+
+RINGS = {
+    "default": RingOptions(),
+    "small": RingOptions(entries=8, cq_entries=16),
+    "tiny": RingOptions(entries=1, cq_entries=1),
+    "cooperative": RingOptions(entries=4, cq_entries=4, features={"defer_taskrun": False}),
+    "plain": RingOptions(
+        features=dict.fromkeys(("taskrun_flag", "single_issuer", "submit_all", "no_sqarray"), False)
+    ),
+}
 
 
 class Turns:

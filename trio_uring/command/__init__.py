@@ -1,1 +1,1 @@
-"""What a user runs: ``python -m trio_uring``, with its doctor."""
+"""The command that a user runs: ``python -m trio_uring``, with its doctor."""

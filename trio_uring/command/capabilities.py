@@ -1,11 +1,9 @@
 """What this kernel, liburing and container allow, found by trying it.
 
-Nothing here is read off a version. Set-up flags are tried one by one, a feature is
-a bit of the mask that set-up reports, operations are asked for with
-IORING_REGISTER_PROBE, and whether a run would use io_uring is answered by opening
-a ring as a run does.
-
-The kernel's version only words the reason for what was refused.
+Nothing is decided by a version. Set-up flags are tried one by one; a feature is a bit of the mask that
+io_uring_setup reports; the kernel is asked for its operations with IORING_REGISTER_PROBE; and whether a
+run would use io_uring is found out by opening a ring as a run does. The kernel's version only serves to
+say why something is missing.
 """
 
 from __future__ import annotations
@@ -24,20 +22,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 import trio
 
-from ..ring import features, locked_memory
-from ..ring import opening as ring_module
+from ..ring import features, locked_memory, refusals
 from ..ring.errors import UringUnavailableError
 from ..ring.native import ffi, lib, missing, unavailable
+from ..ring.opcodes import OPCODES
 from ..session import runs, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from ..ring.opcodes import Opcode
     from ..ring.opening import Ring
     from ..ring.options import Fallback, RingOptions
 
 
-# Read from a file: when this is asked, there may be no descriptor left.
+# Read now, since it is in a file, and `capabilities` may be called when no file can be opened any more.
 _VERSION = importlib.metadata.version("trio-uring")
 
 State: TypeAlias = Literal["used", "available", "off", "missing"]
@@ -45,13 +44,13 @@ State: TypeAlias = Literal["used", "available", "off", "missing"]
 
 @attrs.frozen
 class Capability:
-    """A set-up flag, a feature or an operation, and what becomes of it here."""
+    """A set-up flag, a feature or an operation, and its state on this machine."""
 
     name: str
-    """As `RingOptions.features` and ``TRIO_URING_DISABLE`` call it."""
+    """The name that `RingOptions.features` and ``TRIO_URING_DISABLE`` have for it."""
     state: State
-    """``"used"`` by a run; ``"available"``, but this version of trio-uring, or no
-    run here, uses it; ``"off"``, since the user or a rule says so; or ``"missing"``."""
+    """``"used"`` by runs; ``"available"``, but used by no run of this version of trio-uring, or by none on
+    this machine; ``"off"``, since the user or a rule says so; or ``"missing"``."""
     since: str
     """The first kernel that has it, unless its vendor ported it back."""
     gain: str
@@ -93,28 +92,28 @@ class Capabilities:
     entries: int
     """Submissions that a run's ring queues; 0 if there can be no ring."""
     cq_entries: int
-    """Completions that it holds; 0 if there can be no ring."""
+    """Completions that a run's ring holds; 0 if there can be no ring."""
     locked_memory: int | None
     """Bytes that the processes of this user may lock together (RLIMIT_MEMLOCK); None: any number."""
     locked_by_ring: int
-    """Bytes that a run's ring takes of them, on kernels that count it."""
+    """Bytes of locked memory that a run's ring takes, on kernels that count it."""
     locked_by_buffers: int
-    """Bytes that the buffers of its stream sockets take besides, from the first one on."""
+    """Bytes of locked memory that the buffers of a run's stream sockets take, from the first socket on."""
     open_files: int
     """Descriptors that this process may have open (the soft RLIMIT_NOFILE)."""
     open_files_hard: int
-    """What it may raise that to by itself."""
+    """What this process may raise that to by itself (the hard RLIMIT_NOFILE)."""
     opened_by_run: int
     """Descriptors that a run has open for itself."""
     options: Mapping[str, int | str]
-    """Those of `RingOptions` that are not as by default, but for ``features``."""
+    """The options of `RingOptions`, without ``features``, that differ from their defaults."""
     start_file: str
-    """The file by which Python processes that a program starts are taken along; empty if no
-    interpreter would read one."""
+    """The file that puts Python processes which a program starts on io_uring; empty if there is none that
+    an interpreter would read."""
     knows_reschedule: bool
-    """As `UringStatistics.knows_reschedule`, of a run that starts now."""
+    """What `UringStatistics.knows_reschedule` would be in a run that starts now."""
     wrapped: tuple[str, ...]
-    """As `UringStatistics.wrapped`."""
+    """What `UringStatistics.wrapped` would be in a run that starts now."""
     setup_flags: tuple[Capability, ...]
     """The flags of ``io_uring_setup``."""
     features: tuple[Capability, ...]
@@ -129,11 +128,11 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """What a run that starts now would find and use, with the options of `install`
-    if it is installed, and as the environment overrides them.
+    """What a run that starts now would find and use, with the options that `install` was given, if it
+    was called, and that the environment overrides.
 
-    Sets up a few rings and closes them. Any thread, within a run or not. A refusal
-    is part of the answer.
+    Sets up a few rings and closes them. Any thread, within a run or not. If io_uring cannot be used,
+    that is not raised, but part of the answer.
 
     Raises:
       ValueError: TRIO_URING_FALLBACK or TRIO_URING_DISABLE has a value that it may not have.
@@ -188,6 +187,7 @@ def _not_by_default(options: RingOptions) -> dict[str, int | str]:
 
 
 def _start_file() -> str:
+    """See `Capabilities.start_file`."""
     folders = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
@@ -196,6 +196,7 @@ def _start_file() -> str:
 
 
 def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
+    """The fields of `Capabilities` that the core is needed for."""
     path = _loaded_liburing()
     return {
         "liburing_built": ffi.string(lib.tu_liburing_built()).decode(),
@@ -208,11 +209,11 @@ def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
 
 
 def _without_core(missing: ImportError) -> dict[str, Any]:
-    """Nothing can be tried."""
+    """The same fields where the core cannot be loaded, and nothing can be tried."""
     error = unavailable(missing)
 
     def rows(
-        table: Iterable[features.SetupFlag | features.Feature | features.Operation],
+        table: Iterable[features.SetupFlag | features.Feature | Opcode],
     ) -> tuple[Capability, ...]:
         return tuple(
             Capability(what.name, "missing", what.since, what.gain, error.reason, error.remedy)
@@ -225,12 +226,12 @@ def _without_core(missing: ImportError) -> dict[str, Any]:
         "liburing_path": "",
         "setup_flags": rows(features.SETUP_FLAGS),
         "features": rows(features.FEATURES),
-        "operations": rows(features.OPERATIONS),
+        "operations": rows(OPCODES),
     }
 
 
 def _open(options: RingOptions) -> tuple[Ring | None, UringUnavailableError | None]:
-    """A run's ring, or why there is none."""
+    """A ring as a run would have it; or the error that it would raise."""
     try:
         return runs.open_ring(options), None
     except UringUnavailableError as error:
@@ -251,7 +252,7 @@ def _setup_flag(flag: features.SetupFlag, used: Collection[str], off: Collection
 
 
 def _rule_against(flag: features.SetupFlag, used: Collection[str]) -> str:
-    """Which rule of the table keeps a flag out that the kernel accepts."""
+    """The rule of the table by which a flag is not used that the kernel accepts."""
     if without := [name for name in flag.needs if name not in used]:
         return f"it needs {' and '.join(without)}, which a run here does not use"
     if instead := [
@@ -264,6 +265,7 @@ def _rule_against(flag: features.SetupFlag, used: Collection[str]) -> str:
 
 
 def _switched_off(name: str) -> tuple[str, str]:
+    """Who has switched a feature off, and what to do about that."""
     for source, names in (
         ("TRIO_URING_DISABLE", os.environ.get("TRIO_URING_DISABLE", "")),
         ("--disable", wanted.command_line.get("--disable", "")),
@@ -293,7 +295,7 @@ def _features(used: Collection[str], off: Collection[str]) -> tuple[Capability, 
 def _operations(used: Collection[str]) -> tuple[Capability, ...]:
     supported = features.probe_operations()
 
-    def row(operation: features.Operation) -> Capability:
+    def row(operation: Opcode) -> Capability:
         if isinstance(supported, int):
             call = "io_uring_setup" if features.probe(0) < 0 else "io_uring_register"
             return _missing(operation, call, -supported)
@@ -303,17 +305,18 @@ def _operations(used: Collection[str]) -> tuple[Capability, ...]:
         state: State = "used" if in_use else "available"
         return Capability(operation.name, state, operation.since, operation.gain)
 
-    return tuple(row(operation) for operation in features.OPERATIONS)
+    return tuple(row(operation) for operation in OPCODES)
 
 
 def _missing(
-    what: features.SetupFlag | features.Feature | features.Operation, call: str = "", error: int = 0
+    what: features.SetupFlag | features.Feature | Opcode, call: str = "", error: int = 0
 ) -> Capability:
-    """``call`` refused it with ``error``; or, without these, the kernel does not list it."""
+    """The row of what is missing: the kernel has answered ``error`` to ``call``; or, without these, it does
+    not list it."""
     release = os.uname().release
     if call and error != errno.EINVAL:
         reason = f"{call} is refused ({_code(error)})"
-        remedy = ring_module.unavailable(error, call).remedy
+        remedy = refusals.unavailable(error, call).remedy
     elif _version(release) < _version(what.since):
         reason, remedy = f"it takes Linux {what.since}, this is {release}", f"Use Linux {what.since} or newer"
     else:
@@ -333,6 +336,7 @@ def _version(release: str) -> tuple[int, ...]:
 
 @functools.cache
 def _loaded_liburing() -> str:
+    """The path of the liburing that was loaded; empty if it is unknown."""
     path = ffi.new("char[]", 4096)
     return "" if lib.tu_liburing_loaded(path, 4096) < 0 else os.fsdecode(ffi.string(path))
 

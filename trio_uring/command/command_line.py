@@ -1,10 +1,10 @@
-"""The command line: what ``python -m trio_uring`` and ``trio-uring`` are asked for.
+"""The command line of ``python -m trio_uring`` and ``trio-uring``.
 
-Exit statuses, beside the program's own and the doctor's: 1 if io_uring cannot be used, and no
-fallback was asked for, or if the environment is wrong; 2 for a command line that makes no sense.
+The exit status is the program's or the doctor's; or 1 if io_uring cannot be used and no fallback was
+asked for, or if the environment is wrong; or 2 for a command line that makes no sense.
 
-Nothing is imported here but what is Python's own and what imports nothing else, until the program
-has the ``sys.path`` that plain Python gives it.
+Until `program.find` has given the program the ``sys.path`` that plain Python gives it, nothing is
+imported but the standard library, and modules of ours that import nothing else.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ _MISSING: Final[dict[program.Kind, str]] = {
 }
 
 
-class _Misused(Exception):  # noqa: N818  # nor is the other ever seen
-    """The command line makes no sense: why."""
+class _Misused(Exception):  # noqa: N818  # `main` catches it, as it does the next one
+    """The command line makes no sense; the text says why."""
 
 
 class _Asked(Exception):  # noqa: N818
-    """It asks for this text."""
+    """The command line asks for this text only."""
 
 
 def main(arguments: list[str]) -> int | str:
-    """The command ``python -m trio_uring ARGUMENT ...``; for `sys.exit`."""
+    """Executes ``python -m trio_uring ARGUMENT ...``. Returns what is for `sys.exit`."""
     try:
         kind, options, arguments = _parse(arguments)
         if kind == "script" and arguments[0] == "doctor":
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int | str:
 
 
 def _parse(arguments: list[str]) -> tuple[program.Kind, dict[str, str], list[str]]:
-    """What kind of program it is, with which options, and the program with its arguments."""
+    """The kind of program, the options, and the program's name with its arguments."""
     options: dict[str, str] = {}
     kind: program.Kind = "script"
     while arguments and arguments[0].startswith("-") and kind == "script":
@@ -148,8 +148,8 @@ def _run(kind: program.Kind, options: dict[str, str], arguments: list[str]) -> i
 
 
 def _take(options: dict[str, str]) -> str:
-    """Has the runs of this process use them, and what its parent told it; returns what is wrong
-    with the latter."""
+    """Has the runs of this process use these options, and those that a parent process has put into the
+    environment. Returns what is wrong with the latter, or an empty string."""
     told = children.decide()
     try:
         from ..session import settings, wanted
@@ -177,7 +177,8 @@ def _install() -> str:
 
 
 def _print(text: str) -> int:
-    """Who has read enough, as ``head`` has, is no error; Python flushes once more as it exits."""
+    """Prints a text; returns the exit status. That a reader, such as ``head``, has closed the pipe is no
+    error. Python flushes once more as it exits, which may not fail either."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""``python -m trio_uring doctor``: what it prints of `trio_uring.capabilities`.
+"""``python -m trio_uring doctor``: the report that it makes of `trio_uring.capabilities`.
 
 The exit status is 0 if a run would use io_uring; 1 if it would not, whether it would then
 fail or use epoll, or if the environment is wrong, which standard error tells; and 2 for a
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def report(*, as_json: bool) -> tuple[str, int]:
-    """The report, and the exit status."""
+    """The text of the report, and the exit status."""
     found = capabilities()
     text = json.dumps(attrs.asdict(found), indent=2) if as_json else "\n".join(_lines(found))
     return text, 0 if found.usable else 1
@@ -75,7 +75,7 @@ _LEGEND: Final = (
 
 
 def _reason_of_all(tables: Collection[Iterable[Capability]]) -> str:
-    """Why everything is missing, if it is, and for one reason."""
+    """The reason why everything is missing, if everything is, and for the same reason; else empty."""
     reasons = {row.reason if row.state == "missing" else "" for rows in tables for row in rows}
     return reasons.pop() if len(reasons) == 1 else ""
 
@@ -130,7 +130,7 @@ def _wake_ups(found: Capabilities) -> str:
 
 
 def _table(rows: Iterable[Capability], told: str) -> Iterator[str]:
-    """A line for each row. The remedy ``told`` above the tables is not told again."""
+    """A line for each row. The remedy ``told``, which stands above the tables, is not repeated."""
     for row in rows:
         text = row.gain
         if row.reason:

@@ -1,17 +1,16 @@
 """Runs the user's program on io_uring, as ``python`` would run it without us.
 
-io_uring is installed first; if that fails, no line of the program has run. Then the
+io_uring was installed before; where that fails, no line of the program runs. The
 program gets what plain Python gives it: ``sys.argv``, ``sys.path[0]`` and a new
 ``__main__`` in `sys.modules`, whether it is a script, a module, a package, a text, or a
 folder or zip file with a ``__main__.py``. Its exit status is the command's.
 
-Python prints the traceback of an uncaught exception from the frame that it started,
-which is ours. So it is done here instead, through `sys.excepthook`, in the order in
-which Python does it and with the traceback cut to the program's own frames; and when
-Python sees the end of it, it is a plain exit, or an interrupt that prints nothing. What
-remains to be seen of us are the frames below the program's in `inspect.stack`,
-`sys.orig_argv`, and TRIO_URING in the environment, by which the processes that the
-program starts are on io_uring as well (session/children.py).
+Python would print the traceback of an uncaught exception from its first frame on, which
+is ours. So that is done here, as Python does it, through `sys.excepthook`, with the
+program's own frames only. What Python itself then sees is a plain exit, or an interrupt
+that prints nothing. A program can notice us only by the frames below its own in
+`inspect.stack`, by `sys.orig_argv`, and by TRIO_URING in the environment, which puts the
+processes that the program starts on io_uring as well (session/children.py).
 """
 
 from __future__ import annotations
@@ -27,27 +26,27 @@ from typing import Literal, NamedTuple, NoReturn, TypeAlias
 
 Kind: TypeAlias = Literal["script", "module", "text"]
 
-# Python's own for a program that it cannot read.
+# Python's own exit status for a program that it cannot read.
 _UNREADABLE_STATUS = 2
 
 _TEXT = "<string>"
 
-# Whose frames are above the program's when it is found, compiled and run.
+# The packages whose frames stand above the program's in a traceback: they find, compile and run it.
 _FOREIGN = frozenset(("trio_uring", "runpy", "pkgutil", "importlib", "_frozen_importlib", "zipimport"))
 
 
 class Found(NamedTuple):
-    """A program: the name that it was asked for by, and where a script is."""
+    """A program: its kind, its name on the command line, and the path if it is a script."""
 
     kind: Kind
     name: str
     path: str
     is_importable: bool
-    """It is a folder or a zip file with a ``__main__.py``."""
+    """Whether it is a folder or a zip file with a ``__main__.py``."""
 
 
 def find(kind: Kind, name: str) -> Found:
-    """Has modules be imported from where the program imports them; returns what `run` wants."""
+    """Sets ``sys.path`` to what the program is to have, and returns what `run` takes."""
     path = os.path.join(os.getcwd(), name)  # as Python has it: absolute, but not normalised
     is_importable = kind == "script" and pkgutil.get_importer(path) is not None
     if is_importable:
@@ -60,7 +59,7 @@ def find(kind: Kind, name: str) -> Found:
 
 
 def run(found: Found, arguments: list[str]) -> int | str:
-    """Runs it, with ``arguments`` from its name on; returns what is for `sys.exit`."""
+    """Runs the program, with ``arguments`` from its name on. Returns what is for `sys.exit`."""
     sys.argv[:] = arguments
     module = sys.modules["__main__"] = ModuleType("__main__")
     if sys.version_info < (3, 14):  # whose code makes the annotations when they are asked for
@@ -86,8 +85,9 @@ def run(found: Found, arguments: list[str]) -> int | str:
 
 
 def _set_first_path(path: str, *, safe: bool = False) -> None:
-    """Puts ``path`` where Python put the working directory, on account of its own -m, or the
-    folder of the command. Python may be told (-P, -I) to import only from what is ``safe``."""
+    """Puts ``path`` first in ``sys.path``, in the place of the folder that Python has put there for
+    ``python -m trio_uring`` or for the command. With -P or -I Python puts none there, and takes only a path
+    that is ``safe``."""
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0:1] = [path]
     elif safe:
@@ -95,11 +95,11 @@ def _set_first_path(path: str, *, safe: bool = False) -> None:
 
 
 class _CannotStartError(Exception):
-    """There is no such module, or it cannot be run; Python's words."""
+    """There is no such module, or it cannot be run. The text is Python's."""
 
 
 class _CannotReadError(Exception):
-    """The script cannot be read; Python's words."""
+    """The script cannot be read. The text is Python's."""
 
 
 def _code(found: Found, module: ModuleType) -> CodeType:
@@ -170,7 +170,7 @@ def _set_cached(module: ModuleType, path: str | None) -> None:
 
 
 def _report(error: BaseException) -> None:
-    """Does what Python does with an exception that nobody caught, short of exiting."""
+    """Does what Python does with an uncaught exception, except that it does not exit."""
     traceback = _own(error.__traceback__)
     error.__traceback__ = traceback
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback
@@ -189,15 +189,15 @@ def _report(error: BaseException) -> None:
 
 
 def _own(traceback: TracebackType | None) -> TracebackType | None:
-    """``traceback`` from the program's first frame on."""
+    """``traceback``, from the program's first frame on."""
     while traceback and traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _FOREIGN:
         traceback = traceback.tb_next
     return traceback
 
 
 def _end_quietly(interrupt: KeyboardInterrupt) -> NoReturn:
-    """Raises it to Python, which then kills itself by SIGINT when it has shut down, so that
-    a shell knows, and stops a script. What there was to tell has been told."""
+    """Raises ``interrupt`` to Python, which shuts down and then kills itself with SIGINT, so that a shell
+    knows of it and stops its script. Nothing is printed: the traceback was printed before."""
     hook, traceback = sys.excepthook, interrupt.__traceback__
 
     def restore(*_: object) -> None:

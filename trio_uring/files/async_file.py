@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from ..loop.budget import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once
 from ..loop.trio_internals import context
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
-from ..loop.budget import checkpoint_at_once
-from ..loop.current import current_manager
+from ..loop.checkpoints import checkpoint_at_once
+from ..loop.current import current_run
 from ..ring.native import ffi
 from .held_bytes import HeldBytes
 from .memory import Memory, new_bytes
@@ -302,8 +302,8 @@ class FileBuffer(HeldBytes):
         """What takes a write of this length that does not fit."""
         if length > MOST_BEHIND or not self.position.may_go_behind:
             return None
-        manager = current_manager()
-        if manager is None or not manager.is_waited_for:
+        run = current_run()
+        if run is None or not run.is_joined_at_exit:
             return None
         if self._behind is None:
             self._behind = WriteBehind(self.transfers, self.kept)

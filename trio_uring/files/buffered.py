@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import current_task, enable_ki_protection
 
-from ..loop.budget import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .binary import BinaryFile
 from .memory import pinned

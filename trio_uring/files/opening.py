@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from .buffer import FileBuffer
 from .position import Position
@@ -175,9 +175,9 @@ async def open_file(
             flags = _flags(mode, buffering, *arguments, closefd)
         except TypeError:  # perhaps only because one of them cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
-    manager = current_manager()
-    if manager is not None:
-        fd, status = await opened(manager, path, flags, _CREATED)
+    run = current_run()
+    if run is not None:
+        fd, status = await opened(run, path, flags, _CREATED)
     else:
         fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115

@@ -33,16 +33,17 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .. import lowlevel
-from ..loop.current import current_manager
-from ..loop.operation import failure
-from ..loop.sleep import is_cancelled
+from ..loop.checkpoints import pass_cancel_point
+from ..loop.current import current_run
 from ..loop.trio_internals import context
 from ..lowlevel.arguments import name_of
 from ..lowlevel.file_systems import is_measured
 from ..lowlevel.names import go_on, read_whole_at_once
 from ..lowlevel.open_at import opened, opened_after
 from ..lowlevel.operations import mode_of
+from ..lowlevel.performing import failure_of
 from ..ring import features
+from ..ring.opcodes import STATX
 from .memory import pinned
 from .opening import open_file
 from .position import Position
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     )
     from typing_extensions import Self
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .async_file import AsyncFile
     from .binary import BinaryFile
     from .buffered import BufferedFile, BufferedReaderFile
@@ -162,16 +163,16 @@ class Path(trio.Path, pathlib.PurePosixPath):
         What the kernel has cached, the name and all of the file, is opened, read and closed by the
         caller's thread, in one step.
         """
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().read_bytes()
-        if is_cancelled(context.task):
+        if pass_cancel_point(context.task):
             await trio.lowlevel.checkpoint_if_cancelled()
         data, fd, tried = read_whole_at_once(name_of(self))
         if data is not None:
             await go_on()
             return data
-        fd, status = await opened_after(manager, self, _READ_FLAGS, 0, None, fd, tried)
+        fd, status = await opened_after(run, self, _READ_FLAGS, 0, None, fd, tried)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
             await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
@@ -191,11 +192,11 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
         Cancelled: the file is there, empty or with a part of ``data``.
         """
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().write_bytes(data)
         view = memoryview(data)
-        return await _write_new(manager, self, lambda: view)
+        return await _write_new(run, self, lambda: view)
 
     async def write_text(
         self,
@@ -211,8 +212,8 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if not isinstance(data, str):
             raise TypeError(f"data must be str, not {type(data).__name__}")
         encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
-        manager = current_manager()
-        if manager is None:
+        run = current_run()
+        if run is None:
             return await super().write_text(data, encoding, errors, newline)
         _check_text_arguments(encoding, errors, newline)
 
@@ -223,14 +224,14 @@ class Path(trio.Path, pathlib.PurePosixPath):
             text.flush()
             return buffer.getvalue()
 
-        await _write_new(manager, self, encoded)
+        await _write_new(run, self, encoded)
         return len(data)
 
     # What is there
 
     async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """`pathlib.Path.stat`. Linux 5.6."""
-        if current_manager() is None:
+        if current_run() is None:
             return await super().stat(follow_symlinks=follow_symlinks)
         return await lowlevel.statx(self, follow_symlinks=follow_symlinks)
 
@@ -276,11 +277,11 @@ class Path(trio.Path, pathlib.PurePosixPath):
         return os.path.samestat(mine, await type(self)(other_path).stat())
 
     async def _is(self, is_kind: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
-        manager = current_manager()
+        run = current_run()
         try:
-            if manager is None:
+            if run is None:
                 return is_kind((await super().stat(follow_symlinks=follow_symlinks)).st_mode)
-            mode = await mode_of(manager, self, follow_symlinks=follow_symlinks)
+            mode = await mode_of(run, self, follow_symlinks=follow_symlinks)
         except OSError as error:
             mode = -(error.errno or 0)
         except ValueError:  # no path can have this name
@@ -289,7 +290,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         if mode >= 0:
             return is_kind(mode)
         if -mode not in _NOTHING_THERE and sys.version_info < (3, 14):
-            raise failure(mode, os.fspath(self))
+            raise failure_of(STATX, mode, os.fspath(self))
         return False
 
     # Names
@@ -300,7 +301,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         Only if the file is new: for the times of one that exists the kernel has no
         operation, and Trio's threads set them.
         """
-        if current_manager() is None:
+        if current_run() is None:
             return await super().touch(mode, exist_ok)
         try:
             os.close(await lowlevel.openat(self, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode))
@@ -387,7 +388,7 @@ _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 def _kernel_has(operation: str) -> bool:
     """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
-    return current_manager() is not None and features.has_operation(operation)
+    return current_run() is not None and features.has_operation(operation)
 
 
 def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:
@@ -398,13 +399,13 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
 
 
 @enable_ki_protection  # or Ctrl-C could come between an open and its close
-async def _write_new(manager: UringManager, path: Path, data: Callable[[], ReadableBuffer]) -> int:
+async def _write_new(run: Run, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    fd, status = await opened(manager, path, flags, 0o666)
+    fd, status = await opened(run, path, flags, 0o666)
     if status is not None and stat.S_ISREG(status.st_mode) and is_measured(fd, status):
         try:
-            return await write_whole(manager, fd, data())
+            return await write_whole(run, fd, data())
         finally:
             os.close(fd)
     with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:

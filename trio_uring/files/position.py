@@ -26,16 +26,15 @@ import os
 import stat
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from ..lowlevel.file_systems import has_position, is_measured
 
 if TYPE_CHECKING:
     import io
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from ..lowlevel.file_systems import Status
-    from .write_behind import WriteBehind
 
 
 class Kind(enum.Enum):
@@ -49,6 +48,13 @@ OWN: Final = Kind.OWN
 APPENDED: Final = Kind.APPENDED
 SHARED: Final = Kind.SHARED
 STREAM: Final = Kind.STREAM
+
+
+class WritesBehind(Protocol):
+    """What has some of a file's writes go on behind their calls (write_behind.py)."""
+
+    def block(self, *, elsewhere: bool) -> None: ...
+    def appends_now(self) -> bool: ...
 
 
 class Position:
@@ -100,8 +106,8 @@ class Position:
         """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
         self.is_appending = False
         """APPENDED: whether a write is with the kernel, which moves its position."""
-        self._behind: weakref.ref[WriteBehind] | None = None
-        self.written_by: UringManager | None = None
+        self._behind: weakref.ref[WritesBehind] | None = None
+        self.written_by: Run | None = None
         """Of the run that writes what is behind, while it does."""
         if self.is_ours:
             self._of_us[id(self)] = weakref.ref(self)
@@ -110,12 +116,12 @@ class Position:
         self._of_us.pop(id(self), None)
 
     @property
-    def behind(self) -> WriteBehind | None:
+    def behind(self) -> WritesBehind | None:
         """What has some of the file's writes go on behind their calls; the buffer has it."""
         return self._behind() if self._behind is not None else None
 
     @behind.setter
-    def behind(self, behind: WriteBehind) -> None:
+    def behind(self, behind: WritesBehind) -> None:
         self._behind = weakref.ref(behind)
 
     @property

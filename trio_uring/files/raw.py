@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..loop.budget import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once
 from ..ring.native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .binary import BinaryFile

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, enable_ki_protection
 
-from ..loop.budget import checkpoint_at_once
-from ..loop.sleep import yield_shielded
+from ..loop.checkpoints import checkpoint_at_once, yield_shielded
 from ..loop.trio_internals import context
 from .async_file import AsyncFile, either, reading, write_lines, writing
 from .buffered import BufferedFile, BufferedReaderFile
@@ -86,11 +85,11 @@ class TextFile(AsyncFile[str]):
                 decoding = self._decoding
                 text, start = decoding._decoded, decoding.used
                 if end := text.find("\n", start) + 1:
-                    run = getattr(task._runner.io_manager, "connections", None)
+                    run: Any = task._runner.io_manager
                     task._cancel_points += 1
                     if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
                         await checkpoint_if_cancelled()
-                    if run is None or not (run.budget and run.may_go_on()):
+                    if not (getattr(run, "budget", 0) and run.spend()):
                         await yield_shielded()
                     decoding.used = end
                     return text[start:end]

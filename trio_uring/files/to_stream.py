@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .. import lowlevel
-from ..loop.current import current_manager
+from ..loop.current import current_run
 from ..lowlevel.arguments import fileno_of
 from .async_file import AsyncFile
 
@@ -83,7 +83,7 @@ async def send_file(
         fileno_of(file)  # which raises if it was closed meanwhile
     if not sending.left:
         await trio.lowlevel.checkpoint()
-    elif isinstance(stream, trio.SocketStream) and current_manager() is not None:
+    elif isinstance(stream, trio.SocketStream) and current_run() is not None:
         if not await _spliced(sending, stream):
             await _copy(sending, stream)
     else:
@@ -212,7 +212,7 @@ async def _copy(sending: _Sending, stream: trio.abc.SendStream) -> None:
 
 
 async def _read(sending: _Sending, buffer: bytearray) -> int:
-    if current_manager() is not None:
+    if current_run() is not None:
         return await lowlevel.read(sending.file, buffer, sending.offset)
     if sending.offset is not None:
         return await trio.to_thread.run_sync(os.preadv, fileno_of(sending.file), [buffer], sending.offset)

@@ -33,14 +33,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.current import current_manager
-from ..loop.operation import FTRUNCATE, HERE, MOST, READ, WRITE, failure, perform
-from ..loop.sleep import is_cancelled, yield_shielded
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.current import current_run, run_of
+from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.trio_internals import context
-from ..loop.workers import Waiting
+from ..loop.workers import ExtraWorker
 from ..lowlevel.page_cache import PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
+from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
 from .memory import LARGE, new_bytes, pinned
 from .position import OWN, SHARED, STREAM
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
+    from ..ring.opcodes import Opcode
     from .position import Position
 
 R = TypeVar("R")
@@ -59,7 +61,6 @@ _read_at_once = lib.tu_read_at_once
 _read_measured_at_once = lib.tu_read_measured_at_once
 _PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
-_FSYNC: Final = 3
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
@@ -93,15 +94,12 @@ class Transfers:
         cache = self._cache
         done = 0
         if cache is not None and position.is_ours:
-            try:
-                task = context.task
-                run = task._runner.io_manager.connections
-            except AttributeError:  # no run's, or one on epoll
-                run = None
+            task = getattr(context, "task", None)
+            run = None if task is None else run_of(task)
             if run is not None and cache.left:
                 cache.left -= 1
             elif run is not None and cache.tells:
-                if is_cancelled(task):
+                if pass_cancel_point(task):
                     await checkpoint_if_cancelled()
                 at = position.at
                 got = _read_at_once(fd, memory, length, at)
@@ -109,7 +107,7 @@ class Transfers:
                     position.at = at + got
                     cache.missed = 0
                     self._ended = got < length
-                    if not (got and run.budget and run.may_go_on()):
+                    if not (got and run.budget and run.spend()):
                         await yield_shielded()
                     return got
                 if got < _PART:
@@ -122,17 +120,17 @@ class Transfers:
 
     async def _read_by(self, fd: int, memory: Any, length: int, held: object, done: int) -> int | None:
         position = self.position
-        manager = current_manager()
+        run = current_run()
         if not position.is_ours:
-            if manager is not None and position.kind is STREAM:
-                return await self._of_stream(manager, READ, memory, length, held)
+            if run is not None and position.kind is STREAM:
+                return await self._of_stream(run, READ, memory, length, held)
             return await self._by_thread(os.readv, held, [ffi.buffer(memory, length)])
         got: int | None
-        if manager is None:
+        if run is None:
             rest = [ffi.buffer(memory + done, length - done)]
             got = await self._by_thread(os.preadv, held, rest, position.at + done)
         else:
-            got, self._ended = await _read_fully(manager, fd, memory, length, position.at, held, done)
+            got, self._ended = await _read_fully(run, fd, memory, length, position.at, held, done)
         if got:
             position.move(got)
         return got
@@ -142,26 +140,26 @@ class Transfers:
         written; None if the descriptor is non-blocking and cannot take any."""
         fd = self.raw.fileno()
         position = self.position
-        manager = current_manager()
+        run = current_run()
         data = ffi.buffer(memory, length)
         done: int | None
         if position.kind is OWN:
-            if manager is not None:
-                done = await _by_ring(manager, WRITE, fd, memory, length, position.at, held)
+            if run is not None:
+                done = await _by_ring(run, WRITE, fd, memory, length, position.at, held)
             else:
                 done = await self._by_thread(os.pwrite, held, data, position.at)
             if done:
                 position.move(done)
             return done
-        if manager is not None and position.kind is STREAM:
-            return await self._of_stream(manager, WRITE, memory, length, held)
+        if run is not None and position.kind is STREAM:
+            return await self._of_stream(run, WRITE, memory, length, held)
         position.tell_kernel()
-        if manager is None or position.kind is SHARED:
+        if run is None or position.kind is SHARED:
             done = await self._by_thread(os.write, held, data)
         else:
             position.is_appending = True
             try:
-                done = await _by_ring(manager, WRITE, fd, memory, length, HERE, held)
+                done = await _by_ring(run, WRITE, fd, memory, length, HERE, held)
             finally:
                 position.is_appending = False
             if done is not None and done < length:
@@ -205,7 +203,7 @@ class Transfers:
         has no part in it. A checkpoint."""
         fileno = self.raw.fileno
         task = getattr(context, "task", None)
-        run = None if task is None else getattr(task._runner.io_manager, "connections", None)
+        run = None if task is None else run_of(task)
         if run is None or not self.position.measured:
             rest = [ffi.buffer(_from_buffer(memory) if memory is held else memory, length)]
             return _some(await self._by_thread(os.preadv, held, rest, offset))
@@ -214,14 +212,14 @@ class Transfers:
         if cache is not None and cache.left:
             cache.left -= 1
         elif cache is not None and cache.tells:
-            if is_cancelled(task):
+            if pass_cancel_point(task):
                 await checkpoint_if_cancelled()
             # Others may have set O_DIRECT, which waits.
             read = _read_at_once if self.position.is_ours else _read_measured_at_once
             got = read(fileno(), memory, length, offset)
             if got >= 0:
                 cache.missed = 0
-                if not (got and run.budget and run.may_go_on()):
+                if not (got and run.budget and run.spend()):
                     await yield_shielded()
                 return got
             if got < _PART:
@@ -230,24 +228,24 @@ class Transfers:
                 cache.had_not(got)
         if memory is held:
             memory = _from_buffer(memory)
-        return (await _read_fully(run.manager, fileno(), memory, length, offset, held, done, fileno))[0]
+        return (await _read_fully(run, fileno(), memory, length, offset, held, done, fileno))[0]
 
     async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
         """`os.pwrite` from ``memory``: the position has no part in it."""
-        manager = current_manager()
-        if manager is None or not self.position.measured:
+        run = current_run()
+        if run is None or not self.position.measured:
             return _some(await self._by_thread(os.pwrite, held, ffi.buffer(memory, length), offset))
         fileno = self.raw.fileno
-        return _some(await _by_ring(manager, WRITE, fileno(), memory, length, offset, held, fileno=fileno))
+        return _some(await _by_ring(run, WRITE, fileno(), memory, length, offset, held, fileno=fileno))
 
     async def sync(self, *, data_only: bool) -> None:
         """`os.fsync` or `os.fdatasync`."""
-        manager = current_manager()
-        if manager is None or not self.position.measured:
+        run = current_run()
+        if run is None or not self.position.measured:
             await self._by_thread(os.fdatasync if data_only else os.fsync, None)
             return
         fileno = self.raw.fileno
-        result = await perform(manager, _FSYNC, fileno(), flags=int(data_only), fileno=fileno)
+        result = await perform(run, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
             raise failure(result)
 
@@ -258,33 +256,31 @@ class Transfers:
         length = index(size) if hasattr(size, "__index__") else -1
         if not 0 <= length < 1 << 63:
             self.raw.truncate(size)  # which raises
-        manager = current_manager()
-        if manager is None or not has_operation("ftruncate") or not self.position.measured:
+        run = current_run()
+        if run is None or not has_operation("ftruncate") or not self.position.measured:
             await trio.to_thread.run_sync(self.raw.truncate, length)
             return size
         fileno = self.raw.fileno
-        result = await perform(manager, FTRUNCATE, fileno(), offset=length, fileno=fileno)
+        result = await perform(run, FTRUNCATE, fileno(), offset=length, fileno=fileno)
         if result < 0:
             raise failure(result)
         return size
 
     async def _of_stream(
-        self, manager: UringManager, opcode: int, memory: Any, length: int, held: object
+        self, run: Run, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
         """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
         told does not wait."""
         fileno = self.raw.fileno
         fd = fileno()
-        with Waiting(manager):
+        with ExtraWorker(run):
             if not os.get_blocking(fd):
                 try:
-                    return await _by_ring(
-                        manager, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno
-                    )
+                    return await _by_ring(run, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno)
                 except OSError as error:
                     if error.errno != errno.EOPNOTSUPP:
                         raise
-            return await _by_ring(manager, opcode, fd, memory, length, HERE, held, fileno=fileno)
+            return await _by_ring(run, opcode, fd, memory, length, HERE, held, fileno=fileno)
 
     async def _by_thread(self, call: Callable[..., R], held: object, *args: object) -> R | None:
         """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread.
@@ -300,19 +296,19 @@ class Transfers:
             return None
 
 
-async def write_whole(manager: UringManager, fd: int, data: ReadableBuffer) -> int:
+async def write_whole(run: Run, fd: int, data: ReadableBuffer) -> int:
     """Writes all of ``data`` to a regular file that is ours, and measured, from its start; the number of
     bytes."""
     with pinned(io.BytesIO(), "write", data) as memory:
         written = 0
         while written < memory.length:
             rest, length = memory.address + written, memory.length - written
-            written += await _by_ring(manager, WRITE, fd, rest, length, written, memory.held) or 0
+            written += await _by_ring(run, WRITE, fd, rest, length, written, memory.held) or 0
     return written
 
 
 async def _read_fully(
-    manager: UringManager,
+    run: Run,
     fd: int,
     memory: Any,
     length: int,
@@ -328,7 +324,7 @@ async def _read_fully(
         try:
             got = _some(
                 await _by_ring(
-                    manager, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
+                    run, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
                 )
             )
         except OSError:
@@ -349,8 +345,8 @@ async def _read_fully(
 
 
 async def _by_ring(
-    manager: UringManager,
-    opcode: int,
+    run: Run,
+    opcode: Opcode,
     fd: int,
     memory: Any,
     length: int,
@@ -362,7 +358,7 @@ async def _by_ring(
     """``fileno``: of a file that may be closed, and its number another's, before the kernel is entered."""
     while True:
         result = await perform(
-            manager, opcode, fd, memory, min(length, MOST), offset, flags, held=held, fileno=fileno
+            run, opcode, fd, memory, min(length, MOST), offset, flags, held=held, fileno=fileno
         )
         if result >= 0:
             return result

@@ -25,9 +25,9 @@ added here, and the task goes on.
 - STUCK, since a write failed. The error is told once, to whoever next waits for us; what was
   not written stays, and `finish` tries again: as the standard library's buffer after a flush
   that failed.
-- The manager holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
+- The run holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
   the file is thrown away is tried once more by our finaliser, which blocks.
-- FLYING, no other run may use the file: the manager's thread changes what is here.
+- FLYING, no other run may use the file: its thread changes what is here.
 - A child that was forked while we are FLYING leaves the writes to its parent.
 - No more is accepted than MOST_BEHIND, which the files of a run that are FLYING share out,
   but always one write. So what they all hold together is a few times that, and one write
@@ -48,11 +48,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
-from ..loop.current import current_manager
-from ..loop.operation import HERE, WRITEV, failure
-from ..loop.sleep import READY
+from ..loop.checkpoints import READY
+from ..loop.current import current_run
+from ..loop.operation import HERE, failure
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
+from ..ring.opcodes import WRITEV
 from .position import APPENDED, OWN
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .transfers import Transfers
 
 _submit = lib.tu_submit
@@ -91,7 +92,7 @@ class Flight:
     __slots__ = ("_behind", "_held", "length", "parts", "result", "start")
 
     task: Final = None
-    """No task sleeps on it: the manager has it `settle`."""
+    """No task sleeps on it: the run has it `settle`."""
 
     def __init__(self, behind: WriteBehind, start: int, length: int, parts: int, held: object) -> None:
         self._behind = behind
@@ -112,7 +113,7 @@ class Flight:
         return self.start + max(self.result or 0, 0)
 
     def settle(self) -> None:
-        """The manager has its ``result``, and has processed all other events."""
+        """The run has its ``result``, and has processed all other events."""
         self._behind.land()
 
 
@@ -126,10 +127,10 @@ class WriteBehind:
         "_flights",
         "_grows",
         "_kept",
-        "_manager",
         "_parts",
         "_pwrite",
         "_raw",
+        "_run",
         "_start",
         "_transfers",
         "_waiting",
@@ -149,7 +150,7 @@ class WriteBehind:
         """Where in the first of them we are."""
         self._written_to = 0
         """Where in the file that is to go; the file's position is past all parts."""
-        self._manager: UringManager | None = None
+        self._run: Run | None = None
         """FLYING: of the run that writes."""
         self._flights: deque[Flight] = deque()
         self._appends = transfers.position.kind is APPENDED
@@ -167,7 +168,7 @@ class WriteBehind:
     def write_now(self) -> None:
         """STUCK: tries once more, by the calling thread. For finalisers: it uses no name of this
         module, which may have none any longer."""
-        if self._manager is not None or self._raw.closed:
+        if self._run is not None or self._raw.closed:
             return
         while self._parts:
             rest = memoryview(self._parts[0])[self._start :]
@@ -178,14 +179,14 @@ class WriteBehind:
 
     def write_at_exit(self) -> None:
         """All that is left; also FLYING, of a guest run that its host has left behind."""
-        manager = self._manager
-        if manager is not None and threading.get_ident() == manager._owner:
-            self._block_with(manager)
+        run = self._run
+        if run is not None and threading.get_ident() == run.owner:
+            self._block_with(run)
         self.write_now()
 
     def appends_now(self) -> bool:
         """Whether the kernel's position is being moved, by writes at the end of the file."""
-        return self._appends and self._manager is not None
+        return self._appends and self._run is not None
 
     @property
     def unplaced(self) -> int:
@@ -195,10 +196,10 @@ class WriteBehind:
     async def make_room(self, length: int) -> None:
         """Waits until ``length`` bytes, in two parts at most, may be added. Raises what went wrong."""
         while self.size:
-            if self._manager is None:
+            if self._run is None:
                 await self.finish()
             elif (
-                self.size + length > MOST_BEHIND // self._manager.files_written
+                self.size + length > MOST_BEHIND // self._run.files_written
                 or len(self._parts) > _MOST_PARTS - 2
             ):
                 await self._sleep()
@@ -207,14 +208,14 @@ class WriteBehind:
 
     def add(self, *parts: bytes) -> None:
         """Takes them, one after the other; there has to be room."""
-        manager = current_manager()
-        assert manager is not None
+        run = current_run()
+        assert run is not None
         for data in parts:
             self.leave(data)
-        if self._manager is None:
-            self._write(manager)
+        if self._run is None:
+            self._write(run)
         else:
-            self._write_more(manager)
+            self._write_more(run)
 
     def leave(self, data: bytes) -> None:
         """Takes data to be written later; also the last of a file that is thrown away, on
@@ -229,7 +230,7 @@ class WriteBehind:
 
     async def wait(self) -> None:
         """Waits while FLYING. Raises what went wrong."""
-        while self._manager is not None:
+        while self._run is not None:
             await self._sleep()
         error, self._error = self._error, None
         if error is not None:
@@ -255,44 +256,44 @@ class WriteBehind:
         """Waits while FLYING, for who may not await: a task, or the host of a guest run, which wait
         with the run; or, if the run can be waited for, another thread. In the middle of a tick
         nobody can."""
-        manager = self._manager
-        if manager is None:
+        run = self._run
+        if run is None:
             return
-        if threading.get_ident() == manager._owner:
-            if getattr(context, "task", None) is not None or manager._is_guest():
-                self._block_with(manager)
+        if threading.get_ident() == run.owner:
+            if getattr(context, "task", None) is not None or run.is_guest():
+                self._block_with(run)
             return
-        while elsewhere and self._manager is not None and not manager.closed:
+        while elsewhere and self._run is not None and not run.closed:
             time.sleep(_PAUSE)
 
-    def _block_with(self, manager: UringManager) -> None:
+    def _block_with(self, run: Run) -> None:
         """Waits while FLYING, on the run's own thread."""
-        while self._manager is not None and not manager.closed:
-            _flush(manager.core)
-            manager.reap()
-            if self._manager is not None:
+        while self._run is not None and not run.closed:
+            _flush(run.core)
+            run.reap()
+            if self._run is not None:
                 time.sleep(_PAUSE)
 
     def land(self) -> None:
         """Takes the results that have come, in the order of the writes."""
-        manager, flights = self._manager, self._flights
-        if manager is None:  # two that came together were taken together
+        run, flights = self._run, self._flights
+        if run is None:  # two that came together were taken together
             return
         while flights and flights[0].result == flights[0].length:
             self._went_out(flights.popleft().length)
         if all(flight.result is not None for flight in flights):
             if flights:
                 self._fall_short()
-            self._manager = self._transfers.position.written_by = None
-            manager.files_written -= 1
+            self._run = self._transfers.position.written_by = None
+            run.files_written -= 1
             self._transfers.position.ask()
             if self._parts and self._error is None:
-                self._write(manager)
+                self._write(run)
         else:
-            self._write_more(manager)
-        _flush(manager.core)  # or the worker would wait for the tasks of this tick
+            self._write_more(run)
+        _flush(run.core)  # or the worker would wait for the tasks of this tick
         if self._waiting is not None:
-            manager.reschedule(self._waiting, READY)
+            run.reschedule(self._waiting, READY)
             self._waiting = None
 
     def _fall_short(self) -> None:
@@ -317,7 +318,7 @@ class WriteBehind:
         if furthest > end and self._transfers.position.is_ours and os.fstat(fd).st_size == furthest:
             os.ftruncate(fd, end)
 
-    def _write(self, manager: UringManager) -> None:
+    def _write(self, run: Run) -> None:
         """IDLE: the first write."""
         try:
             fd = self._raw.fileno()
@@ -326,13 +327,13 @@ class WriteBehind:
         except (OSError, ValueError) as error:  # it was closed below us
             self._error = error
             return
-        self._submit(manager, fd)
+        self._submit(run, fd)
         if self._flights:
-            self._manager = self._transfers.position.written_by = manager
-            manager.files_written += 1
-            self._write_more(manager)
+            self._run = self._transfers.position.written_by = run
+            run.files_written += 1
+            self._write_more(run)
 
-    def _write_more(self, manager: UringManager) -> None:
+    def _write_more(self, run: Run) -> None:
         """FLYING: as many as there may be, of a full size each."""
         flights = self._flights
         while (
@@ -347,10 +348,10 @@ class WriteBehind:
             except ValueError as error:  # it was closed below us
                 self._error = error
                 return
-            if not self._submit(manager, fd):
+            if not self._submit(run, fd):
                 return
 
-    def _submit(self, manager: UringManager, fd: int) -> bool:
+    def _submit(self, run: Run, fd: int) -> bool:
         """Of the parts that are not with the kernel, what it writes at once."""
         flights = self._flights
         skipped = 0 if flights else self._start
@@ -369,12 +370,12 @@ class WriteBehind:
         vector[1] -= skipped
         address = _from_buffer(vector)
         offset = HERE if self._appends else start
-        slot = _submit(manager.core, WRITEV, fd, address, len(held), offset, 0, 0)
+        slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
         if slot < 0:
             self._error = failure(slot)
             return False
         flights.append(Flight(self, start, length, len(held), (held, address)))
-        manager.operations[slot] = flights[-1]
+        run.operations[slot] = flights[-1]
         return True
 
     def _went_out(self, written: int) -> None:
@@ -386,7 +387,7 @@ class WriteBehind:
         self._start = start
 
     async def _sleep(self) -> None:
-        if self._manager is not current_manager():
+        if self._run is not current_run():
             raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
         self._waiting = current_task()
         await wait_task_rescheduled(self._abort)
@@ -397,9 +398,9 @@ class WriteBehind:
 
     def leave_to_parent(self) -> None:
         """In a forked child."""
-        if self._manager is None:
+        if self._run is None:
             return
-        self._manager = self._error = self._waiting = self._transfers.position.written_by = None
+        self._run = self._error = self._waiting = self._transfers.position.written_by = None
         self._parts.clear()
         self._flights.clear()
         self.size = self._start = 0

@@ -1,18 +1,20 @@
 """The end of a run: the kernel lets go of everything, whatever fails.
 
-  step                                        ended by
-  what a tick has brought is processed        nothing: each event once, also if an exception comes
-  receives, accepts and tasks' operations     nothing: they are asked to stop
-  what is written behind is written           the kernel; an error of the ring's; Ctrl-C
-  everything else is asked to stop, and       the same
-  answered
-  the ring and its memory go                  nothing
+  step                                              may be broken off by
+  1. events that were not processed yet are now     nothing
+  2. receives, accepts and the operations of tasks  nothing: nobody waits for the answers yet
+     are asked to stop
+  3. the writes that no task waits for are done     an error of the ring, or Ctrl-C
+  4. everything else is asked to stop, and the      the same
+     kernel answers it
+  5. the ring and its memory are given back         nothing
 
-- Each step is made, whatever another one raises. The first exception is the run's outcome, unless
-  that is an exception already: Trio's own closing would stop where ours raises.
-- What the kernel has not answered it may still write to: that memory is kept for good.
-- The kernel does not answer a ring that is broken. Nor can it cancel what a worker of its has begun,
-  for which we wait.
+- Each step is made, whatever an earlier one has raised. The first exception becomes the run's outcome,
+  unless that is an exception already. It is not raised: Trio's own closing would stop there.
+- Where the kernel has not answered, it may still write to memory of ours. Then that memory is never
+  freed.
+- The kernel gives no answers on a ring that is broken. And it cannot cancel an operation that one of
+  its workers has begun: step 4 waits until that is done.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
-from trio.lowlevel import reschedule
 
 from ..ring.native import lib
 from .readiness import Readiness
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
     from trio.lowlevel import Task
 
-    from ..files.write_behind import Flight
     from ..ring.native import Core
-    from .operation import Operation
+    from .run import Pending
 
 _SECOND: Final = 1_000_000_000
 _TRIES: Final = 10
@@ -49,20 +49,18 @@ _signal_forced = lib.tu_signal_forced
 class Closing(Readiness):
     """The part of a run's I/O manager that ends it."""
 
-    def __init__(self, core: Core) -> None:
-        super().__init__(core)
-        self.operations: dict[int, Operation | Flight] = {}
-        self.reschedule: Callable[[Task, Any], None] = reschedule
-        """The runner's own, which spares a call for each task that is woken."""
-        self.closed = False
+    def __init__(self, core: Core, budget: int) -> None:
+        super().__init__(core, budget)
         self._entry_task: Task | None = None
         self._is_guest: Callable[[], bool] = not_a_guest
         self._runner: Any = None
         self._knows_reschedule = False
-        """Whether the runner's `reschedule` is the one that `wake` knows."""
-        self._owner: int | None = None
+        """Whether the runner's `reschedule` does what `wake` of native/python does in its stead."""
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
+
+    def is_guest(self) -> bool:
+        return self._is_guest()
 
     def process_events(self, events: Any) -> None:
         raise NotImplementedError
@@ -71,52 +69,51 @@ class Closing(Readiness):
         raise NotImplementedError
 
     def reap(self) -> None:
-        """Processes what has completed by now, in the middle of a tick."""
-        self._process_all(self.checked(_reap(self.core)))
+        self._process_all(self.raise_on_error(_reap(self.core)))
 
     def _process_all(self, events: int = 0) -> None:
-        """Processes ``events``, and all that an exception has left of others. Then the first
-        exception of this time is raised."""
+        """Processes ``events``, and all events that an exception has left unprocessed before. Then the
+        first exception that came meanwhile is raised."""
         steps = _Steps()
         steps.make(self.process_events, events)
         for _ in range(left := lib.tu_events_left(self.core)):
-            steps.make(self._wake, left, None)  # until nothing is left, or there is no memory to tell
-        steps.make(self.connections.settle)
+            # Each call processes one event at least, unless there is no memory for that.
+            steps.make(self._wake, left, None)
+        steps.make(self.settle)
         steps.end()
 
     def close(self) -> None:
-        """Gives the ring back. The owner first has the kernel let go of everything; a
-        finaliser on another thread may not enter the ring and leaves that to the kernel.
+        """Ends the run, as the head of this file says. Called by Trio when the run is over, or by a
+        finaliser. On a thread that is not the owner it may not enter the ring, and only makes step 5.
 
-        What goes wrong meanwhile becomes the run's outcome, if that was a success. May be
-        called again, if an exception has come between.
+        What goes wrong becomes the run's outcome, if that was a success. May be called again.
         """
         with self._guest_lock:
             was_closed, self.closed = self.closed, True
         steps = _Steps()
         if not was_closed:
             steps.make(self._end)
-        steps.complete(self._leave)
+        steps.complete(self._give_back)
         try:
             steps.end()
         except BaseException as error:
             self._fail(error)
 
     def _end(self) -> None:
-        """The kernel lets go of everything, and answers."""
-        # They refer back to us: without them, nothing waits for the garbage collector.
+        """Makes steps 1 to 4."""
+        # These refer back to the manager. Without them it is freed at once, and not by a collection.
         del self._abort_read, self._abort_write
         self._is_guest = not_a_guest
         self.reschedule = _nobody
         self._knows_reschedule = False
-        if self._owner != get_ident():
+        if self.owner != get_ident():
             return
         self._entry_task = None
-        lib.tu_check(self.core)
+        lib.tu_check_descriptor(self.core)
         steps = _Steps()
         steps.make(self._process_all)
         steps.make(self.reap)
-        steps.make(self.connections.end)
+        steps.make(self.sockets.end)
         steps.make(self._stop_operations)
         steps.make(self._wait_while, self._is_writing)
         steps.make(self._cancel_all)
@@ -124,7 +121,7 @@ class Closing(Readiness):
         steps.end()
 
     def _stop_operations(self) -> None:
-        """Those of tasks: what is written behind is finished."""
+        """Asks the kernel to stop the operations of tasks. The writes that no task waits for go on."""
         for slot, operation in list(self.operations.items()):
             if operation.task is not None and lib.tu_cancel(self.core, slot):
                 del self.operations[slot]
@@ -136,13 +133,13 @@ class Closing(Readiness):
         return any(operation.task is None for operation in self.operations.values())
 
     def _wait_while(self, condition: Callable[[], bool]) -> None:
-        """Until the kernel has answered all. An error of the ring's and Ctrl-C end it, the first
-        one; if there was one before, it has a second."""
+        """Ticks while ``condition`` holds and the kernel has not answered everything. An error of the ring
+        or Ctrl-C ends that. If Ctrl-C has come before, it may last a second."""
         steps = _Steps()
         interrupted = self._is_interrupted()
         deadline = monotonic() + 1 if interrupted else inf
         while lib.tu_pinned(self.core) and condition() and monotonic() < deadline:
-            events = self.checked(_wait(self.core, _SECOND))
+            events = self.raise_on_error(_wait(self.core, _SECOND))
             steps.make(self._process_all, events)
             if self._is_interrupted() and not interrupted:
                 break
@@ -152,19 +149,22 @@ class Closing(Readiness):
         return self._runner is not None and self._runner.ki_pending
 
     def _fail(self, error: BaseException) -> None:
-        """An error that came before this one is the one to be told."""
+        """Makes ``error`` the run's outcome, unless that is an error already."""
         if self._runner is None:
             raise error
         if isinstance(self._runner.main_task_outcome, outcome.Value):
             self._runner.main_task_outcome = outcome.Error(error)
 
-    def _leave(self) -> None:
+    def _give_back(self) -> None:
+        """Makes step 5. May be called again, if an exception has come between."""
         try:
             if lib.tu_pinned(self.core):
                 _kept.append(self.operations)
             else:
                 self.operations.clear()
-            self.connections.close()
+            self.sockets.close()
+            self.handlers = ()  # which refer back to us
+            self._spender = None  # a socket that outlives the run would keep it
         finally:
             with self._guest_lock:
                 if self._guest_waiting:
@@ -174,20 +174,21 @@ class Closing(Readiness):
 
 
 class _Steps:
-    """Each is made, whatever another one raises; in the end the first exception is raised."""
+    """Steps that are all made, whatever one of them raises. `end` raises the first exception."""
 
     def __init__(self) -> None:
         self._first: BaseException | None = None
 
     def make(self, step: Callable[..., object], *args: object) -> None:
+        """Makes a step, whatever it raises."""
         try:
             step(*args)
         except BaseException as error:
             self._first = self._first or error
 
     def complete(self, step: Callable[[], object]) -> None:
-        """Makes one that may be made again until it has come to its end. What keeps it from that
-        comes by chance, and not so often."""
+        """Makes a step again and again until it comes to its end; it has to allow that. An exception out of
+        a signal handler, or a want of memory, may break it off, but hardly ten times in a row."""
         for _ in range(_TRIES):
             try:
                 step()
@@ -196,18 +197,20 @@ class _Steps:
                 self._first = self._first or error
 
     def end(self) -> None:
+        """Raises the first exception, if there was one."""
         if self._first is not None:
             try:
                 raise self._first
-            finally:  # or its traceback would refer back to us
+            finally:  # else the traceback of the exception would refer back to this object
                 self._first = None
 
 
 def _nobody(_task: Task, _outcome: object) -> None:
-    """The tasks of a run that has ended, or has crashed, go on no more."""
+    """Stands for `reschedule` in a run that has ended or crashed: its tasks are not woken any more."""
 
 
 def not_a_guest() -> bool:
+    """Stands for the runner's answer while there is no runner."""
     return False
 
 
@@ -215,6 +218,7 @@ def _always() -> bool:
     return True
 
 
-_kept: list[dict[int, Operation | Flight]] = []
-"""Of runs that another thread than their owner had to finalise, or whose ring was broken: the
-kernel may still write to the memory of these, and nobody will hear when it is done."""
+_kept: list[dict[int, Pending]] = []
+"""The operations of runs that ended before the kernel had answered: a thread that was not the owner had
+to finalise the run, or its ring was broken. The kernel may still write to their memory, and nobody will
+learn when it is done."""

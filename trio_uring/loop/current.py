@@ -1,26 +1,29 @@
-"""The I/O manager of the run that calls."""
+"""Which run a call comes from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .closing import Closing
+from .run import Run
 from .trio_internals import trio_run
 
-if TYPE_CHECKING:
-    from .manager import UringManager
 
+def current_run() -> Run | None:
+    """The run of the calling task; None if that run is not on io_uring.
 
-def current_manager() -> UringManager | None:
-    """The manager of the run that calls; None if that is not on io_uring.
-
-    Can be called where the core cannot be loaded, and no run is.
+    May be called even where the core cannot be loaded: then no run is on io_uring.
 
     Raises:
       RuntimeError: called outside of a Trio run.
     """
     try:
-        manager: Any = trio_run.GLOBAL_RUN_CONTEXT.runner.io_manager
+        manager: object = trio_run.GLOBAL_RUN_CONTEXT.runner.io_manager
     except AttributeError:
         raise RuntimeError("must be called from async context") from None
-    return manager if isinstance(manager, Closing) else None  # type: ignore[return-value]
+    return manager if isinstance(manager, Run) else None
+
+
+def run_of(task: Any) -> Run | None:
+    """The run of ``task``; None if that run is not on io_uring."""
+    manager: object = task._runner.io_manager
+    return manager if isinstance(manager, Run) else None

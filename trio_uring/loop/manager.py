@@ -29,7 +29,7 @@ What does this mean for Trio?
   system call. Submissions ride along with the call that waits.
 
 - Nothing but the owner enters the ring. Other threads, signal handlers and
-  finalisers use the interrupt (loop/wakeup.py). In a guest run Trio waits on a worker
+  finalisers use the interrupt (native/interrupt.h). In a guest run Trio waits on a worker
   thread: that one only looks at shared words and waits for descriptors, and
   leaves it to the owner to reap.
 
@@ -37,51 +37,44 @@ What does this mean for Trio?
   never enters it: whatever it submitted would run on the parent's ring. The run
   that it was forked in can unwind there, but not wait for I/O.
 
-- What a tick has brought is processed before anybody waits for more, each event once, also
-  if an exception comes between. How a run ends is told in loop/closing.py.
+- The events of a tick are processed before anybody waits for more, each once, even if an
+  exception comes between. How a run ends is told in loop/closing.py.
 """
 
 from __future__ import annotations
 
-import _socket
 import os
 import threading
 import weakref
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import outcome
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
-from .._tasks import check_queued, learn, sleeps_on, wake, watch_queue
+from .._tasks import check_queued, learn, learn_run, sleeps_on, wake, watch_queue
 from ..ring.native import ffi, lib
-from ..sockets.connection import Connection
-from ..sockets.connections import Connections
-from ..sockets.run_socket import ARMED, Armed
+from .checkpoints import READY
 from .closing import Closing
 from .operation import Operation
-from .sleep import READY
+from .run import Run
 from .statistics import UringStatistics
-from .trio_internals import SocketType, context, knows_reschedule
+from .trio_internals import TASK_ATTRIBUTES, context, knows_reschedule
 from .waiter import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..ring.opening import Ring
-    from .readiness import RaiseCancel
+    from .readiness import RaiseCancel, Sockets
+    from .run import Unsettled
 
-# A name here costs a tick less than an attribute of lib.
+# A global name is found faster than an attribute of lib.
 _COUNT: Final = lib.TU_COUNT
-_WOKEN: Final = lib.TU_WOKEN
+_POSTED: Final = lib.TU_POSTED
 _SIGNALS: Final = lib.TU_SIGNALS
 _REAP: Final = lib.TU_REAP
 _NOT_STARTED: Final = lib.TU_NOT_STARTED
-_READ: Final = lib.TU_READ
 _OPERATION: Final = lib.TU_OPERATION
-_RECEIVE: Final = lib.TU_RECEIVE
-_ACCEPT: Final = lib.TU_ACCEPT
-_EVENT_SIZE: Final = ffi.sizeof("tu_event")
 
 _poll = lib.tu_poll
 _wait = lib.tu_wait
@@ -90,150 +83,114 @@ _reap = lib.tu_reap
 _start = lib.tu_start
 _release = lib.tu_release
 _lose = lib.tu_lose
-_events = lib.tu_events
-_events_capacity = lib.tu_events_capacity
-_signal_woken = lib.tu_signal_woken
+_signal_posted = lib.tu_signal_posted
 _signal_forced = lib.tu_signal_forced
 _close_interrupt = lib.tu_close_interrupt
-_LEARNT: Final = learn(
-    Task,
-    Operation,
-    Armed,
-    Connection,
-    Connections,
-    SocketType,
-    _socket.socket.fileno,
-    context,
-    ARMED,
-    *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("tu_send", "tu_cancel")),
-)
+
+learn("run", Run, Run.USED_BY_C)
+learn("operation", Operation, Operation.USED_BY_C)
+learn_run(context, READY)
+KNOWS_TASKS: Final = learn("task", Task, TASK_ATTRIBUTES)
+"""Whether Trio's tasks have the attributes that native/python uses."""
 
 
 class UringManager(Closing):
-    """One run's I/O manager. Trio's thread owns it; `force_wakeup` is for any thread."""
+    """The I/O manager of a run. Only the thread that runs the ticks may use it, unless a method says
+    otherwise."""
 
-    def __init__(self, ring: Ring) -> None:
-        core = ring.core
+    def __init__(self, ring: Ring, sockets: Callable[[Run, Ring], Sockets]) -> None:
         self._core_owner = ring.owner
-        super().__init__(core)
+        super().__init__(ring.core, ring.options.checkpoint_budget)
         self._flags = ring.flags
-        self._events = memoryview(ffi.buffer(_events(core), _events_capacity(core) * _EVENT_SIZE))
-        self.files_written = 0
-        """At this moment, without a task that waits for it (files/write_behind.py)."""
-        self.is_waited_for = False
-        """Whether the interpreter does not end before the run's thread."""
-        self.connections = Connections(self, ring.options, usable="completions" in ring.flags)
-        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(core), 4)).cast("I")
-        watch_queue(self.connections)
-        self._waiting = (self.readers, self.writers, self.operations, self.connections.receivers)
-        """What waits for an event: by its kind, and then by its key."""
+        self.register(_OPERATION, self.operations, self._finish_operation)
+        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(self.core), 4)).cast("I")
+        watch_queue(self)
+        self.sockets = sockets(self, ring)
         self._drain_signals: Callable[[], None] = _no_signals
         _managers.add(self)
 
     # Ticks
 
     def get_events(self, timeout: float) -> int:
-        """One tick. False only if ``timeout`` (seconds) expired; else for `process_events`."""
+        """Makes one tick, which waits for ``timeout`` seconds at most. Returns what `process_events` takes;
+        0 only if the timeout expired.
+
+        Called by Trio only: on the owner's thread, or on a worker thread of a guest run.
+        """
         if self._unchecked[0]:
-            check_queued(self.connections)
+            check_queued(self)
         if timeout <= 0:
             events = _poll(self.core)
-        elif get_ident() == self._owner:
+        elif get_ident() == self.owner:
             events = _wait(self.core, int(timeout * 1e9))
         else:
             return self._get_events_elsewhere(timeout)
         return events if events >= 0 else self._get_first_events(timeout, events)
 
     def process_events(self, events: int | Sequence[object]) -> None:
-        """Wakes the tasks that ``events`` is about: what `get_events` returned, or, for
-        the first ticks of a guest run, Trio's own ``[]``."""
+        """Processes the events of a tick, and wakes the tasks that they are for.
+
+        ``events`` is what `get_events` returned, or the ``[]`` that Trio passes in the first ticks of a
+        guest run. Called by Trio, and by `_process_all`.
+        """
         if not events:
             return
         assert isinstance(events, int)
         if events & _REAP:
-            events = self.checked(_reap(self.core)) | events & _SIGNALS
-        connections = self.connections
-        count = connections.woken = events & _COUNT
+            events = self.raise_on_error(_reap(self.core)) | events & _SIGNALS
+        count = self.events_of_tick = events & _COUNT
         if count:
             self._wake(count, self._appender())
-        if connections.unsettled or connections.short:
-            connections.settle()
-        if events & _WOKEN and self._entry_task is not None:
+        if self.unsettled:
+            self.settle()
+        if events & _POSTED and self._entry_task is not None:
             self.reschedule(self._entry_task, READY)
             self._entry_task = None
         if events & _SIGNALS:
             self._drain_signals()
 
     def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
-        """Processes those of the first ``count`` events that are not yet."""
-        connections = self.connections
-        wake(
-            self._events,
-            count,
-            connections.memory,
-            connections.buffer_size,
-            self._waiting,
-            READY,
-            append,
-            self._process_event,
-        )
+        """Processes the first ``count`` events, except those that were processed before. C processes the
+        most frequent ones, and calls the handler of its kind for each other one. ``append`` is what
+        `_appender` returns."""
+        wake(self, count, append)
 
-    def _process_event(self, kind: int, key: int, result: int, detail: int) -> None:
-        """Any event; `wake` takes those of which there are many."""
-        connections = self.connections
-        answer: Any = READY
-        task: Task | None
-        if kind == _OPERATION:
-            operation = self.operations.pop(key, None)
-            if operation is None:  # its submission was broken off
-                return
-            operation.result = result
-            if not isinstance(operation, Operation):
-                connections.unsettled.append(operation)
-                return
-            waiter = operation.task
-            task = task_of(waiter)
-            if task is waiter and task is not None and not sleeps_on(task, operation):
-                return
-        elif kind == _RECEIVE:
-            connection = connections.receivers[key] if detail & 1 else connections.receivers.pop(key)
-            _forget_absent(connection)
-            if result > 0:
-                connection.deliver(connections.received(result, detail))
-            if not detail & 1:
-                connection.finish(result)
+    def _finish_operation(self, slot: int, result: int, _more: bool, _buffer: int) -> None:
+        """Processes the event of an operation. Called by `wake` only, as the handler of its kind."""
+        operation = self.operations.pop(slot, None)
+        if operation is None:  # `perform` or `Sender.submit` was interrupted, and keeps the memory
             return
-        elif kind == _ACCEPT:
-            _forget_absent(connections.acceptors.by_slot[key])
-            connections.acceptors.complete(key, result, more=bool(detail))
+        operation.result = result
+        if not isinstance(operation, Operation):
+            self.unsettled.append(cast("Unsettled", operation))
             return
-        else:
-            task = (self.readers if kind == _READ else self.writers).pop(key, None)
-            # None: cancelled by an instrument, since the tick.
-            if result < 0:
-                answer = outcome.Error(OSError(-result, os.strerror(-result)))
-        if task is not None:
-            self.reschedule(task, answer)
+        waiter = operation.task
+        task = task_of(waiter)
+        # A task that an exception kept from falling asleep is not to be woken.
+        if task is not None and (task is not waiter or sleeps_on(task, operation)):
+            self.reschedule(task, READY)
 
     def _appender(self) -> Callable[[Task], None] | None:
-        """Of the runner's queue; None if somebody is to hear of each task that is woken."""
+        """The function that puts a task into the runner's queue, for tasks that C wakes. None if Trio's
+        `reschedule` has to be called for each task: an instrument wants to hear of it, or it is not the
+        `reschedule` that we know."""
         runner = self._runner
         if not self._knows_reschedule or "task_scheduled" in runner.instruments:
             return None
         return runner.runq.append  # type: ignore[no-any-return]
 
     def _get_first_events(self, timeout: float, error: int) -> int:
-        """The first tick: from now on its thread owns the ring."""
+        """Makes the first tick. Its thread owns the ring from then on."""
         if error != _NOT_STARTED:
-            self.checked(error)
-        self._owner = get_ident()
-        self.is_waited_for = not threading.current_thread().daemon
-        self.checked(_start(self.core, self._is_guest()))
+            self.raise_on_error(error)
+        self.owner = get_ident()
+        self.is_joined_at_exit = not threading.current_thread().daemon
+        self.raise_on_error(_start(self.core, self.is_guest()))
         return self.get_events(timeout)
 
     def _get_events_elsewhere(self, timeout: float) -> int:
-        """A blocking wait, not on the owner's thread: a guest run's."""
-        if self._owner is None:
+        """Makes a blocking tick on a thread that is not the owner's, as Trio does in a guest run."""
+        if self.owner is None:
             return self._get_first_events(timeout, _NOT_STARTED)
         with self._guest_lock:
             if self.closed:
@@ -251,11 +208,12 @@ class UringManager(Closing):
     # The interrupt
 
     def force_wakeup(self) -> None:
-        """Ends a blocking `get_events`; wakes no task."""
+        """Ends a blocking `get_events`; wakes no task. Any thread, a signal handler or a finaliser."""
         _signal_forced(self.core)
 
-    async def wait_woken(self) -> None:
-        """Waits until `signaller`'s function was called; for the entry queue's task only."""
+    async def wait_posted(self) -> None:
+        """Waits until the function of `signaller` was called. Called by the task of Trio's entry queue
+        only."""
         self._entry_task = current_task()
         await wait_task_rescheduled(self._abort_entry)
 
@@ -264,88 +222,83 @@ class UringManager(Closing):
         return Abort.SUCCEEDED
 
     def signaller(self) -> Callable[[], None]:
-        """A function that wakes `wait_woken`: for any thread, signal handlers and finalisers.
+        """Returns a function that wakes `wait_posted`. Any thread, a signal handler or a finaliser may
+        call that function.
 
-        It looks before it calls, so that a burst does not let go of the GIL each
-        time. What is seen set cannot be lost: the caller has queued its job with
-        the GIL held, and the owner, once it has cleared the word, needs the GIL
-        to look at the queue.
+        It calls the core, and so lets go of the GIL, only if the flag is not set yet: a burst of jobs
+        costs one call. A flag that is set already is as good: the caller has put its job into the queue
+        with the GIL held, and the owner first clears the flag and then needs the GIL to look at the
+        queue.
         """
         core = self.core
         signalled = memoryview(ffi.buffer(lib.tu_signalled(core), 4)).cast("I")
 
         def signal() -> None:
-            if not signalled[0] & _WOKEN:
-                _signal_woken(core)
+            if not signalled[0] & _POSTED:
+                _signal_posted(core)
 
         return signal
 
     def close_interrupt(self) -> None:
-        """Signals are ignored from now on. A guest run's thread that still waits does it later."""
+        """Closes the eventfd of the interrupt: signals have no effect any more. If a guest run's worker
+        thread still waits for it, that thread closes it when it is done."""
         with self._guest_lock:
             if not self._guest_waiting:
                 _close_interrupt(self.core)
 
     def watch_signals(self, fd: int, drain: Callable[[], None]) -> None:
-        """Ends a blocking `get_events` when ``fd`` is readable, and then calls ``drain``."""
+        """From now on a blocking `get_events` also ends when ``fd`` is readable; `process_events` then calls
+        ``drain``."""
         self._drain_signals = drain
         lib.tu_watch_signals(self.core, fd)
 
     # The run
 
-    def serve(self, runner: Any) -> None:
-        """Before the first tick: whose manager this is."""
+    def attach(self, runner: Any) -> None:
+        """Tells the manager its runner. Called once, before the first tick or at its beginning."""
         self._is_guest = lambda: bool(runner.is_guest)
         self.reschedule = runner.reschedule
         self._runner = runner
-        self._knows_reschedule = _LEARNT and knows_reschedule()
+        self._knows_reschedule = KNOWS_TASKS and knows_reschedule()
 
     def statistics(self) -> UringStatistics:
-        """From any thread, as long as somebody holds us."""
+        """What the run says about itself. Any thread."""
         statistics = ffi.new("tu_statistics *")
         lib.tu_read_statistics(self.core, statistics)
+        sockets = self.sockets.statistics()
         return UringStatistics(
             entries=statistics.entries,
             cq_entries=statistics.cq_entries,
-            tasks_waiting_read=len(self.readers)
-            + self.connections.tasks_receiving()
-            + (self._entry_task is not None),
-            tasks_waiting_write=len(self.writers) + self.connections.tasks_sending(),
+            tasks_waiting_read=len(self.readers) + sockets.receiving + (self._entry_task is not None),
+            tasks_waiting_write=len(self.writers) + sockets.sending,
             operations_in_flight=statistics.in_flight,
             entered=statistics.entered,
             skipped=statistics.skipped,
-            multishot_terminations=self.connections.multishot_terminations,
-            buffer_shortages=self.connections.buffer_shortages,
-            bytes_read_ahead=self.connections.bytes_read_ahead,
+            multishot_terminations=sockets.multishot_terminations,
+            buffer_shortages=sockets.buffer_shortages,
+            bytes_read_ahead=sockets.bytes_read_ahead,
             flags=self._flags,
         )
 
     def __del__(self) -> None:
-        """An abandoned run's, or one that Trio could not set up. Nobody can signal any
-        longer, and the core outlives it for whoever else is finalised."""
-        if not hasattr(self, "closed"):  # it was not made
+        """Closes the manager of a run that was abandoned, or that Trio could not set up. Nobody can call
+        the interrupt any more. The core's memory stays for objects that are finalised later."""
+        if not hasattr(self, "sockets"):  # `__init__` has failed
             return
         self.close()
         _release(self.core)
         _close_interrupt(self.core)
 
     def _lose_to_parent(self) -> None:
-        """In a forked child: the ring is the parent's."""
-        self._forked = self.closed = True
+        """Gives the ring up in a forked child: it is the parent's."""
+        self.forked = self.closed = True
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
         _lose(self.core)
 
 
-def _forget_absent(armed: Armed) -> None:
-    """Forgets a task that an exception has kept from falling asleep."""
-    waiter = armed.waiter
-    if isinstance(waiter, Task) and not sleeps_on(waiter, armed):
-        armed.waiter = None
-
-
 def _no_signals() -> None:
-    """Nobody has asked for signals to be watched."""
+    """Stands for the function of `watch_signals` until that is called."""
 
 
 _managers: weakref.WeakSet[UringManager] = weakref.WeakSet()

@@ -1,21 +1,21 @@
-"""What tasks wait for descriptors with: one poll of the ring for each wait.
+"""Waits until a descriptor is readable or writable: one poll of the ring for each wait.
 
-- `notify_closing`, and a cancelled wait, which a plain ``close`` may follow,
-  return only when the ring has let go of the file. That costs a system call if
-  the kernel knows of the wait, and none if it is still in our queue. (A kernel
-  that has no memory for the cancel gets it again at the next tick.)
+- `notify_closing` returns only when the ring has let go of the file, and so does a
+  cancelled wait, which a plain ``close`` may follow. That costs a system call if the
+  kernel has the poll already, and none if the poll is still in our queue. (If there is
+  no memory for the cancel, it is tried again at the next tick.)
 
-- A descriptor that is closed behind our back with a task waiting on it stays
-  open until the wait ends. (On epoll the peer would notice at once, and the task
-  never.) A number that is closed and given out again within one tick polls the
-  new file: a spurious wake-up, which every caller must expect.
+- A descriptor that is closed without `notify_closing`, while a task waits for it, keeps
+  its file open until the wait ends. (On epoll the peer would notice at once, and the task
+  never.) If the number is given out again within the same tick, the new file is polled:
+  a spurious wake-up, which every caller must expect.
 
 - A descriptor that is not open raises OSError once the tick has submitted the
   wait, not at the call as on epoll: a scope that is cancelled by then wins.
 
-- Who is woken finds the descriptor ready: when the kernel's poll has completed, which a
-  wake-up makes it do, poll(2) is asked again, and else the wait goes on. Of a number that
-  was closed meanwhile it says so, and the task finds out itself.
+- A task that is woken finds the descriptor ready: when the kernel's poll has completed,
+  poll(2) is asked too, and if that says no, the wait goes on (native/operations.h). If
+  the descriptor was closed meanwhile, the task is woken, and finds out by itself.
 
 - Regular files, directories and /dev/null are ready at once, as for poll(2),
   where epoll refuses them with PermissionError.
@@ -27,7 +27,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 
@@ -36,15 +36,16 @@ import trio
 from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ..ring.native import lib
-from .sleep import READY
+from .checkpoints import READY
+from .run import Run
 
 if TYPE_CHECKING:
     from ..ring.native import Core
-    from ..sockets.connections import Connections
+    from .statistics import SocketStatistics
 
 RaiseCancel: TypeAlias = Callable[[], NoReturn]
 
-# A name here costs a wait less than an attribute of lib.
+# A global name is found faster than an attribute of lib.
 _READ: Final = lib.TU_READ
 _WRITE: Final = lib.TU_WRITE
 _poll_add = lib.tu_poll_add
@@ -55,39 +56,63 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class Readiness:
-    """The waits of one run; the part of its I/O manager that a program calls."""
+class SocketOfRun(Protocol):
+    """A socket that a task of the run may receive, accept or send by (sockets/run_socket.py)."""
 
-    connections: Connections
+    @property
+    def readable(self) -> bool: ...
+    @property
+    def is_waited_for(self) -> bool: ...
+    @property
+    def is_sending(self) -> bool: ...
+    def finish_cancelled(self) -> None: ...
+    def finish_cancelled_send(self) -> None: ...
+    def take_nothing_ahead(self) -> None: ...
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.readers: dict[int, Task] = {}
-        self.writers: dict[int, Task] = {}
+
+class Sockets(Protocol):
+    """The sockets of the run that work by completions, as the loop knows them (sockets/registry.py)."""
+
+    def with_descriptor(self, fd: int) -> Iterable[SocketOfRun]: ...
+    def notify_closing(self, fd: int) -> None: ...
+    def statistics(self) -> SocketStatistics: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Readiness(Run):
+    """The part of a run's I/O manager that waits for descriptors. Its public methods are those of Trio's
+    I/O managers; tasks of the run call them, through `trio.lowlevel`."""
+
+    sockets: Sockets
+
+    def __init__(self, core: Core, budget: int) -> None:
+        super().__init__(core, budget)
         self._abort_read = partial(self._abort, self.readers)
         self._abort_write = partial(self._abort, self.writers)
-        self._forked = False
+        self.register(_READ, self.readers, partial(self._wake_waiter, self.readers))
+        self.register(_WRITE, self.writers, partial(self._wake_waiter, self.writers))
 
-    # Not coroutine functions: the caller awaits the one that Trio makes, and a
-    # frame per wait is saved.
+    # Not coroutine functions: the caller awaits the coroutine that Trio makes, which saves a
+    # frame for each wait.
 
     def wait_readable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
         if fd in self.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        connections = self.connections
-        for known in connections.known(fd):
-            if known.is_waited_for():
+        for sock in self.sockets.with_descriptor(fd):
+            sock.finish_cancelled()
+            if sock.is_waited_for:
                 raise trio.BusyResourceError("another task is already reading / writing this fd")
-            known.take_nothing_ahead()
-            if known.readable:
+            sock.take_nothing_ahead()
+            if sock.readable:
                 return checkpoint()
         task = current_task()
         abort = partial(self._abort_read, fd)
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
-            self.refuse(fd, slot)
+            self.raise_refusal(fd, slot)
         self.readers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(abort)
@@ -95,13 +120,17 @@ class Readiness:
     def wait_writable(self, fd: int | HasFileno) -> Awaitable[None]:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        if fd in self.writers or any(known.is_sent_to() for known in self.connections.known(fd)):
+        for sock in self.sockets.with_descriptor(fd):
+            sock.finish_cancelled_send()
+            if sock.is_sending:
+                raise trio.BusyResourceError("another task is already reading / writing this fd")
+        if fd in self.writers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         task = current_task()
         abort = partial(self._abort_write, fd)
         slot = _poll_add(self.core, fd, _WRITE)
         if slot < 0:
-            self.refuse(fd, slot)
+            self.raise_refusal(fd, slot)
         self.writers[fd] = task
         task.custom_sleep_data = slot
         return wait_task_rescheduled(abort)
@@ -109,7 +138,7 @@ class Readiness:
     def notify_closing(self, fd: int | HasFileno) -> None:
         if not isinstance(fd, int):
             fd = fd.fileno()
-        self.connections.notify_closing(fd)
+        self.sockets.notify_closing(fd)
         tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
         if not tasks:
             return
@@ -117,32 +146,23 @@ class Readiness:
         for task in tasks:
             reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
 
-    def refuse(self, fd: int, error: int) -> NoReturn:
-        if fd < 0:
-            raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
-        self.checked(error)
-        raise AssertionError(error)
-
     def wake_reader(self, fd: int) -> None:
-        """What a task in `wait_readable` waits for was read ahead before it could see it."""
         task = self.readers.pop(fd, None)
         if task is not None:
             self._cancel(task.custom_sleep_data)
             reschedule(task, READY)
+
+    def _wake_waiter(self, waiters: dict[int, Task], fd: int, result: int, _more: bool, _buffer: int) -> None:
+        """Processes the event of a wait. Called by `wake` only, as the handler of its kind."""
+        task = waiters.pop(fd, None)
+        if task is None:  # cancelled by an instrument, since the tick
+            return
+        self.reschedule(task, READY if result >= 0 else outcome.Error(OSError(-result, os.strerror(-result))))
 
     def _abort(self, waiters: dict[int, Task], fd: int, _: RaiseCancel) -> Abort:
         self._cancel(waiters.pop(fd).custom_sleep_data)
         return Abort.SUCCEEDED
 
     def _cancel(self, slot: int, other_slot: int = 0) -> None:
-        """Afterwards the ring holds no reference to the files of these waits."""
+        """Cancels one wait or two. When it returns, the ring holds no reference to their files."""
         _poll_cancel(self.core, slot, other_slot)
-
-    def checked(self, result: int) -> int:
-        if result >= 0:
-            return result
-        if self._forked:
-            raise RuntimeError(
-                "this Trio run belongs to the parent process; the child cannot wait for I/O in it"
-            )
-        raise OSError(-result, os.strerror(-result))

@@ -1,4 +1,4 @@
-"""All that is used of Trio's internals; nobody else imports a private name of Trio's.
+"""All that we use of Trio's internals. No other file imports a private name of Trio's.
 
 ==========================================  ==========================================
 name                                        for
@@ -28,13 +28,13 @@ _socket._SocketType._resolve_address_nocp   the address that `connect` means
 _socket._SocketType._nonblocking_helper     what Trio's methods move data with
 ==========================================  ==========================================
 
-What is replaced in Trio beside the first two stands in the tables of the sockets' modules
-(`Replaced`), and is checked by these.
+Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
+`Replaced`, which session/replacement.py joins, and by which `check_trio` looks for them. Sending also enters
+``SocketStream._send_conflict_detector``, and `Path` sets ``trio.Path._wrapped_cls``. native/python uses
+attributes of `Task` and of sockets, by the same names.
 
-The C of native/python uses those of `Task` and of sockets as well, by the same names. The
-same in Trio 0.29.0, 0.32.0 and 0.35.0, whose own test suites pass on it. Beside
-these, sending holds ``SocketStream._send_conflict_detector``, and `Path` sets
-``trio.Path._wrapped_cls``; tests/trio_suite runs with all three.
+All this is the same in Trio 0.29.0, 0.32.0 and 0.35.0. Their own test suites pass on io_uring
+(tests/trio_suite).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ try:
     from trio._core import _run as trio_run
     from trio._core import _traps as trio_traps
 except ImportError:
-    # Importing us is no error; `check_trio` finds everything missing.
+    # It is no error to import trio_uring with such a Trio. `check_trio` says that all is missing.
     trio_run = ModuleType("trio._core._run")
     trio_traps = ModuleType("trio._core._traps")
 
@@ -76,37 +76,40 @@ SocketType: Any = _SocketType
 WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
 CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
 context: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
-"""Has the attributes ``runner`` and ``task`` while the calling thread runs a task."""
+"""Has the attributes ``runner`` and ``task`` while the calling thread runs a task of Trio's."""
 
 
 @attrs.frozen(eq=False)
 class Replaced:
-    """Names of one class or module of Trio's, and what we put there while runs are on io_uring."""
+    """Names of one class or module of Trio's, and our functions that replace them while runs are on
+    io_uring."""
 
     owner: Any
-    """None if this Trio does not have it."""
+    """The class or module; None if this Trio does not have it."""
     functions: Mapping[str, Callable[..., Any]]
     original: dict[str, Any]
-    """What Trio has by these names: taken when they are first replaced, and kept for good."""
+    """Trio's own functions, by name. Each is added when it is first replaced, and kept for good."""
     vital: bool = attrs.field(default=False, kw_only=True)
-    """Trio's own, called by somebody's wrapper, would go past what we have taken ahead or not
-    submitted yet: while one of these names is somebody else's, sockets work by readiness."""
+    """Whether sockets have to work by readiness while one of these names is somebody else's. His function
+    may call Trio's own, which knows nothing of data that we have read ahead or not submitted yet."""
 
 
 class SocketMarks(Protocol):
-    """The attributes that we put on Trio's sockets. Each is missing until it is needed."""
+    """The attributes that we set on Trio's sockets. Each is missing until it is needed."""
 
     _uring: object
-    """Its `Connection`, of this run or of an earlier one."""
+    """The socket's `Connection`, of this run or of an earlier one."""
     _uring_acceptor: object
-    """Its `Acceptor`, of a listening socket, likewise."""
-    _uring_exact: bool
-    """Others may take from the descriptor: nothing is taken ahead."""
+    """A listening socket's `Acceptor`, of this run or of an earlier one."""
+    _uring_nothing_ahead: bool
+    """Others may receive or accept from the descriptor too, so nothing is taken ahead."""
     _uring_excluded: bool
-    """It works by readiness: it is of a kind that has no connection; or, on the class, all do
-    (`Replaced.vital`)."""
+    """The socket works by readiness, since it is of a kind that has no connection. Set on the class: all
+    sockets do (`Replaced.vital`)."""
 
 
+TASK_ATTRIBUTES = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
+"""The attributes of Trio's tasks that C uses (native/python/attributes.h)."""
 _SETUP_PARAMETERS = (
     "clock",
     "instruments",
@@ -145,8 +148,8 @@ _ASSERTED = ("_runner",)  # not by `python -O`
 
 
 def check_trio(table: Iterable[Replaced]) -> None:
-    """Raises UringUnavailableError if Trio is not laid out as we know it, or does not have what
-    the ``table`` replaces."""
+    """Raises UringUnavailableError if this Trio lacks something that we use, or a name that ``table``
+    replaces. Any thread."""
     missing = _missing_parts(trio_run)
     if not missing:
         missing = [
@@ -162,7 +165,7 @@ def check_trio(table: Iterable[Replaced]) -> None:
 
 
 def unknown_trio(what: str) -> UringUnavailableError:
-    """For a Trio that is not laid out as we know it: ``what`` is missing or different."""
+    """The error for a Trio that lacks something that we use: ``what`` is missing or different."""
     return UringUnavailableError(
         f"trio-uring does not know the internals of Trio {trio.__version__}: {what}",
         f"It was checked on Trio {', '.join(CHECKED_VERSIONS)}; use one of these, or a newer trio-uring",
@@ -170,21 +173,21 @@ def unknown_trio(what: str) -> UringUnavailableError:
 
 
 def name_of(owner: Any, name: str) -> str:
-    """As in a traceback: ``trio.SocketStream.send_all``."""
+    """The full name of a class's or module's attribute: ``trio.SocketStream.send_all``."""
     if isinstance(owner, ModuleType):
         return f"{owner.__name__}.{name}"
     return f"{owner.__module__}.{owner.__qualname__}.{name}"
 
 
 def is_trios_own(value: object) -> bool:
-    """Whether a function is one of Trio's, and not somebody's wrapper, who may have copied its
-    name and its module to that."""
+    """Whether a function is one of Trio's. A wrapper is not, even if it has the name and the module of
+    what it wraps."""
     return isinstance(value, FunctionType) and str(value.__globals__.get("__name__")).split(".")[0] == "trio"
 
 
 def knows_reschedule() -> bool:
-    """Whether Trio's `reschedule` uses the very names of the one that
-    `wake` of native/python stands in for."""
+    """Whether Trio's `reschedule` is the one whose work `wake` of native/python can do. Decided by the
+    names that its code uses."""
     function = getattr(getattr(trio_run, "Runner", None), "reschedule", None)
     if not isinstance(function, FunctionType) or function.__code__.co_freevars:
         return False
@@ -193,7 +196,7 @@ def knows_reschedule() -> bool:
 
 @functools.cache
 def _missing_parts(trio_run: ModuleType) -> list[str]:
-    """Of what nobody replaces."""
+    """The internals that we use without replacing them, and that this Trio lacks."""
     missing = [
         f"{owner.__name__}.{name} is missing"
         for owner, names in (
@@ -236,17 +239,18 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
     return missing
 
 
-# Others may put something of theirs in the place of these two, before us or while we are there.
+# Others may have replaced these two names, before us or since then.
 
 
 def _unknown_setup(setup_runner: Any) -> list[str]:
+    """What is wrong with a function that is to be Trio's ``setup_runner``."""
     global _known_setup  # noqa: PLW0603
     if setup_runner is _known_setup:
         return []
     if not callable(setup_runner):
         return ["setup_runner is not a function"]
     parameters = inspect.signature(setup_runner).parameters
-    # A wrapper for any arguments says nothing of Trio.
+    # The parameters of a wrapper that takes any arguments say nothing about Trio.
     if tuple(parameters) not in (_SETUP_PARAMETERS, ("args", "kwargs")):
         return [f"setup_runner has the parameters {', '.join(parameters)}"]
     _known_setup = setup_runner
@@ -254,10 +258,12 @@ def _unknown_setup(setup_runner: Any) -> list[str]:
 
 
 _known_setup: Any = None
-"""The last one that was found good: to ask for a signature takes longer than all else."""
+"""The last ``setup_runner`` that was found good. To ask for a signature takes longer than all other
+checks."""
 
 
 def _unknown_manager(manager: Any) -> list[str]:
+    """What is wrong with a class that is to be Trio's ``TheIOManager``."""
     if not isinstance(manager, type):
         return [] if callable(manager) else ["TheIOManager is not a class"]
     return [

@@ -1,4 +1,4 @@
-"""Who waits for an operation, and how a task is told that it was stopped."""
+"""Who waits for an operation: a task, a task whose operation is being stopped, or nobody."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Stopping:
-    """A task whose operation the kernel was asked to stop: it waits for the answer. If that is that
-    the operation has not happened, ``raise_reason`` tells the task why."""
+    """A task whose operation the kernel was asked to stop, and that waits for the kernel's answer. If the
+    answer is that the operation has not happened, ``raise_reason`` raises in the task why: it was
+    cancelled, or its socket was closed."""
 
     __slots__ = ("raise_reason", "task")
 
@@ -24,19 +25,20 @@ class Stopping:
         self.raise_reason = raise_reason
 
     def answer(self) -> outcome.Error:
-        """What the task is to be sent if its operation has not happened."""
-        # No name here refers to it: the traceback of its error refers to this frame.
+        """What to wake the task with if its operation has not happened."""
+        # It is not kept in a variable: its traceback refers to this frame, which would be a cycle.
         return outcome.capture(self.raise_reason)
 
 
 Waiter: TypeAlias = "Task | Stopping | None"
-"""A task that waits, one whose operation is being stopped, or nobody."""
+"""Who waits for an operation; None: nobody."""
 
 
 def task_of(waiter: Waiter) -> Task | None:
-    """The task that waits, whether its operation is being stopped or not."""
+    """The task that waits, whether or not its operation is being stopped; None if nobody waits."""
     return waiter.task if isinstance(waiter, Stopping) else waiter
 
 
 def raise_closed() -> NoReturn:
+    """Raises what a task is told whose descriptor another task has closed."""
     raise trio.ClosedResourceError("another task closed this fd")

@@ -1,9 +1,10 @@
-"""The wake-up of Trio's entry queue: the eventfd interrupt behind `run_sync_soon`.
+"""The wake-up of Trio's entry queue: what `run_sync_soon` calls to wake the loop.
 
-Calls from other threads and from signal handlers set a word in memory that the
-core shares with them, and write to an eventfd only if the loop sleeps. Signals
-themselves are another matter: `signal.set_wakeup_fd` writes single bytes, which
-an eventfd refuses. So Trio's socket pair stays, for signals and nothing else.
+A call from another thread or from a signal handler sets a flag in memory that the core shares with all
+threads, and writes to an eventfd only if the loop sleeps (native/interrupt.h).
+
+Signals themselves need something else: `signal.set_wakeup_fd` writes single bytes, which an eventfd
+refuses. So Trio's socket pair stays, for signals only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class SignalSocketpair(Protocol):
 
 
 class UringWakeup:
-    """Stands in for the WakeupSocketpair of a run's entry queue."""
+    """Takes the place of the WakeupSocketpair of a run's entry queue. Trio calls its methods, by these names;
+    `wakeup_thread_and_signal_safe` is for any thread and for signal handlers."""
 
     def __init__(
         self, manager: UringManager, socketpair: SignalSocketpair, lock: AbstractContextManager[object]
@@ -39,7 +41,7 @@ class UringWakeup:
         self._socketpair = socketpair
         self._lock = lock
         self.wakeup_thread_and_signal_safe = manager.signaller()
-        self.wait_woken = manager.wait_woken
+        self.wait_woken = manager.wait_posted
 
     def wakeup_on_signals(self) -> None:
         self._socketpair.wakeup_on_signals()
@@ -47,8 +49,8 @@ class UringWakeup:
             self._manager.watch_signals(self._socketpair.wakeup_sock.fileno(), self._socketpair.drain)
 
     def close(self) -> None:
-        # `run_sync_soon` signals with the lock held: none is on its way into an
-        # eventfd whose number may belong to somebody else by then.
+        # `run_sync_soon` calls the wake-up with the lock held. So no thread is about to write to the
+        # eventfd while it is closed, after which its number may belong to another file.
         with self._lock:
             self._manager.close_interrupt()
         self._socketpair.close()

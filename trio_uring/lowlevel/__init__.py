@@ -3,7 +3,8 @@
 They need a run on io_uring; in any other they raise RuntimeError. Each makes one
 submission and returns the kernel's answer: an int >= 0, or it raises OSError with errno
 and, where it was given one, the file's name. An operation that the kernel is too old for
-raises OSError with EINVAL; ``python -m trio_uring doctor`` lists what it has.
+raises OSError with EINVAL, and says which kernel it needs; ``python -m trio_uring doctor``
+lists what there is.
 
 Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves: a
 file that has one is read and written by a worker thread of Trio's then, as files on file systems
@@ -18,44 +19,8 @@ it raises `trio.Cancelled` if the kernel did, and returns as usual if the operat
 over by then or could not be stopped. Regular files usually cannot.
 """
 
-from .operations import (
-    close,
-    fallocate,
-    fdatasync,
-    fstat,
-    fsync,
-    ftruncate,
-    linkat,
-    mkdirat,
-    openat,
-    read,
-    readv,
-    renameat,
-    splice,
-    statx,
-    symlinkat,
-    unlinkat,
-    write,
-    writev,
-)
+from . import operations
+from .operations import *  # noqa: F403
 
-__all__ = [
-    "close",
-    "fallocate",
-    "fdatasync",
-    "fstat",
-    "fsync",
-    "ftruncate",
-    "linkat",
-    "mkdirat",
-    "openat",
-    "read",
-    "readv",
-    "renameat",
-    "splice",
-    "statx",
-    "symlinkat",
-    "unlinkat",
-    "write",
-    "writev",
-]
+__all__: list[str] = []
+__all__ += operations.__all__

@@ -14,7 +14,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from ..loop.sleep import yield_shielded
+from ..loop.checkpoints import yield_shielded
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
 from .file_systems import learn_by_name
@@ -98,6 +98,6 @@ def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
 
 async def go_on() -> None:
     """The other half of the checkpoint of a task that was not cancelled, and had nothing to wait for."""
-    run = context.runner.io_manager.connections
-    if not (run.budget and run.may_go_on()):
+    run = context.runner.io_manager
+    if not (run.budget and run.spend()):
         await yield_shielded()

@@ -26,20 +26,22 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from ..loop.operation import ASYNC, OPENAT, failure, perform
-from ..loop.sleep import is_cancelled, yield_shielded
+from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.operation import perform
 from ..loop.trio_internals import context
-from ..loop.workers import Waiting
+from ..loop.workers import ExtraWorker
 from ..ring.native import ffi
+from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
 from .names import ELSEWHERE, SAID, go_on, open_at_once
+from .performing import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from _typeshed import StrOrBytesPath
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from .file_systems import Status
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
@@ -51,31 +53,30 @@ _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 # Ctrl-C between an open and what it returns would leave the descriptor to nobody.
 @enable_ki_protection
 async def opened(
-    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
+    run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
 ) -> tuple[int, Status | None]:
     """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
-        return await _open(manager, OPENAT, path, flags, mode, dir_fd), None
-    if is_cancelled(context.task):
+        return await _open(run, path, flags, mode, dir_fd), None
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
     fd, status = open_at_once(directory_of(dir_fd), name_of(path), flags)
     if fd >= 0 and stat.S_ISREG(status.st_mode):
         # `go_on`, without its frame.
-        run = context.runner.io_manager.connections
-        if not (run.budget and run.may_go_on()):
+        if not (run.budget and run.spend()):
             try:
                 await yield_shielded()
             except BaseException:
                 os.close(fd)
                 raise
         return fd, status
-    return await opened_after(manager, path, flags, mode, dir_fd, fd, status)
+    return await opened_after(run, path, flags, mode, dir_fd, fd, status)
 
 
 @enable_ki_protection
 async def opened_after(
-    manager: UringManager,
+    run: Run,
     path: StrOrBytesPath,
     flags: int,
     mode: int,
@@ -86,7 +87,7 @@ async def opened_after(
     """`opened`, after `open_at_once` has answered ``fd`` and ``status``."""
     if fd in SAID:
         await go_on()
-        raise failure(fd, os.fspath(path))
+        raise failure_of(OPENAT, fd, os.fspath(path))
     if fd >= 0:
         try:
             await go_on()
@@ -98,41 +99,45 @@ async def opened_after(
     else:
         try:
             if fd == ELSEWHERE:
-                with Waiting(manager):
-                    fd = await _open(manager, OPENAT | ASYNC, path, flags | os.O_NONBLOCK, mode, dir_fd)
+                with ExtraWorker(run):
+                    fd = await _open(run, path, flags | os.O_NONBLOCK, mode, dir_fd, waits=True)
             else:
-                fd = await _open(manager, OPENAT, path, flags | os.O_NONBLOCK, mode, dir_fd)
+                fd = await _open(run, path, flags | os.O_NONBLOCK, mode, dir_fd)
         except OSError as error:
             if error.errno not in _WOULD_WAIT:
                 raise
-            return await _open_waiting(manager, path, flags, mode, dir_fd), None
+            return await _open_waiting(run, path, flags, mode, dir_fd), None
         status = os.fstat(fd)
     if stat.S_ISBLK(status.st_mode):
         os.close(fd)
-        return await _open_waiting(manager, path, flags, mode, dir_fd), None
+        return await _open_waiting(run, path, flags, mode, dir_fd), None
     if stat.S_ISFIFO(status.st_mode) and flags & os.O_ACCMODE == os.O_RDONLY:
-        await _wait_for_writer(manager, fd, flags)
+        await _wait_for_writer(run, fd, flags)
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return fd, status
 
 
 async def _open(
-    manager: UringManager, opcode: int, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
+    run: Run,
+    path: StrOrBytesPath,
+    flags: int,
+    mode: int,
+    dir_fd: int | None,
+    *,
+    waits: bool = False,
 ) -> int:
     name = ffi.from_buffer(name_of(path))
-    result = await perform(manager, opcode, directory_of(dir_fd), name, mode, flags=flags)
+    result = await perform(run, OPENAT, directory_of(dir_fd), name, mode, flags=flags, waits=waits)
     if result < 0:
-        raise failure(result, os.fspath(path))
+        raise failure_of(OPENAT, result, os.fspath(path))
     return result
 
 
-async def _open_waiting(
-    manager: UringManager, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None
-) -> int:
+async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
     """By a worker of its own, which may wait for as long as it takes."""
-    with Waiting(manager) as has_worker:
+    with ExtraWorker(run) as has_worker:
         if has_worker:
-            return await _open(manager, OPENAT | ASYNC, path, flags, mode, dir_fd)
+            return await _open(run, path, flags, mode, dir_fd, waits=True)
         opening = _OpeningThread()
         try:
             return await trio.to_thread.run_sync(
@@ -157,7 +162,7 @@ class _OpeningThread:
         return fd
 
 
-async def _wait_for_writer(manager: UringManager, fd: int, flags: int) -> None:
+async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
     """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
 
     The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
@@ -173,7 +178,7 @@ async def _wait_for_writer(manager: UringManager, fd: int, flags: int) -> None:
         scope.cancel()
 
     async def opened_again() -> None:
-        os.close(await _open_waiting(manager, f"/proc/self/fd/{fd}", flags, 0, None))
+        os.close(await _open_waiting(run, f"/proc/self/fd/{fd}", flags, 0, None))
 
     try:
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""What is raised and warned of when io_uring cannot be used."""
+"""The error and the warning for places where io_uring cannot be used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ class UringUnavailableError(RuntimeError):
 
 
 class UringFallbackWarning(RuntimeWarning):
-    """``fallback="epoll"`` was used: the run is on Trio's own epoll manager. Or, on io_uring: its
-    stream sockets wait by readiness, since there was no locked memory for their buffers."""
+    """``fallback="epoll"`` was used, and the run is on Trio's own epoll manager. Or the run is on io_uring,
+    but its stream sockets wait by readiness, since there was no locked memory for their buffers."""
 
     __module__ = "trio_uring"
 
 
 def stack_level_of_user() -> int:
-    """How many frames up the first one is that is neither ours nor Trio's."""
+    """The ``stacklevel`` of a warning that is to name the user's code: how many frames up the first frame is
+    that is neither ours nor Trio's."""
     level = 1
     frame = sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:

@@ -1,8 +1,8 @@
 """The features of io_uring that a run uses, each with the kernel that brought it.
 
-A table and the rules between its rows. Which of them a kernel has cannot be read
-from its version, since vendors port them back, nor from the feature mask, which
-does not tell the set-up flags: each is tried, alone and with what it demands.
+Tables, and the rules between their rows. Which of the features a kernel has cannot be read off its
+version, since vendors port features back. Nor can it be read off the feature mask, which does not
+include the set-up flags: each of these is tried, together with the flags that it needs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import attrs
 
 from . import locked_memory
 from .native import ffi, lib
+from .opcodes import OPCODES
 
 if TYPE_CHECKING:
     from .native import Core
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class SetupFlag:
-    """A flag of io_uring_setup, dropped on its own where the kernel refuses it."""
+    """A flag of io_uring_setup. Where the kernel refuses it, a ring does without it."""
 
     name: str
     bit: int
@@ -34,8 +35,8 @@ class SetupFlag:
 
 @attrs.frozen
 class Feature:
-    """A bit of the feature mask that io_uring_setup reports, or something that shows in no
-    mask, but is as old as an operation."""
+    """A bit of the feature mask that io_uring_setup reports; or something that has no bit, but came with the
+    same kernel as an operation."""
 
     name: str
     bit: int
@@ -43,22 +44,11 @@ class Feature:
     gain: str
     as_old_as: str = ""
     """The name of that operation."""
+    wait_flag: int = 0
+    """The flag of io_uring_enter that a run's waits have for it; 0: none."""
 
     def is_in(self, mask: int) -> bool:
         return has_operation(self.as_old_as) if self.as_old_as else bool(mask & self.bit)
-
-
-@attrs.frozen
-class Operation:
-    """An operation of a submission, by its number in the kernel's interface."""
-
-    name: str
-    number: int
-    since: str
-    gain: str
-    used: bool = False
-    needs: str = ""
-    """The feature without which no run uses it."""
 
 
 # Oldest kernel first. DEFER_TASKRUN and COOP_TASKRUN are two ways to one end and
@@ -92,48 +82,23 @@ FEATURES = (
     ),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),
-    Feature("no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O"),
-)
-
-# Those that a run makes, files and paths are made of, and then what sockets and processes are.
-OPERATIONS = (
-    Operation("poll_add", 6, "5.1", "waiting until a descriptor is readable or writable", used=True),
-    Operation("async_cancel", 14, "5.5", "ending a wait before its time", used=True),
-    Operation("nop", 0, "5.1", "taking a wait back that the kernel has not seen yet", used=True),
-    Operation("accept", 13, "5.5", "sockets: accepting connections", used=True, needs="completions"),
-    Operation("connect", 16, "5.5", "sockets: connecting"),
-    Operation("recv", 27, "5.6", "sockets: receiving", used=True, needs="completions"),
-    Operation("send", 26, "5.6", "sockets: sending", used=True, needs="completions"),
-    Operation("recvmsg", 10, "5.3", "sockets: receiving datagrams"),
-    Operation("sendmsg", 9, "5.3", "sockets: sending datagrams"),
-    Operation("send_zc", 47, "6.0", "sockets: sending without a copy"),
-    Operation("sendmsg_zc", 48, "6.1", "sockets: sending many buffers without a copy"),
-    Operation("splice", 30, "5.7", "files to sockets without a copy", used=True),
-    Operation("openat", 18, "5.6", "files: opening", used=True),
-    Operation("read", 22, "5.6", "files: reading", used=True),
-    Operation("write", 23, "5.6", "files: writing", used=True),
-    Operation("readv", 1, "5.1", "files: reading into several buffers", used=True),
-    Operation("writev", 2, "5.1", "files: writing from several buffers", used=True),
-    Operation("fsync", 3, "5.1", "files: reaching the disk", used=True),
-    Operation("fallocate", 17, "5.6", "files: reserving space", used=True),
-    Operation("ftruncate", 55, "6.9", "files: changing the length", used=True),
-    Operation("statx", 21, "5.6", "paths: what is there", used=True),
-    Operation("unlinkat", 36, "5.11", "paths: removing", used=True),
-    Operation("renameat", 35, "5.11", "paths: renaming", used=True),
-    Operation("mkdirat", 37, "5.15", "paths: making directories", used=True),
-    Operation("symlinkat", 38, "5.15", "paths: making symbolic links", used=True),
-    Operation("linkat", 39, "5.15", "paths: making hard links", used=True),
-    Operation("waitid", 50, "6.7", "processes: waiting for their end"),
+    Feature(
+        "no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O", wait_flag=1 << 7
+    ),
 )
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
-SWITCHES = (*(flag.name for flag in SETUP_FLAGS), "no_iowait", "completions")
-_NUMBERS = {operation.name: operation.number for operation in OPERATIONS}
+SWITCHES = (
+    *(flag.name for flag in SETUP_FLAGS),
+    *(feature.name for feature in FEATURES if feature.wait_flag),
+    "completions",
+)
+_NUMBERS = {opcode.name: opcode.number for opcode in OPCODES}
 
 
 @functools.cache
 def choose(off: frozenset[str]) -> tuple[str, ...]:
-    """The flags to set when those in ``off`` may not be, in the table's order."""
+    """The names of the flags to set, without those in ``off``, in the order of the table."""
     chosen = {flag.name for flag in SETUP_FLAGS} - off
     for flag in SETUP_FLAGS:
         if flag.name in chosen and not chosen.issuperset(flag.needs):
@@ -148,19 +113,27 @@ def choose(off: frozenset[str]) -> tuple[str, ...]:
 
 @functools.cache
 def bits(names: tuple[str, ...]) -> int:
+    """The flags of these names, for io_uring_setup."""
     return sum(flag.bit for flag in SETUP_FLAGS if flag.name in names)
 
 
 @functools.cache
+def wait_flags(names: tuple[str, ...]) -> int:
+    """The flags of io_uring_enter for the waits of a ring that uses what has these names."""
+    return sum(feature.wait_flag for feature in FEATURES if feature.name in names)
+
+
+@functools.cache
 def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
-    """The names of what a ring uses, given what the kernel says of it and what is switched off."""
+    """The names of the flags and features that a ring uses. The kernel gives ``setup_flags`` and ``mask``
+    for the ring; ``off`` are the names that are switched off."""
     used = [flag.name for flag in SETUP_FLAGS if setup_flags & flag.bit]
     used += [feature.name for feature in FEATURES if feature.is_in(mask) and feature.name not in off]
     return tuple(used)
 
 
 def probe(setup_flags: int) -> int:
-    """Sets up a ring with these flags and closes it: the feature mask, or -errno."""
+    """Sets up a ring with these flags and closes it. Returns the feature mask, or -errno."""
     features = ffi.new("uint32_t *")
     result, _ = locked_memory.patiently(lambda: lib.tu_probe_setup(setup_flags, features))
     if result < 0:
@@ -170,26 +143,26 @@ def probe(setup_flags: int) -> int:
 
 
 def try_flag(flag: SetupFlag) -> int:
-    """`probe` of a flag together with what it needs."""
+    """Does what `probe` does, with a flag and the flags that it needs."""
     companion = ("coop_taskrun",) if flag.name == "taskrun_flag" else ()
     return probe(bits((flag.name, *flag.needs, *companion)))
 
 
 @functools.cache
 def refused_flags() -> frozenset[str]:
-    """The set-up flags that this kernel does not know, each tried with what it needs."""
+    """The names of the set-up flags that this kernel does not know."""
     return frozenset(flag.name for flag in SETUP_FLAGS if try_flag(flag) == -errno.EINVAL)
 
 
 def has_operation(name: str) -> bool:
-    """Whether this kernel has an operation of OPERATIONS."""
+    """Whether this kernel has the operation, by its name in ring/opcodes.py."""
     if not _supported:
         probe_operations()
     return _NUMBERS[name] in _supported
 
 
 def probe_operations() -> frozenset[int] | int:
-    """The numbers of the operations that this kernel has, or -errno. Sets up a ring for that."""
+    """Asks the kernel which operations it has: returns their numbers, or -errno. Sets up a ring for that."""
 
     def call() -> int:
         return lib.tu_probe_operations(supported, 256)
@@ -199,19 +172,21 @@ def probe_operations() -> frozenset[int] | int:
     if result < 0:
         return result
     locked_memory.ring_was_closed()
-    return _learn(supported)
+    return _remember(supported)
 
 
 def probe_operations_of(core: Core) -> int:
-    """Learns the same from a run's ring, which costs no other: >= 0, or -errno."""
+    """Asks the same by the ring of a run, so that none has to be set up: >= 0, or -errno. Called before the
+    run's first tick."""
     supported = ffi.new("uint8_t[]", 256)
     result = lib.tu_probe_operations_of(core, supported, 256)
     if result >= 0:
-        _learn(supported)
+        _remember(supported)
     return result
 
 
-def _learn(supported: Any) -> frozenset[int]:
+def _remember(supported: Any) -> frozenset[int]:
+    """Keeps the kernel's answer, as the numbers of the operations that it has."""
     global _supported  # noqa: PLW0603
     _supported = frozenset(
         number for number, has_it in enumerate(ffi.buffer(supported, 256)) if has_it != b"\0"
@@ -220,4 +195,4 @@ def _learn(supported: Any) -> frozenset[int]:
 
 
 _supported: frozenset[int] = frozenset()
-"""Empty before the kernel was asked."""
+"""The numbers of the operations that the kernel has; empty before it was asked."""

@@ -1,12 +1,13 @@
-"""Locked memory: how much of it a ring takes, and the wait for what comes back late.
+"""Locked memory: how much of it a ring takes, and the wait until that of a closed ring is free again.
 
-- For those without CAP_IPC_LOCK a ring counts as locked memory (on Linux before 5.12, and on
-  6.18 again). All processes of a user together may lock RLIMIT_MEMLOCK bytes, as the one that
-  asks has it set; the kernel says ENOMEM beyond.
-- The queues of a ring take whole pages, one for submissions and one for completions at least; and
-  the buffers that stream sockets receive into are announced in one more.
-- What a ring had comes back 7 to 44 ms after it was closed, when a worker of the kernel's has taken
-  it down. So runs that follow each other are refused where there is no room for two: they wait.
+- A ring of a process without CAP_IPC_LOCK counts as locked memory (on Linux before 5.12, and on 6.18
+  again). All processes of a user together may lock RLIMIT_MEMLOCK bytes, as the process that asks has
+  it set. Beyond that the kernel answers ENOMEM.
+- The queues of a ring take whole pages: at least one for submissions and one for completions. The
+  buffers that stream sockets receive into are announced to the kernel in at least one more page.
+- The memory of a closed ring is free again 7 to 44 ms later, when a worker of the kernel's has taken
+  the ring down. Where there is no room for two rings, a run that follows another one would be refused.
+  So it waits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MORE: Final = (
     "container), or let fewer runs of this user go on side by side"
 )
 PATIENCE: Final = 0.25
-"""Seconds after a ring was closed in which its memory may still be on its way back."""
+"""For so many seconds after a ring was closed, ENOMEM may only mean that its memory is not free yet."""
 _PAUSE: Final = 0.002
 _SUBMISSION: Final = 64
 _COMPLETION: Final = 16
@@ -40,14 +41,15 @@ _closed_at = -PATIENCE
 
 
 def ring_was_closed() -> None:
-    """To be called by whoever has closed one."""
+    """Notes that a ring was closed. Whoever closes one calls this. Any thread."""
     global _closed_at  # noqa: PLW0603
     _closed_at = time.monotonic()
 
 
 def patiently(call: Callable[[], int]) -> tuple[int, bool]:
-    """What ``call`` returns, >= 0 or -errno, and whether that was waited for: while it is -ENOMEM,
-    and memory of a ring that this process has closed may be on its way back, the thread sleeps."""
+    """Calls ``call`` until it returns something else than -ENOMEM, as long as memory of a ring that this
+    process has closed may still become free. The thread sleeps in between. Returns the last result, and
+    whether it has slept. Any thread."""
     until = _closed_at + PATIENCE
     waited = False
     while (result := call()) == -errno.ENOMEM and time.monotonic() < until:
@@ -57,25 +59,25 @@ def patiently(call: Callable[[], int]) -> tuple[int, bool]:
 
 
 def limit() -> int | None:
-    """Bytes that this user's processes may lock, all of them together; None: any number."""
+    """Bytes that all processes of this user may lock together; None: any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return None if soft == resource.RLIM_INFINITY or _may_lock_all() else soft
 
 
 def size_of_ring(entries: int, cq_entries: int, *, has_array: bool) -> int:
-    """Bytes that a ring takes of it. The kernel rounds the entries up to powers of two."""
+    """Bytes of locked memory that a ring takes. The kernel rounds the entries up to powers of two."""
     entries, cq_entries = (1 << (number - 1).bit_length() for number in (entries, cq_entries))
     array = _INDEX * entries if has_array else 0
     return _whole_pages(_SUBMISSION * entries) + _whole_pages(_HEAD + _COMPLETION * cq_entries + array)
 
 
 def size_of_buffers(count: int) -> int:
-    """Bytes that a run's provided buffers take of it besides, from its first stream socket on."""
+    """Bytes of locked memory that a run's provided buffers take, from its first stream socket on."""
     return _whole_pages(16 * count)
 
 
 def is_short_of(size: int) -> bool:
-    """Whether what was refused is locked memory, and not addresses for ``size`` bytes."""
+    """Whether locked memory was short when a call was refused, and not addresses for ``size`` bytes."""
     if limit() is None:
         return False
     try:
@@ -86,7 +88,7 @@ def is_short_of(size: int) -> bool:
 
 
 def warn_of_buffers(count: int) -> None:
-    """Says that the stream sockets of a run have to do without their buffers."""
+    """Warns that the stream sockets of a run have to do without provided buffers."""
     warnings.warn(
         UringFallbackWarning(
             f"The stream sockets of this run wait by readiness, which is slower: {size_of_buffers(count)} "
@@ -103,7 +105,7 @@ def _whole_pages(size: int) -> int:
 
 
 def _may_lock_all() -> bool:
-    """CAP_IPC_LOCK counts where it is the machine's, not a user namespace's."""
+    """Whether this process has CAP_IPC_LOCK. It counts in the machine's own user namespace only."""
     try:
         status = Path("/proc/self/status").read_text()
         machine = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]

@@ -1,8 +1,12 @@
-"""The core, and what works beside it; or, where it cannot be loaded, what stands for them.
+"""The core; or, where it cannot be loaded, what stands for it.
 
-Files, and Trio on epoll, do without the core. So whatever has to do with it can be imported,
-and only who calls it is told why it is not there. What cffi gives to anybody, pointers and
-views of memory, works in any case.
+All other modules import it from here. Files, and Trio on epoll, can do without the core. So they can be
+imported in any case, and only a call of the core raises the reason why it is not there. cffi's own
+functions, for pointers and views of memory, work as long as cffi is installed.
+
+Three functions of the other extension module, _tasks, are here as well. The others are for runs on
+io_uring only: the manager and the sockets import them from _tasks itself, and session/runs.py imports
+these modules only if nothing is `missing`.
 """
 
 from __future__ import annotations
@@ -16,24 +20,25 @@ if TYPE_CHECKING:
     from .._core import Pointer as Pointer  # noqa: PLC0414
 
 missing: ImportError | None = None
-"""Why the core cannot be loaded."""
+"""Why the core cannot be loaded; None if it was."""
 
 
 def unavailable(error: ImportError) -> UringUnavailableError:
-    """What a run is told of a core, or of a part of it, that cannot be loaded."""
+    """The error that a run raises if the core could not be loaded, for ``error``."""
     if "liburing" in str(error).lower():
         remedy = (
             "Install liburing 2.3 or newer (Debian and Ubuntu: apt-get install liburing2; "
             "Fedora: dnf install liburing; Arch: pacman -S liburing)"
         )
+    elif "subinterpreter" in str(error):
+        remedy = "Run Trio in the main interpreter"
     else:
         remedy = "Install trio-uring anew, for this Python and this machine"
     return UringUnavailableError(f"the core cannot be loaded ({error})", remedy)
 
 
 class _Missing:
-    """Has every function of the core, each of which raises UringUnavailableError, and its constants,
-    which are 0."""
+    """Stands for the core. Each of its functions raises UringUnavailableError; each constant is 0."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("TU_"):
@@ -47,7 +52,7 @@ class _Missing:
 
 
 def _uncleared_bytes(length: int) -> bytes:
-    """That of _tasks."""
+    """Stands for the `uncleared_bytes` of _tasks."""
     import ctypes
 
     make = ctypes.pythonapi.PyBytes_FromStringAndSize
@@ -59,18 +64,19 @@ def _uncleared_bytes(length: int) -> bytes:
 
 try:
     from .._core import ffi, lib
-    from .._tasks import keep, uncleared_bytes
+    from .._tasks import capsule_of, keep, uncleared_bytes
 except ImportError as _error:
     missing = _error
     lib = _Missing()  # type: ignore[assignment]
+    capsule_of = lib.capsule_of  # type: ignore[attr-defined]
     keep = lib.keep  # type: ignore[attr-defined]
     uncleared_bytes = _uncleared_bytes
     try:
         from _cffi_backend import FFI
 
         ffi = FFI()  # type: ignore[assignment]
-    except ImportError:  # which is what the core was missing, too
+    except ImportError:  # cffi is not installed, and so the core could not be loaded
         ffi = _Missing()  # type: ignore[assignment]
 
 
-__all__ = ["ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]
+__all__ = ["capsule_of", "ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]

@@ -1,4 +1,4 @@
-"""What a user can set: `RingOptions`. Where else it can be set is session/settings.py's."""
+"""The options of a run: `RingOptions`. session/settings.py says where else they can be set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _check_number(name: str, value: object, low: int, high: int | None, unit: st
 
 
 def _check_entries(value: int) -> int:
-    """Checked at once: the default of cq_entries depends on it."""
+    """Checks ``entries`` before anything else, since the default of cq_entries depends on it."""
     _check_number("entries", value, 1, _MAX_ENTRIES, "submissions")
     return value
 
@@ -154,7 +154,7 @@ class RingOptions:
         return hash((values, frozenset(self.features)))
 
     def __reduce__(self) -> tuple[Callable[[], RingOptions], tuple[()]]:
-        """For `copy`, and for `pickle`, which takes no MappingProxyType."""
+        """Makes `copy` and `pickle` work, of which the latter takes no MappingProxyType."""
         values = given(self)
         if "features" in values:
             values["features"] = dict(self.features)
@@ -170,6 +170,8 @@ _GIVEN = "_given"
 
 
 def _remember_given(init: Callable[..., None]) -> Callable[..., None]:
+    """Wraps ``__init__``, so that `given` knows its arguments."""
+
     @wraps(init)
     def remembering(self: RingOptions, *args: object, **options: object) -> None:
         init(self, *args, **options)

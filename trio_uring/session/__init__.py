@@ -1,1 +1,1 @@
-"""How a run comes to io_uring: what is asked for, by whom, and what is put in the place of Trio's names."""
+"""How a run comes to io_uring: who asks for it, with which options, and which names of Trio are replaced."""

@@ -1,7 +1,7 @@
-"""Takes processes along: what each Python process of this environment does as it starts.
+"""Puts whole processes on io_uring: what each Python process of this environment does as it starts.
 
-``trio_uring.pth``, or from CPython 3.15 on ``trio_uring.start``, which are installed beside the
-package, call `start`. TRIO_URING in the environment decides:
+A file beside the package calls `start` whenever an interpreter starts: ``trio_uring.pth``, or, from
+CPython 3.15 on, ``trio_uring.start``. The environment variable TRIO_URING decides what that does:
 
   ==========================  ==============================================================
   not set, empty, or 0        nothing
@@ -10,16 +10,17 @@ package, call `start`. TRIO_URING in the environment decides:
                               ``python -m trio_uring``, which has set it for its children
   ==========================  ==============================================================
 
-Most processes never import Trio. So a finder waits for that in `sys.meta_path`, and leaves when
-it has happened; until then nothing else of ours is imported, and of the standard library only
-what an interpreter has as it starts. Nobody else sees it: `importlib` finds and loads what it
-would find and load without us.
+Most processes never import Trio. So `start` only puts a finder into `sys.meta_path`, which takes itself
+out when Trio is imported. Until then no other module of ours is imported, and of the standard library
+only modules that every interpreter imports as it starts. Nobody else notices the finder: `importlib`
+finds and loads what it would find and load without it.
 
-The session, which puts its names into Trio, is then imported at once if there is no other thread.
-If there is, that one may be importing the session, and wait for Trio; so the first run does it.
-Who is refused is told by his first run in any case: many a process imports Trio and runs nothing.
+When Trio was imported, the session is imported at once, and replaces names of Trio, if the process has
+one thread only. Another thread might be importing the session just then, and be waiting for Trio; so
+with more threads the first run imports the session. If io_uring cannot be used, the first run raises
+that, since many a process imports Trio and runs nothing.
 
-May be called any number of times: a virtual environment of CPython before 3.15 reads its
+`start` may be called any number of times: a virtual environment of CPython before 3.15 reads its
 ``.pth`` files twice.
 """
 
@@ -41,11 +42,12 @@ _SESSION = "trio_uring.session.runs"
 
 _decides_itself = False
 _waiting: "tuple[ModuleType, Callable[..., Any], Callable[..., Any]] | None" = None
-"""Where Trio sets its runs up, what is there until the session is imported, and what was there."""
+"""While the first run is to import the session: Trio's module, our function that is its ``setup_runner``
+meanwhile, and the function that was there before."""
 
 
 def start() -> None:
-    """As an interpreter starts."""
+    """Called as an interpreter starts, by the files named above."""
     if not told():
         return
     if _TRIO in sys.modules:
@@ -56,36 +58,44 @@ def start() -> None:
 
 
 def told() -> str:
-    """What TRIO_URING says, empty if it leaves this process alone."""
+    """The value of TRIO_URING; empty if it leaves this process alone."""
     text = os.environ.get(VARIABLE, "").strip()
     return "" if text == "0" or _decides_itself else text
 
 
 def decide() -> str:
-    """From now on this process decides for itself. What TRIO_URING has said so far."""
+    """Has this process ignore TRIO_URING from now on. Returns its value so far, as `told` does. Called by the
+    command line, which has options of its own."""
     global _decides_itself  # noqa: PLW0603
     said = told()
-    _leave()
+    _remove_finder()
     take_back()
     _decides_itself = True
     return said
 
 
 def take_along(options: "Mapping[str, str]") -> None:
-    """Every Python process that this one starts from now on is put on io_uring with these
-    ``options`` of the command line, unless TRIO_URING says 0."""
+    """Has every Python process that this one starts from now on be on io_uring, with these ``options`` of
+    the command line, unless TRIO_URING says 0."""
     if os.environ.get(VARIABLE) != "0":
         words = (f"{name}={','.join(text.replace(',', ' ').split())}" for name, text in options.items())
         os.environ[VARIABLE] = " ".join(["1", *words])
 
 
 def leave_behind() -> None:
-    """The processes that this one starts from now on are what they are without us."""
+    """Has the processes that this one starts from now on be as they are without trio-uring."""
     os.environ.pop(VARIABLE, None)
 
 
+def _session() -> "Any":
+    """Imports the session: only now and by its name, since it imports this module."""
+    __import__(_SESSION)
+    return sys.modules[_SESSION]
+
+
 def take_back() -> None:
-    """The session is there: Trio's name is given back, unless somebody has put something else there."""
+    """Gives ``setup_runner`` back to Trio, unless somebody else has replaced it. Called by the session when
+    it is there."""
     global _waiting  # noqa: PLW0603
     if _waiting is not None:
         trio_run, ours, trios = _waiting
@@ -95,21 +105,21 @@ def take_back() -> None:
 
 
 def _join() -> None:
-    """Trio has just been imported."""
+    """Called when Trio has just been imported."""
     _wait_for_run()
     if _SESSION in sys.modules:
-        return  # whoever imports it goes on with that now
+        return  # another thread is importing it
     if _waiting is None or not _thread._count():
-        from . import runs
-
-        if _waiting is None:  # since this is a Trio whose runs we shall not see
-            runs.raise_refusal()
+        session = _session()
+        if _waiting is None:  # this Trio has no `setup_runner`: no run will tell of a refusal
+            session.raise_refusal()
 
 
 _NAME = "setup_runner"
 
 
 def _wait_for_run() -> None:
+    """Has the first run import the session."""
     global _waiting  # noqa: PLW0603
     trio_run = sys.modules.get("trio._core._run")
     trios: Any = getattr(trio_run, _NAME, None)
@@ -117,22 +127,20 @@ def _wait_for_run() -> None:
         return
 
     def setup_runner(*args: "Any", **kwargs: "Any") -> "Any":
-        from . import runs
-
-        return runs.set_up(trios, *args, **kwargs)
+        return _session().set_up(trios, *args, **kwargs)
 
     setup_runner.__wrapped__ = trios  # type: ignore[attr-defined]
     _waiting = trio_run, setup_runner, trios
     setattr(trio_run, _NAME, setup_runner)
 
 
-def _leave() -> None:
-    # A new list: another thread may be in the middle of the old one, and would miss what moved up.
+def _remove_finder() -> None:
+    # A new list: another thread may be going through the old one, and would skip the next finder.
     sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
 
 
 class _Finder:
-    """Finds Trio, where the finders behind it do, and has its loader tell when it is imported."""
+    """Finds Trio as the finders behind it do, but with a loader that calls `_join` when Trio is imported."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
@@ -151,7 +159,7 @@ class _Finder:
 
 
 class _Loader:
-    """Stands for Trio's loader until the module is there, and passes for it meanwhile."""
+    """Takes the place of Trio's loader until the module is loaded, and looks like it to everybody else."""
 
     def __init__(self, loader: "Any") -> None:
         self._loader = loader
@@ -168,12 +176,12 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        _leave()
+        _remove_finder()
         _join()
 
 
-# Python leaves its own frames of an import out of tracebacks, by this name of their file. Ours is
-# between them, and is no more use to who reads one.
+# Python leaves the frames of its import system out of tracebacks, by the name of their file. Our frame is
+# between them, and of as little use to a reader.
 _Loader.exec_module.__code__ = _Loader.exec_module.__code__.replace(
     co_filename="<frozen importlib._bootstrap_external>"
 )

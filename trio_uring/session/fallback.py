@@ -1,4 +1,4 @@
-"""What happens where io_uring cannot be used: an error, or epoll after a warning."""
+"""What becomes of a run where io_uring cannot be used: it raises an error, or uses epoll after a warning."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def fall_back(options: RingOptions, error: UringUnavailableError, *, warned: bool = False) -> None:
-    """Warns, unless it was ``warned`` of already, if the options allow to go on without io_uring;
-    else raises."""
+    """Raises ``error``, unless the options allow epoll instead. Then it logs and, unless ``warned`` says that
+    this was done before, warns."""
     if options.fallback == "error":
         raise error
     text = f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"

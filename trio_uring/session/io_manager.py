@@ -1,9 +1,8 @@
-"""How a run comes to its ring: what is put in the place of Trio's ``TheIOManager`` and
-``setup_runner``.
+"""How a run gets its ring: our replacements of Trio's ``TheIOManager`` and ``setup_runner``.
 
-Trio makes a run's I/O manager in ``setup_runner``, by calling ``TheIOManager()``. A run that
-nobody asked to be on io_uring, in another thread perhaps, still gets Trio's own manager from
-them.
+Trio calls ``setup_runner`` for each run, which makes the run's I/O manager by calling ``TheIOManager()``.
+Our replacements also serve runs that nobody asked to be on io_uring, perhaps in another thread: these
+still get Trio's own manager.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from ..loop import trio_internals
-from ..loop.manager import _LEARNT, UringManager
+from ..loop.manager import KNOWS_TASKS, UringManager
 from ..loop.trio_internals import context
 from ..loop.wakeup import UringWakeup
 from ..ring import locked_memory
 from ..ring.errors import UringUnavailableError
 from ..ring.opening import open_ring
+from ..sockets.registry import RunSockets
 from . import logs
 from .fallback import fall_back
 from .replacement import TABLE, Holder, Replacement, Wrapped, wrapped_names
@@ -38,15 +38,17 @@ _TIMES: Final = 100
 
 
 class IOManager(UringManager):
-    """A manager on io_uring for a run that is to have one, and for any other what it was put over."""
+    """What ``TheIOManager`` is: makes a manager on io_uring for a run that is to have one. For any other run
+    it makes what the class that it has replaced makes."""
 
+    sockets: RunSockets
     below: ClassVar[Callable[[], Any]]
     _holder: Holder | None = None
     has_files = False
-    """Whether Trio's files and paths are ours in this run."""
+    """Whether `trio.open_file` and `trio.Path` are ours in this run."""
 
     def __new__(cls) -> Any:
-        """Opens the run's ring, before anything of the run exists.
+        """Opens the run's ring, before anything else of the run exists. Called by Trio's ``setup_runner``.
 
         Raises:
           UringUnavailableError: as `run` says.
@@ -64,18 +66,19 @@ class IOManager(UringManager):
             logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
-        UringManager.__init__(manager, opened)
+        UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
-        manager._is_guest = _serve_late
+        manager._is_guest = _attach_late
         manager.has_files = options.files
         manager._tell(opened)
         return manager
 
     def __init__(self) -> None:
-        """`__new__` has done it, for a ring that may not open."""
+        """Does nothing: `__new__` does all, since it may return another manager."""
 
     @classmethod
     def _other(cls) -> Any:
+        """A manager of the class or function that this class has replaced."""
         request.declined = True
         try:
             return cls.below()
@@ -83,8 +86,8 @@ class IOManager(UringManager):
             request.declined = False
 
     def _tell(self, ring: Ring) -> None:
-        """To the log; or, while nobody listens, before the first times that this run waits, since
-        it may be the program's run that makes somebody listen."""
+        """Logs that the run is on io_uring. While no handler listens to the log, it tries again each time
+        that the run waits, a hundred times at most: the program may configure its log within the run."""
 
         def tell() -> bool:
             return logs.tell_backend("io_uring", ring.options, ring.flags)
@@ -103,18 +106,22 @@ class IOManager(UringManager):
             self.get_events = get_events  # type: ignore[method-assign]
 
     @property
-    def is_served(self) -> bool:
-        return self._is_guest is not _serve_late
+    def is_attached(self) -> bool:
+        """Whether the manager knows its runner."""
+        return self._is_guest is not _attach_late
 
-    def serve(self, runner: Any) -> None:
-        """The names stay replaced until `close`: Trio looks its manager up by them."""
+    def attach(self, runner: Any) -> None:
+        """Tells the manager its runner. The names of Trio stay replaced until `close`, even if `uninstall`
+        comes before."""
         self._holder = names.acquire(files=self.has_files)
-        super().serve(runner)
-        _served[id(self)] = weakref.ref(self)
+        super().attach(runner)
+        _attached[id(self)] = weakref.ref(self)
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
-        flags = tuple(flag for flag in found.flags if flag != "completions" or not self.connections.refused)
+        flags = tuple(
+            flag for flag in found.flags if flag != "completions" or not self.sockets.buffers.refused
+        )
         return attrs.evolve(
             found,
             flags=flags,
@@ -124,7 +131,7 @@ class IOManager(UringManager):
 
     def close(self) -> None:
         had_ring = not self.closed
-        _served.pop(id(self), None)
+        _attached.pop(id(self), None)
         vars(self).pop("get_events", None)
         try:
             super().close()
@@ -132,35 +139,39 @@ class IOManager(UringManager):
             if had_ring:
                 locked_memory.ring_was_closed()
 
-    def _leave(self) -> None:
+    def _give_back(self) -> None:
         try:
-            super()._leave()
+            super()._give_back()
         finally:
             if self._holder is not None:
                 self._holder.release()
 
 
-def _serve_late() -> bool:
-    """Whether the run is a guest: asked by the first tick of one that somebody's ``setup_runner``
-    has made, which did not call ours. It keeps Trio's own wake-up."""
+def _attach_late() -> bool:
+    """Attaches the manager of a run at its first tick, and returns whether the run is a guest. Called where
+    somebody else's ``setup_runner`` has made the run and did not call ours. Such a run keeps Trio's own
+    wake-up."""
     runner = context.runner
     if isinstance(runner.io_manager, UringManager):
-        runner.io_manager.serve(runner)
+        runner.io_manager.attach(runner)
     return bool(runner.is_guest)
 
 
 def _manager_over(below: Callable[[], Any]) -> type[IOManager]:
+    """The class that replaces ``below`` as ``TheIOManager``."""
     return type("IOManager", (IOManager,), {"below": staticmethod(below), "__module__": __name__})
 
 
 def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that replaces ``below`` as ``setup_runner``."""
+
     @functools.wraps(below, updated=())
     def setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
         outer = getattr(context, "runner", None)
         request.is_set_up = True
         try:
             runner: trio_run.Runner = below(*args, **kwargs)
-            _serve(runner)
+            _attach(runner)
         except BaseException:
             _clear_away(outer)
             raise
@@ -171,16 +182,18 @@ def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
     return setup_runner
 
 
-def _serve(runner: trio_run.Runner) -> None:
+def _attach(runner: trio_run.Runner) -> None:
+    """Attaches the manager of a run that was just set up, and replaces the wake-up of its entry queue."""
     manager: object = runner.io_manager
-    if isinstance(manager, IOManager) and not manager.is_served:
-        manager.serve(runner)
+    if isinstance(manager, IOManager) and not manager.is_attached:
+        manager.attach(runner)
         entry_queue = runner.entry_queue
         entry_queue.wakeup = UringWakeup(manager, entry_queue.wakeup, entry_queue.lock)  # type: ignore[assignment]
 
 
 def _clear_away(outer: object) -> None:
-    """The run that was being set up. Trio does not know of it, and would take it for one that goes on."""
+    """Closes a run whose set-up has failed after Trio had noted it as the running one: else Trio would refuse
+    every later run in this thread. ``outer`` is the run that was noted before, if any."""
     runner = getattr(context, "runner", None)
     if runner is None or runner is outer:
         return
@@ -193,18 +206,20 @@ def _clear_away(outer: object) -> None:
 
 def knows_reschedule() -> bool:
     """Whether a run that starts now wakes its tasks without a line of Python for each."""
-    return _LEARNT and trio_internals.knows_reschedule()
+    return KNOWS_TASKS and trio_internals.knows_reschedule()
 
 
 def run_statistics() -> tuple[UringStatistics, ...]:
-    managers = [reference() for reference in list(_served.values())]
+    """See `runs.run_statistics`."""
+    managers = [reference() for reference in list(_attached.values())]
     return tuple(manager.statistics() for manager in managers if manager is not None and not manager.closed)
 
 
-_served: dict[int, weakref.ref[IOManager]] = {}
-"""Of the runs that go on, by number."""
+_attached: dict[int, weakref.ref[IOManager]] = {}
+"""The managers of the runs that go on, by their `id`, the oldest first."""
 
 names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runner", set_up_over))
+"""All names of Trio that we replace."""
 
 
 __all__ = [

@@ -1,12 +1,12 @@
-"""What a process runs on, in the log: the logger ``trio_uring``.
+"""The log, by the logger ``trio_uring``: what the runs of this process are on.
 
-  INFO     once a process: its backend, kernel and options, when its first run begins; or, if
-           nobody listens at that time, as soon as somebody does
-  WARNING  once a process for each reason why it is on epoll instead, beside the warning
+  INFO     once per process: the backend, the kernel and the options, when the first run begins; or, if
+           no handler listens at that time, as soon as one does
+  WARNING  once per process and reason: why runs are on epoll instead. There is a Python warning too
 
-Nothing is configured here. Where nobody listens nothing is said: Python's handler of last resort
-would only say again what the warning says. And the logger is not made before it is used, since a
-configuration that comes later disables those that are there.
+Nothing is configured here. If no handler listens, nothing is logged: Python's handler of last resort
+would only repeat the warning. And the logger is not made before it is used, since `logging.config`
+disables the loggers that exist already.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _NAME: Final = "trio_uring"
 _told: set[tuple[int, str]] = set()
-"""By which process, and what. A forked child is another one."""
+"""The process and the subject of each message that was logged. A forked child is another process."""
 
 
 def tell_backend(backend: str, options: RingOptions, used: Iterable[str] = ()) -> bool:
-    """Says what the runs of this process are on; False if nobody listens."""
+    """Logs what the runs of this process are on; False if no handler listens. Any thread."""
     text = " ".join(
         f"{name}={value}"
         for name, value in attrs.asdict(options, recurse=False).items()
@@ -44,10 +44,12 @@ def tell_backend(backend: str, options: RingOptions, used: Iterable[str] = ()) -
 
 
 def tell_fallback(text: str) -> None:
+    """Logs why a run is on epoll. Any thread."""
     _say_once(logging.WARNING, text, text)
 
 
 def _say_once(level: int, what: str, text: str) -> bool:
+    """Logs ``text``, unless this process has logged something about the subject ``what`` before."""
     key = os.getpid(), what
     if key in _told:
         return True

@@ -1,7 +1,7 @@
 """The names of the options, for the command line and the environment.
 
-Those of `RingOptions`, once more: the command line is read before anything is imported that is
-not Python's own, since it decides from where.
+They are those of `RingOptions`, and are repeated here because the command line is read before `attrs`,
+which `RingOptions` needs, may be imported: the program to be run decides what `sys.path` is.
 """
 
 OPTIONS = (
@@ -16,9 +16,9 @@ OPTIONS = (
     "files",
 )
 DISABLE = "disable"
-"""For `RingOptions.features`: the names that are switched off."""
+"""The option that stands for `RingOptions.features`: the names of features to switch off."""
 
 VARIABLES = {f"TRIO_URING_{name.upper()}": name for name in (*OPTIONS, DISABLE)}
 FLAGS = {f"--{name.replace('_', '-')}": name for name in (*OPTIONS, DISABLE)}
 WITHOUT_VALUE = {"--files": "1"}
-"""What an option of the command line means that is given alone."""
+"""The options of the command line that take no value, and what each then means."""

@@ -1,16 +1,16 @@
-"""The names of Trio's that are replaced while somebody wants io_uring: all of them, in one table.
+"""The names of Trio that we replace while somebody wants io_uring: all of them, in one table.
 
-- A name is replaced while it holds Trio's own function, which is taken then, and kept for good;
-  and it is given back if it still holds ours. What somebody else has put there is his: before
-  us, while we are there, and afterwards. What he has taken from there and calls is Trio's own or
-  ours, and ours does outside of our runs, and on epoll, exactly what Trio's does.
-- Trio's own, called by such a wrapper, reaches ours further down: those of streams call the
-  sockets', and the sockets' call ``_nonblocking_helper`` (sockets/nonblocking.py). Where there is no such
-  way (`Replaced.vital`) sockets work by readiness as long as the name is somebody else's.
-- Files and paths (files/replacements.py) are replaced only while somebody wants those as well.
-- What makes a run, ``TheIOManager`` and ``setup_runner``, is wrapped, whatever it is. Each
-  wrapper calls what it was put over, for good: one that somebody has wrapped in turn is not
-  put over him again, but another one is.
+- A name is replaced if it has Trio's own function for its value. That function is kept for good, and is
+  given back later if the name still has ours. A name to which somebody else has assigned a function of
+  his own is left alone: before us, while we are there, and afterwards. His function may call Trio's or
+  ours. Ours does exactly what Trio's does in runs that are on epoll.
+- If his function calls Trio's own, that reaches ours further down: the methods of streams call those of
+  sockets, and these call ``_nonblocking_helper`` (sockets/wrapped_methods.py). Where it does not
+  (`Replaced.vital`), sockets work by readiness as long as the name is somebody else's.
+- Names of files and paths (files/replacements.py) are replaced only while somebody wants these too.
+- The two names that make a run, ``TheIOManager`` and ``setup_runner``, are wrapped, whatever their values
+  are. A wrapper of ours calls the value that it has replaced, for good. If somebody wraps our wrapper,
+  his is not wrapped by the same one again, but by a new one.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, nonblocking, receiving, sockets, streams
+from ..sockets import connecting, handing_over, receiving, sending, streams, wrapped_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 TABLE: Final[tuple[Replaced, ...]] = (
-    *sockets.REPLACEMENTS,
+    *sending.REPLACEMENTS,
+    *handing_over.REPLACEMENTS,
     *receiving.REPLACEMENTS,
     *connecting.REPLACEMENTS,
-    *nonblocking.REPLACEMENTS,
+    *wrapped_methods.REPLACEMENTS,
     *streams.REPLACEMENTS,
 )
 
 # No thread has this identifier.
 _NO_THREAD: Final = 0
-# More exceptions than come between by chance.
+# Exceptions out of signal handlers hardly come more often in a row.
 _TRIES: Final = 10
 
 
 _Row: TypeAlias = "tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]]"
+"""What is replaced, the present values of all names of its owner, one of its names, and our function."""
 
 
 def _rows(table: Iterable[Replaced]) -> tuple[_Row, ...]:
-    """Each with the names that its owner has now. What a Trio lacks is `check_trio`'s to tell."""
+    """A row for each name. An owner that this Trio does not have is left out: `check_trio` raises for it."""
     return tuple(
         (replaced, vars(replaced.owner), name, ours)
         for replaced in table
@@ -67,7 +69,7 @@ def _file_rows() -> tuple[_Row, ...]:
 
 
 def wrapped_names(*, files: bool) -> tuple[str, ...]:
-    """The names that hold somebody else's function now: neither Trio's own nor ours."""
+    """The names that have somebody else's function now, neither Trio's own nor ours. Any thread."""
     return tuple(
         name_of(replaced.owner, name)
         for replaced, names, name, ours in (*_ROWS, *(_file_rows() if files else ()))
@@ -76,6 +78,7 @@ def wrapped_names(*, files: bool) -> tuple[str, ...]:
 
 
 def _put(rows: Iterable[_Row]) -> None:
+    """Replaces the names that have Trio's own functions."""
     for replaced, names, name, ours in rows:
         found = names.get(name)
         if found is not ours and is_trios_own(found):
@@ -87,6 +90,7 @@ def _put(rows: Iterable[_Row]) -> None:
 
 
 def _take_back(rows: Iterable[_Row]) -> None:
+    """Gives the names that have ours their former functions back."""
     for replaced, names, name, ours in rows:
         if names.get(name) is ours:
             setattr(replaced.owner, name, replaced.original[name])
@@ -105,7 +109,8 @@ def _take_methods_back() -> None:
 
 
 class _Excluded:
-    """The attribute that a socket that works by readiness has: all, while a vital name is not ours."""
+    """``_uring_excluded`` on the class of Trio's sockets: all of them have it while a vital name is not
+    ours."""
 
     def __get__(self, instance: object, owner: object = None) -> bool:
         if all(names.get(name) is ours for names, name, ours in _VITAL):
@@ -118,14 +123,15 @@ _VITAL: Final = tuple((names, name, ours) for replaced, names, name, ours in _RO
 
 
 def _dress(ours: Callable[..., Any], trios: Any) -> None:
-    """Ours is to look like what it stands for."""
+    """Makes a function of ours look like the one of Trio's that it replaces."""
     functools.update_wrapper(ours, trios, updated=())
     if inspect.iscoroutinefunction(trios) and not inspect.iscoroutinefunction(ours):
         _coroutine_functions.append(ours)
 
 
 def _mark_coroutine_functions() -> None:
-    """For `mock.patch`, and for others who ask: these are plain functions that return a coroutine."""
+    """Marks those of our functions that replace coroutine functions, and are plain functions that return a
+    coroutine: `mock.patch` and others ask what they are."""
     if sys.version_info >= (3, 12):
         while _coroutine_functions:
             inspect.markcoroutinefunction(_coroutine_functions.pop())
@@ -135,26 +141,29 @@ def _mark_coroutine_functions() -> None:
 
 
 _coroutine_functions: list[Callable[..., Any]] = []
+"""Functions of ours that are still to be marked."""
 
 
 class Wrapped:
-    """One of the two names that make a run, and our wrappers of what was found there."""
+    """One of the two names that make a run, and our wrappers of its values."""
 
     def __init__(self, name: str, wrap: Callable[[Any], Any]) -> None:
         self._name = name
         self._wrap = wrap
         self._below: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        """What each of our wrappers was put over, for as long as somebody may call that."""
+        """The value that each wrapper of ours has replaced, for as long as somebody may call the wrapper."""
         self._latest: Any = None
-        """The wrapper that was put last. The next run will most likely find the same."""
+        """The last wrapper. It is used again if the name has the same value again."""
 
     @property
     def is_ours(self) -> bool:
-        """Whether nobody has put something else over ours. A class made of ours is ours."""
+        """Whether the name has a wrapper of ours for its value, or a subclass of one."""
         found = vars(trio_run)[self._name]
-        return any(self._is_wrapper(one) for one in (found.__mro__ if isinstance(found, type) else (found,)))
+        values = found.__mro__ if isinstance(found, type) else (found,)
+        return any(self._is_wrapper(value) for value in values)
 
     def put(self) -> None:
+        """Replaces the value of the name by a wrapper of ours, unless it is one already."""
         if self.is_ours:
             return
         found = vars(trio_run)[self._name]
@@ -164,6 +173,7 @@ class Wrapped:
         vars(trio_run)[self._name] = self._latest
 
     def take_back(self) -> None:
+        """Gives the name its former value back, if it has a wrapper of ours now."""
         found = vars(trio_run)[self._name]
         if self._is_wrapper(found):
             vars(trio_run)[self._name] = self._below[found]
@@ -171,13 +181,13 @@ class Wrapped:
     def _is_wrapper(self, found: Any) -> bool:
         try:
             return found in self._below
-        except TypeError:  # it has no hash, as ours have
+        except TypeError:  # it cannot be hashed, and so is none of ours
             return False
 
 
 class Holder:
-    """Somebody who wants Trio's names replaced: until it is released, or thrown away by an exception
-    that came before."""
+    """Keeps Trio's names replaced until it is released. It is also released when it is thrown away, as by an
+    exception that comes before its user could release it."""
 
     __slots__ = ("_names", "files", "number", "thread")
 
@@ -188,7 +198,8 @@ class Holder:
         self.thread = thread
 
     def release(self) -> None:
-        """May be called again, and in a forked child, which has released it already."""
+        """Gives up the holder's wish. Does nothing if it was released before, as in a forked child. Any
+        thread."""
         self._names.release(self)
 
     def __del__(self, is_over: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -200,10 +211,10 @@ _numbers = itertools.count()
 
 
 class Replacement:
-    """Holds Trio's names replaced while somebody wants that.
+    """Replaces Trio's names while there is a holder. For any thread.
 
-    A holder is of a thread, because a forked child has the forking thread only; what is
-    installed belongs to no thread.
+    A holder belongs to a thread, since a forked child has only the thread that forked: the holders of
+    other threads are released there. What is installed belongs to no thread.
     """
 
     def __init__(self, manager: Wrapped, setup: Wrapped) -> None:
@@ -211,7 +222,7 @@ class Replacement:
         self._manager = manager
         self._lock = threading.RLock()
         self._holders: dict[int, tuple[int, bool]] = {}
-        """By their numbers: their threads, and whether they want files."""
+        """The thread of each holder, and whether it wants files, by the holder's number."""
         self._has_files = False
         self._installed: Holder | None = None
         os.register_at_fork(
@@ -221,7 +232,7 @@ class Replacement:
         )
 
     def install(self, *, wanted: bool, files: bool = False) -> None:
-        """For all threads, with ``files`` or without, until it is no longer ``wanted``."""
+        """Has the names replaced for all threads, with ``files`` or without; not ``wanted``: no longer."""
         with self._lock:
             before = self._installed
             if wanted and before is not None and before.files == files:
@@ -231,11 +242,11 @@ class Replacement:
                 before.release()
 
     def acquire(self, thread: int | None = None, *, files: bool = False) -> Holder:
-        """For ``thread``, by default this one."""
+        """A new holder, for ``thread``, by default the calling one."""
         holder = Holder(self, threading.get_ident() if thread is None else thread, files=files)
         rows = _file_rows() if files else ()
         with self._lock:
-            # The holder comes first: who is interrupted now gives back what he has put so far.
+            # The holder comes first: if this is interrupted, its release gives back what was replaced so far.
             self._holders[holder.number] = holder.thread, files
             try:
                 if files:
@@ -250,6 +261,7 @@ class Replacement:
         return holder
 
     def release(self, holder: Holder) -> None:
+        """Gives the names back that no holder wants any more. Called by `Holder.release`."""
         _completely(self._release, holder.number)
 
     def _release(self, number: int) -> None:
@@ -277,8 +289,8 @@ class Replacement:
 
 
 def _completely(step: Callable[[int], None], number: int) -> None:
-    """Makes a step, which may be made again, to its end, whatever comes between: a signal handler that
-    raises, or a want of memory. Then the first exception of this time is raised."""
+    """Makes a step again and again until it comes to its end; it has to allow that. A signal handler that
+    raises, or a want of memory, may break it off. Then raises the first exception that came."""
     first: BaseException | None = None
     for _ in range(_TRIES):
         try:
@@ -289,5 +301,5 @@ def _completely(step: Callable[[int], None], number: int) -> None:
     if first is not None:
         try:
             raise first
-        finally:  # or its traceback would refer back to us
+        finally:  # else the exception's traceback would refer back to this frame
             first = None

@@ -1,6 +1,7 @@
 """Runs on io_uring: `run`, `start_guest_run`, `install`.
 
-It can be imported where the core cannot be loaded, and on any Trio; a run is told of that.
+It can be imported even where the core cannot be loaded, and with any Trio. Then a run raises why it cannot
+be on io_uring.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 RetT = TypeVar("RetT")
 
-# Imported now, since a run may come when no file can be opened any more.
+# It is imported now, since a run may begin when no file can be opened any more.
 _lacking: Exception | None = None
-"""What is not in Trio by the name by which it is public."""
+"""The error of an import of ours for which this Trio lacks a name."""
 if missing is None:
     try:
         from . import io_manager
@@ -70,7 +71,7 @@ def run(
     """Runs ``async_fn(*args)`` as `trio.run` does, on io_uring.
 
     Args:
-      ring: how the ring is set up. Default: as `install` was told, else `RingOptions()`.
+      ring: how the ring is set up. Default: what `install` was given, else `RingOptions()`.
       **trio_run_arguments: those of `trio.run`, with the same meaning.
 
     Returns and raises what `trio.run` does, and besides:
@@ -91,8 +92,9 @@ def run(
 
 
 def _close_left_open() -> None:
-    """Closes the manager of this thread's run, which is over. An exception out of a signal handler
-    may leave Trio's loop past its ``finally``: at the jump back to ``while batch`` CPython has none."""
+    """Closes the manager of this thread's run, which is over, if Trio has not. An exception out of a signal
+    handler may leave Trio's loop without its ``finally``: where CPython jumps back to ``while batch``, no
+    exception handler is active."""
     manager = None if _request.manager is None else _request.manager()
     if manager is not None:
         manager.close()
@@ -155,18 +157,18 @@ def installed(ring: RingOptions | None = None) -> Iterator[None]:
 
 
 def run_statistics() -> tuple[UringStatistics, ...]:
-    """Those of all runs on io_uring that this process has now, the oldest first: what
-    `trio.lowlevel.current_statistics` tells of one of them, from within.
+    """The statistics of all runs on io_uring that this process has now, the oldest first. Within one of them
+    `trio.lowlevel.current_statistics` has the same.
 
-    From any thread, within a run or not. What a run counts while it is asked may be in one
-    number and not yet in another. A run that is over is left out.
+    Any thread, within a run or not. An event that comes while a run is asked may be counted in one number
+    and not yet in another. A run that is over is left out.
     """
     found: tuple[UringStatistics, ...] = () if missing is not None else _loaded().run_statistics()
     return found
 
 
 def resolve_options(ring: RingOptions | None) -> RingOptions:
-    """What a run that is given ``ring`` uses (session/settings.py)."""
+    """The options of a run that is given ``ring`` (session/settings.py). Any thread."""
     if ring is not None and not isinstance(ring, RingOptions):
         raise TypeError(f"ring has to be a trio_uring.RingOptions, not {ring!r}")
     return settings.resolve(ring or _installed.options)
@@ -178,7 +180,7 @@ def check_trio() -> None:
 
 
 def open_ring(options: RingOptions) -> Ring:
-    """Raises UringUnavailableError as `run` does."""
+    """Opens a ring for a run, or raises UringUnavailableError as `run` does. Any thread."""
     check_trio()
     ring: Ring = _loaded().open_ring(options)
     return ring
@@ -190,7 +192,8 @@ def knows_reschedule() -> bool:
 
 
 def wrapped_names() -> tuple[str, ...]:
-    """The names of Trio's that somebody else has put something in; none if nothing is to be replaced."""
+    """The names of Trio, of those that we replace, to which somebody else has assigned a function of his
+    own."""
     names: tuple[str, ...] = (
         _loaded().wrapped_names(files=resolve_options(None).files) if _is_complete() else ()
     )
@@ -198,12 +201,13 @@ def wrapped_names() -> tuple[str, ...]:
 
 
 def _is_complete() -> bool:
-    """Whether the core is there, and all that we use of Trio."""
+    """Whether the core was loaded, and Trio has all names that we import."""
     return missing is None and _lacking is None
 
 
 def _loaded() -> Any:
-    """session/io_manager.py; raises UringUnavailableError if the core cannot be loaded."""
+    """The module session/io_manager.py. Raises UringUnavailableError if it cannot be imported, for want of
+    the core or of a name in Trio."""
     if missing is not None:
         raise unavailable(missing) from missing
     if _lacking is not None:
@@ -213,6 +217,7 @@ def _loaded() -> Any:
 
 @contextmanager
 def _requested(ring: RingOptions | None) -> Iterator[None]:
+    """A context manager: a run that this thread starts within it is on io_uring."""
     __tracebackhide__ = True
     options = resolve_options(ring)
     names = _names(options)
@@ -229,7 +234,7 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
 
 
 def _names(options: RingOptions) -> Replacement | None:
-    """Trio's names. None, after a warning: they are not to be touched, and the run is on epoll."""
+    """Trio's names, to be replaced. None, after a warning, if that cannot be: then the run is on epoll."""
     try:
         check_trio()
     except UringUnavailableError as error:
@@ -240,22 +245,23 @@ def _names(options: RingOptions) -> Replacement | None:
 
 
 def _install(options: RingOptions | None, *, warned: bool = False) -> None:
+    """Has later runs use ``options``; None: as if nothing had been installed."""
     _installed.options, _installed.warned = options, warned
     try:
         if options is not None:
             check_trio()
         names: Replacement = _loaded().names
     except UringUnavailableError:
-        return  # they have not been touched
+        return  # nothing was replaced
     names.install(wanted=options is not None, files=options is not None and options.files)
 
 
-# Of a process that its environment has put on io_uring (session/children.py)
+# For a process that its environment has put on io_uring (session/children.py)
 
 
 def set_up(below: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Trio's ``setup_runner``, which is ``below``, for a run that began before we were imported,
-    whoever has wrapped it."""
+    """Sets up a run that has imported this module (session/children.py). ``below`` is the ``setup_runner``
+    that was there before."""
     raise_refusal()
     if _request.is_set_up or _installed.options is None:
         return below(*args, **kwargs)
@@ -263,13 +269,14 @@ def set_up(below: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def raise_refusal() -> None:
-    """Raises what is in the way of every run of this process, if something is."""
+    """Raises the reason why no run of this process can be as its environment says, if there is one."""
     if _refusal is not None:
         raise _refusal.with_traceback(None)
 
 
 def _inherit() -> Exception | None:
-    """Installs what the environment says, without a trial; returns what is in the way."""
+    """Installs what the environment says, without opening a ring first. Returns what is in the way; None if
+    nothing is."""
     try:
         options = resolve_options(None)
         if _names(options) is not None:

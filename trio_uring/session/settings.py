@@ -1,17 +1,17 @@
-"""Where options come from, and which of them has the last word.
+"""Where options come from, and which source has the last word.
 
   1. the environment         TRIO_URING_CHECKPOINT_BUDGET=16
-  2. the call                run(..., ring=RingOptions(checkpoint_budget=16)), or what `install`
-                             was told, if the call says nothing
-  3. the command line        python -m trio_uring --checkpoint-budget 16, of this process or of
-                             the one that has taken it along
+  2. the call                run(..., ring=RingOptions(checkpoint_budget=16)); without ``ring``, the
+                             options that `install` was given
+  3. the command line        python -m trio_uring --checkpoint-budget 16, of this process or of the one
+                             that has put it on io_uring (session/children.py)
   4. the defaults of `RingOptions`
 
-For each option by itself, the first of these that says something about it counts; so an operator
-can set what a program sets otherwise. Features only add up: what one of them switches off is off.
+For each option, the first source that mentions it counts. So an operator can override what a program
+sets. Features add up: one that any source switches off is off.
 
-The environment and the command line are text, of which the errors are those of `RingOptions`,
-by the name that the user knows. An empty variable says nothing.
+The environment and the command line are text. Their errors are those of `RingOptions`, with the name of
+the variable or of the command line's option in them. An empty variable does not count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def resolve(call: RingOptions | None) -> RingOptions:
-    """What a run uses that is given ``call``.
+    """The options of a run: ``call`` is what it, or `install`, was given. Any thread.
 
     Raises:
       ValueError: an option of the environment or of the command line is wrong.
@@ -40,26 +40,27 @@ def resolve(call: RingOptions | None) -> RingOptions:
     told = children.told()
     if not environment and not command_line and not told:
         return call or _DEFAULT
-    said = _Said()
-    said.texts({**of_parent(told), **command_line}, FLAGS)
+    collected = _Collected()
+    collected.add_texts({**of_parent(told), **command_line}, FLAGS)
     if call is not None:
-        said.options(call)
-    said.texts(environment, VARIABLES)
-    return said.together()
+        collected.add_options(call)
+    collected.add_texts(environment, VARIABLES)
+    return collected.options()
 
 
 def check_command_line(options: Mapping[str, str]) -> None:
-    """Raises ValueError if they are wrong by themselves."""
-    said = _Said()
-    said.texts(options, FLAGS)
-    said.together()
+    """Raises ValueError if the options of the command line are wrong, whatever else is set."""
+    collected = _Collected()
+    collected.add_texts(options, FLAGS)
+    collected.options()
 
 
 def of_parent(told: str) -> dict[str, str]:
-    """The options of the command line that a parent has put into TRIO_URING (session/children.py).
+    """The options of the command line in a value of TRIO_URING, which a parent process may have set
+    (session/children.py).
 
     Raises:
-      ValueError: it is none of its values.
+      ValueError: it is no value that TRIO_URING may have.
     """
     first, *words = told.split() or ["1"]
     options = dict(word.partition("=")[::2] for word in words)
@@ -68,16 +69,17 @@ def of_parent(told: str) -> dict[str, str]:
     return options
 
 
-class _Said:
-    """What is said of the options: whoever comes later has the last word."""
+class _Collected:
+    """Collects options from several sources. For each option the source that is added last counts."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._sources: dict[str, str] = {}
-        """By which name the user knows an option that was text."""
+        """The user's name of each option that was text: that of a variable or of the command line."""
         self._features: dict[str, bool] = {}
 
-    def texts(self, texts: Mapping[str, str], names: Mapping[str, str]) -> None:
+    def add_texts(self, texts: Mapping[str, str], names: Mapping[str, str]) -> None:
+        """Adds a source that is text. ``names`` has the option of each of the user's names."""
         for source, text in texts.items():
             name = names[source]
             if name == DISABLE:
@@ -85,7 +87,8 @@ class _Said:
             else:
                 self._values[name], self._sources[name] = _read(name, text), source
 
-    def options(self, options: RingOptions) -> None:
+    def add_options(self, options: RingOptions) -> None:
+        """Adds those of the options that were given, and not left to their defaults."""
         for name, value in given(options).items():
             if name == "features":
                 self._features.update(value)
@@ -93,7 +96,8 @@ class _Said:
                 self._values[name] = value
                 self._sources.pop(name, None)
 
-    def together(self) -> RingOptions:
+    def options(self) -> RingOptions:
+        """The options that count; raises ValueError if one of them is wrong."""
         if self._features:
             self._values["features"] = self._features
         try:
@@ -102,6 +106,7 @@ class _Said:
             raise ValueError(self._by_source(str(error))) from None
 
     def _by_source(self, error: str) -> str:
+        """An error of `RingOptions`, with the user's name of the option."""
         found = re.match(r"RingOptions: (\w+)", error)
         if found is None or found[1] not in self._sources:
             return error
@@ -111,7 +116,7 @@ class _Said:
 
 
 def _read(name: str, text: str) -> object:
-    """The value that is meant; or the text, which `RingOptions` then refuses."""
+    """The value of an option that is text. If it makes no sense, the text, which `RingOptions` refuses."""
     if name == "files":
         return {"0": False, "1": True}.get(text, text)
     if name != "fallback" and re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):
@@ -120,6 +125,7 @@ def _read(name: str, text: str) -> object:
 
 
 def _disabled(source: str, text: str) -> dict[str, bool]:
+    """The features that a text switches off."""
     names = text.replace(",", " ").split()
     for name in names:
         if name not in SWITCHES:

@@ -1,5 +1,4 @@
-"""Who wants io_uring: what `install` was told, what a thread's next run was asked to use, and what
-the command line said."""
+"""Who has asked for io_uring: `install`, a call of `run` in this thread, or the command line."""
 
 from __future__ import annotations
 
@@ -14,26 +13,28 @@ if TYPE_CHECKING:
 
 
 class _Installed:
-    """For every run of the process."""
+    """What `install` has asked for, for every run of the process."""
 
     options: RingOptions | None = None
+    """None: nothing is installed."""
     warned = False
-    """`install` has said already that its runs fall back to epoll."""
+    """Whether `install` has warned already that runs fall back to epoll."""
 
 
 class _Request(threading.local):
-    """For one run, by the thread that starts it."""
+    """What the calling thread has asked for, for the next run that it starts."""
 
     options: RingOptions | None = None
+    """None: nobody has asked."""
     is_set_up = False
-    """A `setup_runner` of ours is being called."""
+    """Whether a ``setup_runner`` of ours is being called."""
     declined = False
-    """An `IOManager` of ours is asking what it was put over for a manager."""
+    """Whether an `IOManager` is calling what it has replaced, for a run that is not to be on io_uring."""
     manager: weakref.ref[UringManager] | None = None
-    """The one that was made last."""
+    """The last manager that was made in this thread."""
 
 
 installed = _Installed()
 command_line: dict[str, str] = {}
-"""The options of ``python -m trio_uring``, by their names there."""
+"""The options of ``python -m trio_uring``, by their names on the command line."""
 request = _Request()

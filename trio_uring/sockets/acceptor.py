@@ -1,15 +1,16 @@
-"""What a run knows of a listening socket: who waits for a connection, and who has come.
+"""What a run knows of a listening socket: which task waits for a connection, and which connections
+were accepted before anybody asked for them.
 
-sockets/run_socket.py has the states.
+sockets/states.py has the states of an accept.
 
-- An accept is one of ONCE, which takes nobody that no task waits for, unless
-  `RingOptions.accept_ahead` allows a multishot. Whom that brings while no task waits is
-  *accepted ahead*, and given to the next ones in order. At ``accept_ahead`` connections
-  the multishot is stopped, and later clients wait in the backlog.
+- Unless `RingOptions.accept_ahead` allows a multishot, an accept completes once, and takes no
+  connection that no task waits for. What a multishot brings while no task waits is *accepted ahead*,
+  and given in order to the tasks that accept next. At ``accept_ahead`` connections the multishot is
+  stopped, and later clients wait in the kernel's backlog.
 - A socket that others may accept from (`take_nothing_ahead`) has no multishot any more.
-- An error ends either; a task that waits is told. Otherwise the next accept meets it again.
-- Connections that nobody has got are reset when the listening socket is closed, as the
-  kernel does with its backlog; and closed when the run ends.
+- An error ends an accept of either kind. A task that waits is told; else the next accept meets it again.
+- What was accepted ahead and not asked for is reset when the listening socket is closed, as the kernel
+  does with its backlog; and closed when the run ends.
 """
 
 from __future__ import annotations
@@ -22,137 +23,101 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
+from ..loop.checkpoints import READY, pass_cancel_point, sleep, yield_shielded
 from ..loop.operation import STOPPED
-from ..loop.sleep import READY, is_cancelled, sleep, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
 from ..ring.native import lib
-from .run_socket import IDLE, Armed
+from .families import STREAM_FAMILIES, family_of
+from .run_socket import RunSocket, SocketGroup
+from .states import IDLE
 
 if TYPE_CHECKING:
-    from .connections import Connections
+    from ..loop.run import Run
 
 _accept = lib.tu_accept
-_flush = lib.tu_flush
 
-_FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
+# struct linger: a close resets the connection.
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class Acceptors:
-    """The listening sockets of a run."""
+class Acceptor(RunSocket):
+    """A listening socket, as one run knows it."""
 
-    def __init__(self, run: Connections, ahead: int) -> None:
-        self.run = run
-        self.ahead = ahead
-        """Connections that each may accept before anybody asks."""
-        self.by_fd: dict[int, Acceptor] = {}
-        self.by_slot: dict[int, Acceptor] = {}
+    __slots__ = ("_accepted", "_most_ahead", "_socket_arguments", "_sockets_ahead")
 
-    def acceptor_of(self, trio_socket: Any) -> Acceptor | None:
-        """What accepts for a socket of Trio's own class, made if need be. None for what
-        accepts by readiness: other families, and closed sockets."""
-        sock: socket.socket = trio_socket._sock
-        fd = sock.fileno()
-        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
-        if earlier is not None and earlier.acceptors is self and not earlier.closed and fd != earlier.fd:
-            self.drop(earlier)
-        acceptor = self.by_fd.get(fd)
-        if acceptor is not None and not acceptor.is_of(sock):
-            self.drop(acceptor)
-            acceptor = None
-        if acceptor is None:
-            if fd < 0 or sock.family not in _FAMILIES:
-                return None
-            exact = not self.ahead or hasattr(trio_socket, "_uring_exact")
-            acceptor = self.by_fd[fd] = Acceptor(self, sock, takes_nothing_ahead=exact)
-        trio_socket._uring_acceptor = acceptor
-        return acceptor
-
-    def drop(self, acceptor: Acceptor) -> None:
-        """Afterwards the ring holds no reference to its file."""
-        if self.by_fd.get(acceptor.fd) is acceptor:
-            del self.by_fd[acceptor.fd]
-        if acceptor.close():
-            _flush(self.run.core)
-
-    def complete(self, slot: int, result: int, *, more: bool) -> None:
-        """Takes in the completion of an accept: for process_events."""
-        acceptor = self.by_slot[slot] if more else self.by_slot.pop(slot)
-        acceptor.complete(result, more=more)
-
-    def tasks_accepting(self) -> int:
-        return sum(acceptor.waiter is not None for acceptor in list(self.by_fd.values()))
-
-    def end(self) -> None:
-        """The run's last tick is over."""
-        for acceptor in self.by_fd.values():
-            acceptor.waiter = None
-            acceptor.close()
-        self.by_fd.clear()
-
-
-class Acceptor(Armed):
-    """A listening socket, in one run."""
-
-    __slots__ = ("_accepted", "_ahead", "_kind", "acceptors")
-
-    def __init__(self, acceptors: Acceptors, sock: socket.socket, *, takes_nothing_ahead: bool) -> None:
-        super().__init__(acceptors.run, sock, takes_nothing_ahead=takes_nothing_ahead)
-        self.acceptors = acceptors
+    def __init__(
+        self, group: SocketGroup[Acceptor], sock: socket.socket, most_ahead: int, trio_socket: object
+    ) -> None:
+        nothing_ahead = not most_ahead or hasattr(trio_socket, "_uring_nothing_ahead")
+        super().__init__(group, sock, takes_nothing_ahead=nothing_ahead)
+        self._most_ahead = most_ahead
         self._accepted: socket.socket | int = 0
-        """For the task that waits, when it is woken: the connection, or -errno."""
-        self._ahead: deque[socket.socket] = deque()
-        self._kind = int(sock.family), int(sock.type), sock.proto
+        """What the task that waits finds when it is woken: a connection, or -errno."""
+        self._sockets_ahead: deque[socket.socket] = deque()
+        """The connections that were accepted ahead."""
+        self._socket_arguments = int(sock.family), int(sock.type), sock.proto
 
-    # For the tasks of the run
+    # For tasks of the run
 
     @property
-    def busy(self) -> bool:
-        """Another task waits, for a connection or for readability."""
-        return self.is_waited_for() or self.fd in self.run.readers
+    def is_busy(self) -> bool:
+        """Whether a task waits for a connection, or until the socket is readable."""
+        return self.waiter is not None or self.fd in self.run.readers
+
+    @property
+    def taken_ahead(self) -> str:
+        if not self.connections_ahead:
+            return ""
+        return (
+            f"{self.connections_ahead} connections were accepted ahead from this socket, which its new owner "
+            f"would miss; accept them first, or call fileno() before you accept"
+        )
 
     @property
     def readable(self) -> bool:
-        return bool(self._ahead)
+        return bool(self._sockets_ahead)
 
     @property
-    def ahead(self) -> int:
-        """Connections that were accepted ahead."""
-        return len(self._ahead)
+    def connections_ahead(self) -> int:
+        """How many connections were accepted ahead."""
+        return len(self._sockets_ahead)
 
     @enable_ki_protection
     async def accept(self) -> socket.socket | int:
-        """A connection, non-blocking and not inherited; or -errno. A checkpoint.
+        """Returns a connection, non-blocking and not inherited; or -errno. This is a checkpoint.
 
-        The caller has seen that it is not `busy`, or that somebody was accepted ahead.
+        The caller has seen that it is not `is_busy`, or that there are `connections_ahead`.
         """
-        if self._ahead:
-            if is_cancelled(context.task):
+        if self._sockets_ahead:
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             try:
-                return self._ahead.popleft()
+                return self._sockets_ahead.popleft()
             finally:
-                if not (self.run.budget and self.run.may_go_on()):
+                if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
         if self.state is IDLE:
-            self._arm()
+            self.submit()
         self.waiter = context.task
         await sleep(self.message)
         accepted, self._accepted = self._accepted, 0
         return accepted
 
-    def drop(self) -> None:
-        self.acceptors.drop(self)
+    def finish_cancelled_send(self) -> None:
+        """Does nothing: a listening socket sends nothing."""
 
     def close(self) -> bool:
-        while self._ahead:
-            self._turn_away(self._ahead.popleft())
+        while self._sockets_ahead:
+            self._reset(self._sockets_ahead.popleft())
         return super().close()
 
-    # For process_events
+    def end_run(self) -> None:
+        self.close()
 
-    def complete(self, result: int, *, more: bool) -> None:
+    # For the run, while it processes events
+
+    def complete(self, result: int, *, more: bool, buffer: int) -> None:
         if not more:
             self._has_ended()
         if result in STOPPED and self.waiter is not None:
@@ -168,34 +133,56 @@ class Acceptor(Armed):
         elif isinstance(accepted, int):
             return
         elif self.closed:
-            self._turn_away(accepted)
+            self._reset(accepted)
         else:
-            self._ahead.append(accepted)
+            self._sockets_ahead.append(accepted)
             self.run.unsettled.append(self)
 
     def _socket_of(self, fd: int) -> socket.socket:
         try:
-            return socket.socket(*self._kind, fileno=fd)
+            return socket.socket(*self._socket_arguments, fileno=fd)
         except MemoryError:
             os.close(fd)
             raise
 
-    def _turn_away(self, accepted: socket.socket) -> None:
-        if not self.run.manager.closed:  # as in a forked child: the connection is its parent's too
+    def _reset(self, accepted: socket.socket) -> None:
+        # A run that has ended only closes it, and so does a forked child, whose parent has it too.
+        if not self.run.closed:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         accepted.close()
 
     @property
     def _is_full(self) -> bool:
-        return len(self._ahead) >= self.acceptors.ahead
-
-    @property
-    def _by_slot(self) -> dict[int, Acceptor]:
-        return self.acceptors.by_slot
+        return len(self._sockets_ahead) >= self._most_ahead
 
     @property
     def _may_be_multishot(self) -> bool:
         return not self.takes_nothing_ahead
 
-    def _submit(self, *, multishot: bool) -> int:
+    def _submit_to_core(self, *, multishot: bool) -> int:
         return _accept(self.run.core, self.fd, multishot)
+
+
+class Acceptors(SocketGroup["Acceptor"]):
+    """The listening sockets of a run."""
+
+    event_kind = lib.TU_ACCEPT
+
+    def __init__(self, run: Run, most_ahead: int) -> None:
+        super().__init__(run)
+        self.most_ahead = most_ahead
+        """How many connections each of them may accept ahead."""
+
+    def socket_of(self, trio_socket: Any) -> Acceptor | None:
+        sock: socket.socket = trio_socket._sock
+        fd = sock.fileno()
+        earlier: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
+        if earlier is not None and earlier.group is self and not earlier.closed and fd != earlier.fd:
+            self.drop(earlier)
+        acceptor = self.find(sock)
+        if acceptor is None:
+            if fd < 0 or family_of(sock) not in STREAM_FAMILIES:
+                return None
+            acceptor = self.by_fd[fd] = Acceptor(self, sock, self.most_ahead, trio_socket)
+        trio_socket._uring_acceptor = acceptor
+        return acceptor

@@ -1,13 +1,12 @@
-"""`connect` and `accept` of Trio's sockets, and `trio.SocketListener.accept`: what they are
-replaced by while runs are on io_uring.
+"""`connect` and `accept` of Trio's sockets, and `trio.SocketListener.accept`: these functions stand in for
+them while runs are on io_uring.
 
-In a run that is on epoll, and on sockets that have no acceptor (sockets/acceptor.py), they are Trio's.
+In a run that is on epoll, and for a socket without an acceptor (acceptor.py), each calls Trio's own.
 
-- `connect` is tried at once, as by Trio, which tells errors of the attempt from those of
-  the connection. A handshake over loopback is over by then, and a Unix socket connected;
-  otherwise the ring waits. An operation of the ring's for it would be cheaper only where
-  many tasks connect at once (microseconds of CPU time to make, connect and close a socket,
-  medians of 15):
+- `connect` calls connect(2) at once, as Trio does, which tells the errors of the call from those of
+  the connection. A Unix socket is connected then, and over loopback the handshake is over; otherwise
+  the task waits until the socket is writable. IORING_OP_CONNECT would be cheaper only where many tasks
+  connect at once (microseconds of CPU time to make, connect and close a socket, medians of 15):
 
   =================  =======  ==============  =====
   tasks              at once  through a ring  epoll
@@ -18,7 +17,7 @@ In a run that is on epoll, and on sockets that have no acceptor (sockets/accepto
   Unix, 50                26              33     34
   =================  =======  ==============  =====
 
-- `accept` is one submission for each call, or takes who was accepted ahead.
+- `accept` takes a connection that was accepted ahead, or makes one submission.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from trio.lowlevel import (
 
 from ..loop.operation import failure
 from ..loop.trio_internals import Replaced, SocketType
-from .sockets import ORIGINAL, by_readiness, connections_of_run, is_ours
+from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
 
 if TYPE_CHECKING:
     from .acceptor import Acceptor
@@ -49,14 +48,14 @@ _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
 _HANDSHAKES: Final = (b"\2", b"\3")
 """TCP_SYN_SENT; and TCP_SYN_RECV, where both sides connect."""
 _SO_PEERNAME: Final = 28
-# What io_uring may answer and accept(2) does not.
+# io_uring may give these answers, which accept(2) does not give while it waits.
 _TRY_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
 async def connect(self: Any, address: Any) -> None:
     # A socket of another class may have a `connect` of its own, which is to be asked.
     is_plain = type(self) is SocketType and type(self._sock) is socket.socket
-    if not is_plain or connections_of_run() is None:
+    if not is_plain or sockets_of_run() is None:
         await ORIGINAL["connect"](self, address)
         return
     sock: socket.socket = self._sock
@@ -73,27 +72,28 @@ async def connect(self: Any, address: Any) -> None:
         if waits:
             await wait_writable(sock)
     except trio.Cancelled:
-        sock.close()  # nothing is known of it any more
+        sock.close()  # as Trio does: the handshake may go on
         raise
     if under_way and (error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
         raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
 
 
 def _begin(sock: socket.socket, address: Any) -> bool:
-    """What `socket.connect` does; True where that raises BlockingIOError, which costs 10 us."""
+    """Calls connect(2). Returns whether the connection is still under way, where `socket.connect` raises
+    BlockingIOError, which costs 10 us."""
     try:
         error = sock.connect_ex(address)
     except Exception:
         error = None
     if error is None:
-        sock.connect(address)  # the same exception again, in which this is the call
+        sock.connect(address)  # raises the same exception, with `connect` in its words
     elif error and error not in _UNDER_WAY:
         raise failure(-error)
     return bool(error)
 
 
 def _is_over(sock: socket.socket) -> bool:
-    """Whether a handshake is; of what is not TCP it is not known."""
+    """Whether a TCP handshake is over. False for other sockets, of which it is not known."""
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) not in _HANDSHAKES
     except OSError:
@@ -108,7 +108,8 @@ async def accept(self: Any) -> tuple[Any, Any]:
 
 @enable_ki_protection
 async def accept_below(self: Any) -> tuple[socket.socket, Any]:
-    """The standard library's socket of who has connected, and the peer's address."""
+    """Accepts a connection as the standard library's `accept` does: returns its own socket, and the peer's
+    address."""
     acceptor = _acceptor_of(self)
     accepted = -errno.EAGAIN if acceptor is None else await acceptor.accept()
     if isinstance(accepted, socket.socket):
@@ -124,24 +125,28 @@ async def accept_stream(self: trio.SocketListener) -> trio.SocketStream:
     accepted = None if acceptor is None else await acceptor.accept()
     if isinstance(accepted, socket.socket):
         return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-    # Trio knows which errors are to be passed over, and meets the others again.
+    # Of an error Trio decides whether it is to be passed over: its accept meets it again.
     stream: trio.SocketStream = await LISTENERS_ORIGINAL["accept"](self)
     return stream
 
 
 def _acceptor_of(trio_socket: Any) -> Acceptor | None:
-    """None: Trio's own method accepts."""
+    """Returns the socket's acceptor, if the calling task may accept by it. None if Trio's own method has to
+    do it."""
     if type(trio_socket) is not SocketType:
         return None
-    connections = connections_of_run()
-    if connections is None or (connections.acceptors.ahead and hasattr(trio_socket, "_uring_excluded")):
+    sockets = sockets_of_run()
+    if sockets is None or (sockets.acceptors.most_ahead and hasattr(trio_socket, "_uring_excluded")):
         return None
-    acceptor = connections.acceptors.acceptor_of(trio_socket)
-    return None if acceptor is None or (acceptor.busy and not acceptor.ahead) else acceptor
+    acceptor = sockets.acceptors.socket_of(trio_socket)
+    if acceptor is None or acceptor.connections_ahead:
+        return acceptor
+    acceptor.finish_cancelled()
+    return None if acceptor.is_busy else acceptor
 
 
 def _address_of_peer(sock: socket.socket) -> Any:
-    """As accept(2) tells it: also of a connection that was reset since."""
+    """Returns the peer's address as accept(2) tells it, also for a connection that was reset since."""
     try:
         return sock.getpeername()
     except OSError:

@@ -1,18 +1,18 @@
 """What a run knows of a stream socket: what it has received, and what it is sending.
 
-The kernel puts data into one of the run's provided buffers when it comes, so that a
-connection that waits has none; the tick that learns of it copies the data out, and
-the next tick gives the buffer back. sockets/run_socket.py has the states.
+The kernel puts data into one of the run's provided buffers when they come, so that a connection
+that waits holds none. The tick that learns of them copies the data out, and the next tick gives the
+buffer back. sockets/states.py has the states of a receive.
 
-- The first receive is one of ONCE, and so are all of a socket that others may read from
-  (`take_nothing_ahead`) and of Unix sockets, since descriptors may come with their data. They
-  take nothing that no task waits for. From the second one on receives are multishot.
-- What a multishot brings while nobody waits is *read ahead*, and whoever receives next
-  from the socket, by whatever call of Trio's, gets it first. At ``read_ahead`` bytes the
-  multishot is stopped, and TCP's back-pressure reaches the sender. From then on receives take
-  what waits in the socket, without the ring, until nothing does.
-- The end of the stream, or an error, comes after the data, and is told once, as the
-  kernel does: whoever asks again asks the kernel again.
+- The first receive of a socket completes once. So does every receive of a socket that others may
+  read from (`take_nothing_ahead`), and of a Unix socket, since descriptors may come with its data.
+  A receive that completes once takes nothing that no task waits for. All others are multishot.
+- What a multishot brings while no task waits is *read ahead*. Whoever receives next from the socket,
+  by whatever call of Trio's, gets it first. At `RingOptions.read_ahead` bytes the multishot is stopped,
+  and TCP's back-pressure reaches the sender. Then receives take what waits in the socket itself,
+  without the ring, until nothing is left there.
+- The end of the stream, or an error, comes after the data, and is told once, as the kernel does:
+  whoever asks again asks the kernel again.
 """
 
 from __future__ import annotations
@@ -23,102 +23,120 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from .._tasks import is_current
-from ..loop.sleep import READY, is_cancelled, sleep_for_data, yield_shielded
+from .._tasks import is_current, learn
+from ..loop.checkpoints import READY, pass_cancel_point, sleep_for_data, yield_shielded
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
 from ..ring.native import lib
-from .run_socket import ARMED, CANCELLING, IDLE, ONCE, SHORT, STOPPING, Armed
+from .run_socket import RunSocket
 from .sender import Sender
+from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, ONCE, STOPPING
 
 if TYPE_CHECKING:
-    from .connections import Connections
+    from .receive_buffers import ReceiveBuffers
+    from .run_socket import SocketGroup
 
 _receive = lib.tu_receive
 
-# Out of buffers, which come back with the next tick; stopped; what a kernel answers that
-# would have to wait for something else.
+# After these a receive is submitted again: there was no buffer left, it was stopped, or the kernel
+# would have had to wait for something else than data.
 _TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, -errno.EINTR})
 
-
+# struct linger: a close resets the connection.
 _RESET: Final = struct.pack("ii", 1, 0)
-# Bytes that a piece of what was read ahead takes beside its own: a peer may send only small ones.
+# The memory, in bytes, that each piece of what was read ahead takes beside its data: the peer may send
+# only small pieces.
 _PIECE: Final = 64
-# An empty deque is larger than all else of an idle connection. Nothing is ever put into this.
+# All connections that have nothing ahead share this deque, which stays empty: one of its own would be
+# larger than all else of an idle connection.
 _NOTHING: Final[deque[bytes | memoryview]] = deque(maxlen=0)
 
 
-class Connection(Armed):
-    """A stream socket, in one run."""
+class Connection(RunSocket):
+    """A stream socket, as one run knows it."""
 
     __slots__ = (
-        "_ahead",
-        "_bulk",
         "_end",
-        "_warm",
-        "ahead",
+        "_has_received",
+        "_pieces",
+        "_tries_socket_first",
+        "buffers",
+        "bytes_ahead",
         "length",
         "part_sender",
         "runner",
         "sender",
     )
 
+    USED_BY_C: ClassVar[tuple[str, ...]] = ("bytes_ahead", "length", "runner", "sender")
+
     def __init__(
-        self, run: Connections, runner: object, sock: socket.socket, *, takes_nothing_ahead: bool
+        self,
+        group: SocketGroup[Connection],
+        buffers: ReceiveBuffers,
+        runner: object,
+        sock: socket.socket,
+        *,
+        takes_nothing_ahead: bool,
     ) -> None:
-        super().__init__(run, sock, takes_nothing_ahead=takes_nothing_ahead)
+        super().__init__(group, sock, takes_nothing_ahead=takes_nothing_ahead)
+        self.buffers = buffers
         self.runner = runner
         self.sender: Sender | None = None
-        """Of `trio.SocketStream.send_all`."""
+        """The one by which `trio.SocketStream.send_all` sends; None before its first call."""
         self.part_sender: Sender | None = None
-        """Of a socket's ``send``."""
-        self.ahead = 0
-        """Bytes that were read ahead."""
-        self._ahead: deque[bytes | memoryview] = _NOTHING
+        """The one by which a socket's ``send`` sends, which may send only a part of its data."""
+        self.bytes_ahead = 0
+        """The bytes in `_pieces`."""
+        self._pieces: deque[bytes | memoryview] = _NOTHING
+        """What was read ahead, as it came."""
         self._end: int | None = None
-        """0 or -errno, to be told after what was read ahead."""
-        self._bulk = False
-        """More came than may be read ahead: there may still be something that waits in the socket."""
+        """How the stream has ended, to be told after what was read ahead: 0, or -errno."""
+        self._tries_socket_first = False
+        """Whether data may wait in the socket, since the multishot was stopped with as much as may be read
+        ahead."""
         self.length = 0
-        """What the task that waits wants at most, in bytes."""
-        self._warm = False
-        """Something was received: the next receive is multishot, unless nothing may be taken ahead."""
+        """How many bytes the task that waits wants at most."""
+        self._has_received = False
+        """Whether a receive has brought data: from then on they are multishot."""
 
-    # For the tasks of the run
+    # For tasks of the run
 
     @enable_ki_protection
     async def receive(self, length: int) -> bytes:
-        """Up to ``length`` > 0 bytes; empty at the end of the stream. A checkpoint.
+        """Returns up to ``length`` > 0 bytes; none at the end of the stream. This is a checkpoint.
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
-        if self.closed or not is_current(self):  # since the call that this coroutine is of
-            if is_cancelled(context.task):
+        if self.closed or not is_current(self):  # closed between the call and the first step of its coroutine
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             await yield_shielded()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if self.ahead or self._end is not None:
-            if is_cancelled(context.task):
+        if self.bytes_ahead or self._end is not None:
+            if pass_cancel_point(context.task):
                 await checkpoint_if_cancelled()
             try:
-                return self.take(length) if self.ahead else self.take_end()
+                return self.take(length) if self.bytes_ahead else self.take_end()
             finally:
-                if not (self.run.budget and self.run.may_go_on()):
+                if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
-        if self.fd in self.run.readers or (self.waiter is not None and self.is_waited_for()):
+        if self.waiter is not None:
+            self.finish_cancelled()
+        if self.waiter is not None or self.fd in self.run.readers:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         self.length = length
         if self.state is IDLE:
-            if self._bulk:
+            if self._tries_socket_first:
                 data = await self._receive_at_once(length)
                 if data is not None:
                     return data
-            self._arm()
+            self.submit()
         self.waiter = context.task
         data = await sleep_for_data(self.message)
         if data is None:
@@ -126,179 +144,193 @@ class Connection(Armed):
         return data
 
     async def _receive_at_once(self, length: int) -> bytes | None:
-        """What waits in the socket: a copy less than by way of a buffer. None: nothing does."""
+        """Returns what waits in the socket itself, without a copy from a buffer. None if nothing does."""
         sock = self.sock()
         if sock is None:
             return None
-        if is_cancelled(context.task):
+        if pass_cancel_point(context.task):
             await checkpoint_if_cancelled()
         try:
             data = sock.recv(length)
         except BlockingIOError:
-            self._bulk = False
+            self._tries_socket_first = False
             return None
         except OSError:
             await yield_shielded()
             raise
-        if not (self.run.budget and self.run.may_go_on()):
+        if not (self.run.budget and self.run.spend()):
             await yield_shielded()
         return data
 
     def take(self, length: int) -> bytes:
-        """Up to ``length`` bytes of what was read ahead."""
-        ahead = self._ahead
-        first = ahead.popleft()
+        """Takes up to ``length`` bytes of what was read ahead."""
+        pieces = self._pieces
+        first = pieces.popleft()
         left = length - len(first)
-        if left >= 0 and not ahead:
-            self.ahead = 0
+        if left >= 0 and not pieces:
+            self.bytes_ahead = 0
             return bytes(first)
         parts = [first]
-        while ahead and left >= len(ahead[0]):
-            parts.append(ahead.popleft())
+        while pieces and left >= len(pieces[0]):
+            parts.append(pieces.popleft())
             left -= len(parts[-1])
         data = parts[0] if left < 0 or len(parts) == 1 else b"".join(parts)
-        self.ahead -= len(data)
-        if left < 0:  # of the first piece; it is not copied again for each small receive
+        self.bytes_ahead -= len(data)
+        if left < 0:  # the rest of the first piece: a view, which is not copied for each small receive
             self._keep(memoryview(data)[length:], first=True)
             return bytes(data[:length])
         return bytes(data)
 
     def take_end(self) -> bytes:
-        """Empty for the end of the stream, or raises the error that ended it."""
+        """Takes the end of the stream, as no bytes, or raises the error that has ended it."""
         end, self._end = self._end, None
         if end:
             raise OSError(-end, os.strerror(-end))
         return b""
 
-    def reason(self, error: OSError) -> OSError:
-        """Why a send failed. A multishot may have heard of a reset before the send did, which
-        is told that the pipe is broken then."""
+    def take_send_error(self, error: OSError) -> OSError:
+        # A multishot may have heard of a reset before the send. Then the send is told EPIPE, where
+        # on epoll it is told of the reset.
         if error.errno != errno.EPIPE or not self._end:
             return error
         end, self._end = self._end, None
         return OSError(-end, os.strerror(-end))
 
-    def take_error(self) -> int:
-        """The errno that a receive would be told; 0 if the kernel is to be asked."""
-        self.pause()
+    def take_pending_error(self) -> int:
+        """Takes the error that a receive would raise next, as its errno. 0 if the kernel has to be asked."""
+        self.pause_multishot()
         if not self._end:
             return 0
         end, self._end = self._end, None
         return -end
 
     def peek(self, length: int) -> bytes:
-        """What was read ahead, and what waits behind it in the socket; it all stays where it is."""
-        data = b"".join(self._ahead)
+        """Returns up to ``length`` bytes of what was read ahead, and what waits behind it in the socket. All
+        of it stays where it is."""
+        data = b"".join(self._pieces)
         sock = self.sock()
         if len(data) < length and self._end is None and sock is not None:
-            with suppress(OSError):  # nothing is there, or a receive will be told what is wrong
+            with suppress(OSError):  # nothing is there; or an error, which a receive will meet
                 data += sock.recv(length - len(data), socket.MSG_PEEK)
         return data[:length]
 
     def new_sender(self) -> Sender:
-        self.sender = Sender(self.run.manager)
+        """Makes `sender`."""
+        self.sender = Sender(self.run)
         return self.sender
 
     def new_part_sender(self) -> Sender:
-        self.part_sender = Sender(self.run.manager)
+        """Makes `part_sender`."""
+        self.part_sender = Sender(self.run)
         return self.part_sender
 
     def submit_sends(self) -> None:
-        """Those of other tasks, before something that goes past the ring."""
-        if self.runner is not getattr(context, "runner", None):  # nor is the ring ours
+        """Has the kernel get the sends that other tasks have queued, before the caller sends or closes
+        without the ring. Does nothing outside of this run, whose ring nobody else may enter."""
+        if self.runner is not getattr(context, "runner", None):
             return
         if any(sender.is_busy for sender in self._senders):
             lib.tu_flush(self.run.core)
 
     @property
     def is_sending(self) -> bool:
-        """Whether a task is in `trio.SocketStream.send_all`."""
         return self.sender is not None and self.sender.is_busy
 
-    def is_sent_to(self) -> bool:
+    def finish_cancelled_send(self) -> None:
         sender = self.sender
         while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
             sender.stop()
-            self.run.manager.checked(lib.tu_flush(self.run.core))
-            self.run.manager.reap()
-        return self.is_sending
+            self.run.raise_on_error(lib.tu_flush(self.run.core))
+            self.run.reap()
+
+    @property
+    def taken_ahead(self) -> str:
+        if not self.bytes_ahead:
+            return ""
+        return (
+            f"{self.bytes_ahead} bytes were read ahead from this socket, which its new owner would miss; "
+            f"receive them first, or call fileno() before you receive for the second time"
+        )
 
     @property
     def readable(self) -> bool:
-        return bool(self._ahead) or self._end is not None
-
-    def drop(self) -> None:
-        self.run.drop(self)
+        return bool(self._pieces) or self._end is not None
 
     def close(self) -> bool:
-        """What was read ahead is dropped, as by the kernel; what other tasks have sent is not."""
+        # What was read ahead is dropped, as by the kernel. What other tasks have sent is not.
         self.submit_sends()
         sock = self.sock()
-        if self.ahead and sock is not None and sock.fileno() == self.fd and not self.run.manager.closed:
-            # The kernel resets a connection that is closed with data unread, and so have we to;
-            # but not a forked child, whose parent has it too.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._ahead = _NOTHING
+        if self.bytes_ahead and sock is not None and sock.fileno() == self.fd and not self.run.closed:
+            # The kernel resets a connection that is closed with unread data, and so do we. A forked
+            # child does not: its parent has the connection too.
+            with suppress(OSError):  # the number was closed below, and is no socket's any more
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._pieces = _NOTHING
         self._end = None
-        self.ahead = 0
+        self.bytes_ahead = 0
         flush = super().close()
         for sender in self._senders:
             flush |= sender.is_busy and sender.stop()
-        self.let_go()
+        self.break_cycles()
         return flush
 
-    def let_go(self) -> None:
-        """Of what refers back to it: a closed connection, and with it the task that has sent on
-        it, are not for the garbage collector."""
-        self.message = None
+    def break_cycles(self) -> None:
+        super().break_cycles()
         for sender in self._senders:
             sender.message = None
         self.sender = self.part_sender = None
 
     def end_run(self) -> None:
-        """Nobody waits any more; what comes is for the next run that has this socket."""
-        self.waiter = None
-        if self.state is ARMED:
+        # What still comes is for the next run that has this socket.
+        if self.state is MULTISHOT:
             self._stop(STOPPING)
         elif self.state is ONCE:
             self._stop(CANCELLING)
 
     def inherit(self, earlier: Connection) -> None:
-        """What the same socket's connection of an earlier run had read ahead."""
-        self._ahead, self.ahead, self._end = earlier._ahead, earlier.ahead, earlier._end
+        """Takes over what the connection of the same socket in an earlier run has read ahead."""
+        self._pieces, self.bytes_ahead, self._end = earlier._pieces, earlier.bytes_ahead, earlier._end
 
-    # For process_events
+    # For the run, while it processes events
 
-    def deliver(self, data: bytes) -> None:
-        """Gives the task that waits as much as it wants; the rest is read ahead."""
+    def complete(self, result: int, *, more: bool, buffer: int) -> None:
+        try:
+            if result > 0:
+                self._deliver(self.buffers.data(buffer, result))
+        finally:
+            if not more:
+                self._finish(result)
+
+    def _deliver(self, data: bytes) -> None:
+        """Gives the task that waits as much as it wants. The rest is read ahead."""
         if self.waiter is None:
-            self.keep(data)
+            self._read_ahead(data)
             return
         if len(data) > self.length:
-            self.keep(memoryview(data)[self.length :])
+            self._read_ahead(memoryview(data)[self.length :])
             data = data[: self.length]
         self._wake(data)
 
-    def keep(self, data: bytes | memoryview) -> None:
-        """Nobody waits for ``data``."""
+    def _read_ahead(self, data: bytes | memoryview) -> None:
+        """Keeps data that no task waits for, unless the socket is closed."""
         if self.closed:
             return
         run = self.run
         self._keep(data)
-        run.bytes_read_ahead += len(data)
+        self.buffers.bytes_read_ahead += len(data)
         if self._is_full:
-            self._bulk = True
+            self._tries_socket_first = True
             run.unsettled.append(self)
         elif self.fd in run.readers:
             run.unsettled.append(self)
 
-    def finish(self, result: int) -> None:
-        """Takes in the last completion of a receive; its data are the task's, or kept."""
+    def _finish(self, result: int) -> None:
+        """Processes the result of the last completion, whose data are delivered already."""
         self._has_ended()
         if self.closed:
             return
         if result > 0:
-            self._warm = True
+            self._has_received = True
         elif result not in _TRANSIENT:
             self._end = result
             if self.waiter is not None:
@@ -311,21 +343,23 @@ class Connection(Armed):
             self._repeat(result)
 
     def _repeat(self, result: int) -> None:
+        """Has the receive submitted again, for the task that waits still: when all events are processed,
+        or when there are buffers."""
         if result == -errno.ENOBUFS:
-            self.state = SHORT
-            self.run.short.append(self)
-            self.run.buffer_shortages += 1
+            self.state = NO_BUFFER
+            self.buffers.wait_for_buffer(self)
         else:
             self.run.unsettled.append(self)
 
     def _keep(self, data: bytes | memoryview, *, first: bool = False) -> None:
-        if self._ahead is _NOTHING:
-            self._ahead = deque()
+        """Puts data behind all that was read ahead, or ``first`` before it."""
+        if self._pieces is _NOTHING:
+            self._pieces = deque()
         if first:
-            self._ahead.appendleft(data)
+            self._pieces.appendleft(data)
         else:
-            self._ahead.append(data)
-        self.ahead += len(data)
+            self._pieces.append(data)
+        self.bytes_ahead += len(data)
 
     @property
     def _senders(self) -> list[Sender]:
@@ -333,15 +367,14 @@ class Connection(Armed):
 
     @property
     def _is_full(self) -> bool:
-        return self.ahead + _PIECE * len(self._ahead) >= self.run.read_ahead
-
-    @property
-    def _by_slot(self) -> dict[int, Connection]:
-        return self.run.receivers
+        return self.bytes_ahead + _PIECE * len(self._pieces) >= self.buffers.most_ahead
 
     @property
     def _may_be_multishot(self) -> bool:
-        return self._warm and not self.takes_nothing_ahead
+        return self._has_received and not self.takes_nothing_ahead
 
-    def _submit(self, *, multishot: bool) -> int:
+    def _submit_to_core(self, *, multishot: bool) -> int:
         return _receive(self.run.core, self.fd, 0 if multishot else self.length)
+
+
+learn("connection", Connection, Connection.USED_BY_C)

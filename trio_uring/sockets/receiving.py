@@ -1,17 +1,17 @@
-"""The receives of Trio's sockets: what they are replaced by while runs are on io_uring.
+"""The receives of Trio's sockets: these functions stand in for Trio's while runs are on io_uring.
 
-In a run that is on epoll, or without completions, each is Trio's own.
+In a run that is on epoll, or without completions, each does what Trio's does.
 
 | call | how |
 | --- | --- |
 | recv, recv_into of a stream socket, without flags | by completion |
-| recvfrom, recvmsg and their kin; any flag | what was read ahead, or else tried (sockets/attempts.py) |
-| all of other sockets | tried |
+| the same with flags; recvfrom, recvmsg and their like | what was read ahead, else at once (attempts.py) |
+| any of another socket | at once |
 
-- What was read ahead (sockets/connection.py) comes first by every call.
-- They take any arguments. Trio leaves it to the standard library to refuse some, after a
-  checkpoint, and so do we: arguments that we do not understand are given to it as they are,
-  and nothing that was read ahead is lost.
+- What was read ahead (connection.py) comes first by every call.
+- They take any arguments. Trio leaves it to the standard library to refuse some, after a checkpoint.
+  So arguments that we do not understand go to the standard library as they are, and nothing that was
+  read ahead is lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trio.lowlevel import (
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SocketType
 from .attempts import attempt
-from .sockets import ORIGINAL, by_readiness, connection_of, connection_of_known, connections_of_run
+from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -65,39 +65,39 @@ def recv_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
 
 @enable_ki_protection
 async def _recv_into(connection: Connection, buffer: bytearray) -> int:
-    with memoryview(buffer) as view:  # held: it may not be resized meanwhile
+    with memoryview(buffer) as view:  # keeps the buffer from being resized meanwhile
         data = await connection.receive(min(len(view), MOST))
         view[: len(data)] = data
     return len(data)
 
 
 def recvfrom(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[bytes, Any]]:
-    if connection_of_known(self) is None:
+    if existing_connection(self) is None:
         return _receive(self, "recvfrom", args, kwargs)
     return _receive_in_order(self, "recvfrom", args, kwargs)
 
 
 def recvfrom_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[int, Any]]:
-    if connection_of_known(self) is None:
+    if existing_connection(self) is None:
         return _receive(self, "recvfrom_into", args, kwargs)
     return _receive_in_order(self, "recvfrom_into", args, kwargs)
 
 
 def recvmsg(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    if connection_of_known(self) is None:
+    if existing_connection(self) is None:
         return _receive(self, "recvmsg", args, kwargs)
     return _receive_in_order(self, "recvmsg", args, kwargs)
 
 
 def recvmsg_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    if connection_of_known(self) is None:
+    if existing_connection(self) is None:
         return _receive(self, "recvmsg_into", args, kwargs)
     return _recvmsg_into(self, args, kwargs)
 
 
 @enable_ki_protection
 async def _recvmsg_into(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if args and isinstance(args[0], Iterator):  # which can be asked only once
+    if args and isinstance(args[0], Iterator):  # it can be read only once, and two of us have to
         await checkpoint_if_cancelled()
         try:
             args = list(args[0]), *args[1:]
@@ -110,7 +110,7 @@ async def _recvmsg_into(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 def _recv_or_recv_into(
     trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Awaitable[Any]:
-    if connection_of(trio_socket) is None and connection_of_known(trio_socket) is None:
+    if connection_of(trio_socket) is None and existing_connection(trio_socket) is None:
         return _receive(trio_socket, name, args, kwargs)
     return _receive_in_order(trio_socket, name, args, kwargs, completes=True)
 
@@ -119,11 +119,12 @@ def _recv_or_recv_into(
 async def _receive_in_order(
     trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, completes: bool = False
 ) -> Any:
-    """What was read ahead comes first."""
+    """Receives by completion if the call ``completes``; else takes what was read ahead, or else receives at
+    once."""
     asked = _understood(name, args, kwargs)
     if asked is None:
         return await _receive(trio_socket, name, args, kwargs)
-    length, flags, views = asked  # no buffer may be resized while there is a view of it
+    length, flags, views = asked  # a view keeps its buffer from being resized
     try:
         connection = connection_of(trio_socket) if completes and not flags and length else None
         if connection is not None:
@@ -139,28 +140,29 @@ async def _receive_in_order(
 
 
 def _receive(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-    run = connections_of_run()
-    if run is None:
+    """Receives without looking at what was read ahead."""
+    sockets = sockets_of_run()
+    if sockets is None:
         return by_readiness(trio_socket, name, *args, **kwargs)
     call = getattr(socket.socket, name)
     if kwargs:
         call = functools.partial(call, **kwargs)
-    return attempt(run, trio_socket._sock, wait_readable, call, *args)
+    return attempt(sockets.run, trio_socket._sock, wait_readable, call, *args)
 
 
 async def _read_ahead(trio_socket: Any, length: int, flags: int) -> bytes | None:
-    """What was read ahead, for a call that goes past the multishot otherwise; None: nothing."""
-    connection = connection_of_known(trio_socket)
+    """Returns what was read ahead, for a call that would receive behind it otherwise. None if nothing was."""
+    connection = existing_connection(trio_socket)
     if connection is None:
         return None
-    if flags & socket.MSG_OOB:  # what is read ahead goes past the urgent mark, and loses the byte
+    if flags & socket.MSG_OOB:  # a multishot would go past the urgent mark, and lose the byte
         connection.take_nothing_ahead()
-    connection.pause()
+    connection.pause_multishot()
     if not connection.readable or flags & _NOT_IN_THE_STREAM:
         return None
     await checkpoint_if_cancelled()
     try:
-        if not connection.ahead:
+        if not connection.bytes_ahead:
             return connection.take_end()
         return connection.peek(length) if flags & socket.MSG_PEEK else connection.take(length)
     finally:
@@ -168,7 +170,8 @@ async def _read_ahead(trio_socket: Any, length: int, flags: int) -> bytes | None
 
 
 def _understood(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments | None:
-    """None: the standard library refuses them, and shall say so itself."""
+    """Reads the arguments of a call as the standard library does. None if it refuses them: then it has to
+    say so itself."""
     try:
         return _ARGUMENTS[name](*args, **kwargs)
     except (TypeError, ValueError, BufferError):
@@ -220,7 +223,7 @@ def _room(view: memoryview) -> int:
 
 
 def _answer(name: str, data: bytes, views: Iterable[memoryview]) -> Any:
-    """What the call of this name returns."""
+    """Makes what the call of this name returns from the ``data`` that it has received."""
     received = _fill(views, data) if name.endswith("_into") else data
     if name.startswith("recvmsg"):
         return received, [], 0, None

@@ -1,8 +1,9 @@
-"""Sends that ride along with the tick's one system call.
+"""Sends that are submissions: they reach the kernel with the tick's one system call.
 
-One at a time of each `Sender`, which is made once for all of them: `submit`, then sleep on
-its ``message``, then look at its ``result``. It is the task's until that has looked, which may
-be after another task has run that would send, too; so it has a ``task`` until then.
+A `Sender` is made once for all sends of its kind on a socket, one at a time. A task calls `submit`,
+sleeps on ``message``, looks at ``result``, and then calls `finish`, or `progress`, which does. Until
+then the sender is that task's, and has it as its ``task``: after the kernel has answered, another task
+that wants to send may run first.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from ..loop.manager import UringManager
+    from ..loop.run import Run
     from ..ring.native import Pointer
-    from .connection import Connection
+    from .run_socket import RunSocket
 
 _TRY_AGAIN: Final = (*STOPPED, -errno.EAGAIN)
 _send = lib.tu_send
@@ -34,47 +35,53 @@ _cancel = lib.tu_cancel
 
 
 class Sender(Operation):
+    """The one send of a socket, by one way of sending, that may be under way. For its run's own thread."""
+
     __slots__ = ("message",)
 
-    def __init__(self, manager: UringManager) -> None:
+    def __init__(self, run: Run) -> None:
         nobody: Any = None
-        super().__init__(manager, nobody, 0, None)
+        super().__init__(run, nobody, 0, None)
         self.message: Any = WaitTaskRescheduled(self.abort)
 
     @property
     def is_busy(self) -> bool:
-        """Its send is queued, or with the kernel."""
-        return self.manager.operations.get(self.slot) is self
+        """Whether its send is queued, or with the kernel."""
+        return self.run.operations.get(self.slot) is self
 
     def submit(
-        self, connection: Connection, address: Pointer | bytes, length: int, held: object, *, whole: bool
+        self, connection: RunSocket, address: Pointer | bytes, length: int, held: object, *, whole: bool
     ) -> None:
-        """For the task that calls. ``whole``: with waits for room, else what there is room for."""
+        """Submits a send of the memory at ``address``, which belongs to ``held``, for the task that calls.
+        ``whole``: the kernel sends all of it, however often it has to wait for room; else it sends what
+        there is room for."""
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         try:
-            slot = _send(self.manager.core, connection.fd, address, length, whole)
+            slot = _send(self.run.core, connection.fd, address, length, whole)
             if slot > 0:
                 self.slot = slot
-                self.manager.operations[slot] = self
+                self.run.operations[slot] = self
         except BaseException:  # a signal handler's, or for want of memory: the kernel may have it
             keep(held)
             raise
         if slot < 0:
-            self.manager.refuse(connection.fd, slot)
+            self.run.raise_refusal(connection.fd, slot)
         self.held = held
         self.owner = connection
         self.task = context.task
 
-    def progress(self, connection: Connection, result: int) -> int:
-        """The bytes that a send has moved, 0 if it is to be tried again.
+    def progress(self, connection: RunSocket, result: int) -> int:
+        """Ends a send that had this ``result``. Returns how many bytes it has sent; 0 if it has to be tried
+        again.
 
-        Raises OSError, and what became of the task or the socket meanwhile.
+        Raises OSError; Cancelled if the task was cancelled meanwhile; trio.ClosedResourceError if the
+        socket was closed.
         """
         waiter = self.task
         self.finish()
         if result < 0 and result not in _TRY_AGAIN:
-            raise connection.reason(OSError(-result, os.strerror(-result)))
+            raise connection.take_send_error(OSError(-result, os.strerror(-result)))
         if isinstance(waiter, Stopping):
             waiter.raise_reason()
         if connection.closed:
@@ -82,11 +89,11 @@ class Sender(Operation):
         return max(0, result)
 
     def finish(self) -> None:
-        """The task has seen the result: another may send."""
+        """Lets another task send: this one has seen the result."""
         self.held = self.owner = self.task = None
 
     def abort(self, raise_cancel: Callable[[], NoReturn]) -> Abort:
-        if isinstance(self.task, Stopping):  # the socket was closed before, and that is told
+        if isinstance(self.task, Stopping):  # the socket was closed before, and the task is told that
             return Abort.FAILED
         aborted = super().abort(raise_cancel)
         if aborted is Abort.SUCCEEDED:
@@ -94,13 +101,14 @@ class Sender(Operation):
         return aborted
 
     def stop(self) -> bool:
-        """The socket is closed. True: the kernel is done with the memory when its answer is in."""
+        """Stops the send of a socket that is closed: its task gets trio.ClosedResourceError. True if the
+        kernel has to answer first, since it uses the memory until then."""
         task = task_of(self.task)
         assert task is not None
-        if not _cancel(self.manager.core, self.slot):
+        if not _cancel(self.run.core, self.slot):
             if not isinstance(self.task, Stopping):
                 self.task = Stopping(task, raise_closed)
             return True
-        del self.manager.operations[self.slot]
+        del self.run.operations[self.slot]
         reschedule(task, outcome.capture(raise_closed))
         return False

@@ -1,17 +1,16 @@
-"""`trio.SocketStream` by completions: what its methods are replaced by while runs are on
-io_uring.
+"""`trio.SocketStream` by completions: these functions stand in for its methods while runs are on io_uring.
 
-In a run that is on epoll, and on sockets that sockets/sockets.py leaves to Trio, they are Trio's.
+In a run that is on epoll, and for a socket without a connection (lookup.py), each calls Trio's own.
 
 - `receive_some` takes what was read ahead, or sleeps until the kernel has received.
-- `send_all` is one submission from the caller's memory, which the kernel sends whole,
-  however often it has to wait for room. It rides along with the tick's one system call.
-  With a `RingOptions.checkpoint_budget` the socket is tried at once while few tasks run.
-  None is by zero-copy: through the loopback interface, the only one that was measured, the
+- `send_all` submits the caller's memory in one operation, which reaches the kernel with the tick's one
+  system call. The kernel sends all of it, however often it has to wait for room. With a
+  `RingOptions.checkpoint_budget`, and while few tasks run, `send_all` tries the socket at once.
+  It does not use zero-copy: through the loopback interface, the only one that was measured, the
   kernel copies all the same, and a send of 256 KiB to 4 MiB took twice as long (Linux 6.18).
-- `aclose` is Trio's, with a cheaper checkpoint.
-- `trio.aclose_forcefully`, with which each handler of a server ends, needs no scope to be
-  cancelled in where that `aclose` follows: it does not wait.
+- `aclose` does what Trio's does, with a cheaper checkpoint.
+- `trio.aclose_forcefully`, with which each handler of a server ends, calls that `aclose` without the
+  cancelled scope that Trio makes for it: that one does not wait anyway.
 """
 
 from __future__ import annotations
@@ -28,13 +27,15 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .._tasks import FEW_WOKEN, learn_methods, start_receive, start_send
+from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
+from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
-from ..loop.sleep import is_cancelled, sleep, sleep_for_data, yield_shielded
 from ..loop.trio_internals import Replaced, context
 from ..ring.native import ffi
+from .handing_over import fileno
+from .lookup import connection_of, is_ours, sockets_of_run
 from .receiving import recv
-from .sockets import connection_of, connections_of_run, fileno, is_ours, send
+from .sending import send
 
 if TYPE_CHECKING:
     import socket
@@ -66,7 +67,8 @@ def _take_end(connection: Connection) -> bytes:
 
 
 async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
-    """Where no multishot is armed, something was read ahead, or another task receives."""
+    """Receives where `start_receive` has left it to Python: no multishot is pending, something was read
+    ahead, or another task receives."""
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     trio_socket = stream.socket
     is_plain = type(length) is int and 0 < length <= MOST and is_ours(trio_socket.recv, recv)
@@ -74,9 +76,9 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
     if connection is None:
         data: bytes = await ORIGINAL["receive_some"](stream, max_bytes)
         return data
-    if connection.ahead and not is_cancelled(context.task):
+    if connection.bytes_ahead and not pass_cancel_point(context.task):
         taken = connection.take(length)
-        if not (connection.run.budget and connection.run.may_go_on()):
+        if not (connection.run.budget and connection.run.spend()):
             await yield_shielded()
         return taken
     try:
@@ -106,7 +108,8 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
 
 
 async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
-    """Where the connection is to be made, or there is more to it than one submission of bytes."""
+    """Sends where `start_send` has left it to Python: the connection has to be made, or one submission of
+    bytes is not all."""
     trio_socket: Any = stream.socket
     is_plain = is_ours(trio_socket.send, send) and is_ours(trio_socket.fileno, fileno)
     connection = connection_of(trio_socket) if is_plain else None
@@ -129,7 +132,7 @@ async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryv
 
 
 def _has_bytes(data: object) -> bool:
-    """Whether it is memory that can be sent as it is. What else there is Trio knows how to refuse."""
+    """Whether ``data`` are memory that can be sent as it is. Anything else is for Trio to refuse."""
     try:
         with memoryview(data) as view:  # type: ignore[arg-type]
             return view.c_contiguous and view.ndim == 1
@@ -138,44 +141,46 @@ def _has_bytes(data: object) -> bool:
 
 
 async def _send_memory(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> None:
+    """Sends all of ``data``, for a task that holds the stream's conflict detector."""
     run = connection.run
     if not data:
         await _send_nothing(sock, connection)
         return
     if connection.fd in run.writers:
         raise trio.BusyResourceError("another task is already reading / writing this fd")
-    at_once = run.budget and run.woken <= FEW_WOKEN
+    at_once = run.budget and run.events_of_tick <= FEW_EVENTS
     if not (at_once and await _send_at_once(sock, connection, data)):
         await _send_rest(sock, connection, data, 0)
 
 
 async def _send_nothing(sock: socket.socket, connection: Connection) -> None:
-    """Trio's own asks for the descriptor, which would end the reading ahead."""
+    """Does what Trio's `send_all` does for no data, which would ask for the descriptor and so end the
+    reading ahead."""
     if sock.fileno() == -1:
         raise trio.ClosedResourceError("socket was already closed")
-    if not (connection.run.budget and connection.run.may_go_on()):
+    if not (connection.run.budget and connection.run.spend()):
         await yield_shielded()
-    if is_cancelled(context.task):
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
 
 
 async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes | memoryview) -> bool:
-    """Tries; if a part was sent, sends the rest. False if there was no room."""
-    if is_cancelled(context.task):
+    """Sends what there is room for now, and then the rest. False if there was no room."""
+    if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
     try:
         sent = sock.send(data)
     except BlockingIOError:
         return False
     except OSError as met:
-        error = connection.reason(met)
+        error = connection.take_send_error(met)
         try:
             raise _broken(error) from error
         finally:
             del error  # whose traceback refers to this frame
     if sent < len(data):
         await _send_rest(sock, connection, data, sent)
-    elif not connection.run.may_go_on():
+    elif not connection.run.spend():
         await yield_shielded()
     return True
 
@@ -183,10 +188,11 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
 async def _send_rest(
     sock: socket.socket, connection: Connection, data: bytes | memoryview, result: int
 ) -> None:
-    """All of ``data``, after a send of it had this result, which was not all."""
+    """Sends what is left of ``data`` after a first send with this ``result``."""
     sender = connection.sender or connection.new_sender()
-    # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
-    # which such a pointer lives. What it points to stays where it is while ``data`` is held.
+    # The object that `from_buffer` makes does not live on: up to CPython 3.12 the garbage collector crashes
+    # on a memoryview in a cycle while there is such an object of it. ``data``, which is held, keeps the
+    # memory where it is.
     address = _cast("char *", _from_buffer(data))
     length = len(data)
     sent = 0
@@ -206,6 +212,7 @@ async def _send_rest(
 
 
 def _broken(error: OSError) -> Exception:
+    """Makes what Trio's streams raise for an error of their socket."""
     if error.errno in _CLOSED:
         return trio.ClosedResourceError("this socket was already closed")
     return trio.BrokenResourceError(f"socket connection broken: {error}")
@@ -223,8 +230,8 @@ async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
 
 
 async def aclose(self: trio.SocketStream) -> None:
-    run = connections_of_run()
-    if run is None:
+    sockets = sockets_of_run()
+    if sockets is None:
         await ORIGINAL["aclose"](self)
         return
     self.socket.close()
@@ -232,9 +239,9 @@ async def aclose(self: trio.SocketStream) -> None:
     if task._cancel_status.effectively_cancelled:
         # `trio.lowlevel.checkpoint` would yield first, and make a scope to raise in.
         await wait_task_rescheduled(_raise_at_once)
-    if not (run.budget and run.may_go_on()):
+    if not (sockets.run.budget and sockets.run.spend()):
         await yield_shielded()
-    if is_cancelled(task):
+    if pass_cancel_point(task):
         await checkpoint_if_cancelled()
 
 
@@ -243,7 +250,7 @@ def _raise_at_once(_: object) -> Abort:
 
 
 async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
-    if is_ours(getattr(resource, "aclose", None), aclose) and connections_of_run() is not None:
+    if is_ours(getattr(resource, "aclose", None), aclose) and sockets_of_run() is not None:
         await resource.aclose()
     else:
         await ORIGINAL["aclose_forcefully"](resource)

@@ -115,7 +115,7 @@ static void serve(void)
 	}
 }
 
-/* Accepted sockets inherit TCP_NODELAY and TCP_CONGESTION, which servers/start.py tells of. */
+/* Accepted sockets inherit TCP_NODELAY and TCP_CONGESTION, which sides/servers/start.py tells of. */
 static uint16_t open_server(void)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };

@@ -54,7 +54,7 @@ int tcp_connect(const struct load *load, unsigned index, bool *connected)
 
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
 		fail("TCP_NODELAY: %s", strerror(errno));
-	/* As servers/start.py, which says why. */
+	/* As sides/servers/start.py, which says why. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", strlen("cubic"));
 	*connected = !connect_to(fd, load->options.port);
 	if (!*connected && errno != EINPROGRESS)

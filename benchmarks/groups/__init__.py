@@ -1,0 +1,1 @@
+"""What is measured: cases, and the jobs that measure each side of them."""

@@ -1,0 +1,1 @@
+"""How is measured: processes, what they cost, loads, the machine; and whether two runs agree."""

@@ -1,0 +1,1 @@
+"""What is told of the measurements: the results that are kept, sentences, charts and tables."""

@@ -1,9 +1,0 @@
-"""What a runtime cannot serve; tests/test_benchmark_servers.py proves that each is still true."""
-
-from __future__ import annotations
-
-UNSUPPORTED = {
-    ("rloop", "connections"): "rloop does not close the sockets of its transports",
-    ("rloop", "tls"): "rloop does not support TLS",
-}
-"""By runtime and kind: why."""

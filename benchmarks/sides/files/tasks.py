@@ -1,0 +1,136 @@
+"""The works with an asynchronous library, whose differences are in libraries.py.
+
+Tasks take small files from one iterator, each the next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from sides.files.contents import BLOCK, block, check, chunk
+from sides.files.libraries import Library
+from sides.files.work import LINES_BETWEEN_LOOKS, Record, Work
+
+Run = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def random_reads(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    files = [await library.open(work.path, "rb", **library.unbuffered) for _ in range(work.tasks)]
+
+    async def task(file: Any, choose: Callable[[], float]) -> None:
+        while (start := perf_counter()) < record.deadline or len(record.latencies) < work.least:
+            number = int(choose() * work.count)
+            data = await library.read_at(file, number * BLOCK, BLOCK)
+            record.latencies.append(perf_counter() - start)
+            check(data, number, BLOCK)
+
+    async def run() -> None:
+        tasks = [partial(task, file, random.Random(seed).random) for seed, file in enumerate(files)]
+        await library.run_tasks(tasks)
+
+    yield run
+    for file in files:
+        await library.close(file)
+
+
+@asynccontextmanager
+async def small_files(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    operation = {"small-read": _read, "small-write": _write, "small-stat": _stat}[work.kind]
+
+    async def task(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            start = perf_counter()
+            if start > record.deadline and len(record.latencies) >= work.least:
+                return
+            await operation(library, work.small_file(number), number)
+            record.latencies.append(perf_counter() - start)
+
+    async def run() -> None:
+        numbers = iter(range(work.count))
+        await library.run_tasks([partial(task, numbers)] * work.tasks)
+
+    yield run
+
+
+async def _read(library: Library, path: str, number: int) -> None:
+    file = await library.open(path, "rb")
+    try:
+        check(await file.read(), number, BLOCK)
+    finally:
+        await library.close(file)
+
+
+async def _write(library: Library, path: str, number: int) -> None:
+    file = await library.open(path, "xb")
+    try:
+        await file.write(block(number))
+    finally:
+        await library.close(file)
+
+
+async def _stat(library: Library, path: str, number: int) -> None:
+    assert (await library.stat(path)).st_size == BLOCK
+
+
+@asynccontextmanager
+async def sequential_read(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    file = await library.open(work.path, "rb")
+
+    async def run() -> None:
+        while (perf_counter() < record.deadline or record.operations < work.least) and (
+            data := await file.read(work.size)
+        ):
+            check(data, record.operations * (work.size // BLOCK), work.size)
+            record.operations += 1
+
+    yield run
+    await library.close(file)
+
+
+@asynccontextmanager
+async def sequential_write(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    data = chunk(work.size)
+    file = await library.open(work.path, "wb")
+
+    async def run() -> None:
+        while (
+            perf_counter() < record.deadline or record.operations < work.least
+        ) and record.operations < work.count:
+            await file.write(data)
+            record.operations += 1
+        await library.flush(file)
+
+    yield run
+    await library.close(file)
+
+
+@asynccontextmanager
+async def lines(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    file = await library.open(work.path, "r", encoding="utf-8")
+
+    async def run() -> None:
+        async for line in file:
+            record.operations += 1
+            record.characters += len(line)
+            if not record.operations % LINES_BETWEEN_LOOKS and perf_counter() > record.deadline:
+                return
+
+    yield run
+    await library.close(file)
+
+
+WORKS = {
+    "random": random_reads,
+    "small-read": small_files,
+    "small-write": small_files,
+    "small-stat": small_files,
+    "sequential-read": sequential_read,
+    "sequential-write": sequential_write,
+    "lines": lines,
+}
