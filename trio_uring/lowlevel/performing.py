@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ..ring.native import Pointer
     from ..ring.opcodes import Opcode
 
+_read_measured_at_once = lib.tu_read_measured_at_once
+
 
 def uring_run() -> Run:
     """The run that calls; raises RuntimeError if that is not on io_uring."""
@@ -96,7 +98,7 @@ async def _read_at_once(fd: int, address: Pointer, length: int, offset: int) -> 
         return -errno.EAGAIN
     if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
-    got = lib.tu_read_measured_at_once(fd, address, length, offset)
+    got = _read_measured_at_once(fd, address, length, offset)
     if got >= 0:
         _missed.pop(fd, None)
         await go_on()
