@@ -28,6 +28,7 @@ SOURCES = [
     "files.c",
     "identity.c",
     "interrupt.c",
+    "names.c",
     "operations.c",
     "probe.c",
     "ring.c",
