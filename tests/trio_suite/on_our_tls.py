@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trio_uring.loop.current import current_run
-from trio_uring.sockets import tls
+from trio_uring.sockets import records
 
 if TYPE_CHECKING:
     from trio_uring.loop.run import Run
@@ -24,7 +24,7 @@ def _run_for(transport: object) -> Run | None:
     return None if transport is None else current_run()
 
 
-tls.run_for = _run_for
+records.run_for = _run_for
 
 
 @pytest.hookimpl(trylast=True)

@@ -80,7 +80,7 @@ class RingOptions:
 
     checkpoint_budget: int = 0
     """Calls, >= 0, that complete at once and that a task may make in a row before
-    it yields: on stream sockets, receives of what was read ahead, accepts of who was
+    it yields: on stream sockets, receives of what was read ahead, or is decrypted, accepts of who was
     accepted ahead and, while few tasks run, sends that find room (where many run, one
     system call for all their sends costs less), and closes; on datagram sockets, calls
     that need not wait; on files too: reads and lines that come from the page cache or the
