@@ -50,6 +50,7 @@ RUNTIMES = {
     "trio-uring": _trio_uring("", "io_uring, completions", multishot=True),
     "trio-uring-budget": _trio_uring(", budget 16", "io_uring, completions, budget 16", multishot=True),
     "trio-uring-readiness": _trio_uring(", readiness only", "io_uring, readiness only", multishot=False),
+    "trio-uring-trios-tls": _trio_uring(", Trio's TLS", "io_uring, completions, Trio's TLS", multishot=True),
     "asyncio": Runtime("asyncio", "asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
     # libuv keeps a ring beside its epoll, for files.
     "uvloop": Runtime("uvloop", "uvloop", "uvloop.Loop", "eventpoll", frozenset()),
@@ -64,7 +65,7 @@ RUNTIMES = {
     # Without io_uring it would be on epoll.
     "blazio": Runtime("blazio", "blazio", "blazio._loop.EventLoop", "io_uring", frozenset({"eventpoll"})),
 }
-TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness")
+TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness", "trio-uring-trios-tls")
 TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
 """Those that are measured wherever asyncio is."""
@@ -81,6 +82,7 @@ def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
             "trio-uring": RingOptions(),
             "trio-uring-budget": RingOptions(checkpoint_budget=16),
             "trio-uring-readiness": RingOptions(features={"completions": False}),
+            "trio-uring-trios-tls": RingOptions(features={"tls": False}),
         }
         install(options[runtime])
     trio.run(main)
@@ -132,6 +134,8 @@ def trio_backend() -> str:
     run = current_run()
     assert run is not None
     how = "completions" if "completions" in statistics.flags else "readiness only"
+    if how == "completions" and "tls" not in statistics.flags:
+        how += ", Trio's TLS"
     budget = run.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 
