@@ -101,7 +101,9 @@ def arguments() -> argparse.Namespace:
         prog="python benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="in under 5 minutes")
+    size.add_argument(
+        "--quick", dest="scale", action="store_const", const="quick", help="in under 10 minutes"
+    )
     size.add_argument("--smoke", dest="scale", action="store_const", const="smoke", help="all once, tiny")
     parser.set_defaults(scale="full")
     parser.add_argument("--rounds", type=int, help="instead of 5, or 2 if quick")

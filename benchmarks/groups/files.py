@@ -49,7 +49,7 @@ from sides.files.contents import (
     write_tree,
 )
 from sides.files.program import PLAIN
-from sides.files.work import READ_BLOCKS, READ_FILES, TAKE_THEIR_TIME, WRITE_FILES, Kind, Work
+from sides.files.work import READ_BLOCKS, READ_FILES, READ_TREES, TAKE_THEIR_TIME, WRITE_FILES, Kind, Work
 from sides.packages import missing
 from sides.runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 
@@ -86,12 +86,15 @@ _ONE_BY_ONE: dict[Kind, str] = {
     "small-exists": "by Path.exists",
 }
 _WHOLE = ("path-read", "path-write")
-_PATHS = ("small-stat", "small-exists", "tree")
+_PATHS = ("small-stat", "small-exists", *READ_TREES)
 CANNOT: dict[str, dict[str, str]] = {
+    "anyio": {}
+    if sys.version_info >= (3, 12)
+    else {"walk": "anyio's Path has a walk with CPython 3.12 and later"},
     "aiofiles": {
         "pread": "aiofiles has no pread",
         **dict.fromkeys(_WHOLE, "aiofiles has no call for a whole file"),
-        "tree": "aiofiles reads no trees of directories",
+        **dict.fromkeys(READ_TREES, "aiofiles reads no trees of directories"),
     },
     "aiofile": {
         **dict.fromkeys(_WHOLE, "aiofile has no call for a whole file"),
@@ -176,13 +179,14 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
         cases.append(case(f"sequential write, {label} at a time", writes, parameters, "warm"))
     iterated = Work("lines", str(text), lines, 1, long)
     cases.append(case("lines of a text file", iterated, {"lines": lines}, "warm"))
-    walked = Work("tree", str(tree), entries, 1, brief)
-    name = f"a tree of {entries:,} entries by Path.rglob"
     # A thread that has read directories stays for a while: no other work is to be in its process.
     fresh = Children(shared=False)
-    cases.append(
-        _case(name, walked, {"entries": entries}, "warm", children=fresh, counted=fresh, least=least)
-    )
+    for kind in READ_TREES:
+        walked = Work(kind, str(tree), entries, 1, brief)
+        name = f"a tree of {entries:,} entries by Path.{kind}"
+        cases.append(
+            _case(name, walked, {"entries": entries}, "warm", children=fresh, counted=fresh, least=least)
+        )
     return cases
 
 
@@ -310,7 +314,7 @@ def observed(side: str, backend: str, pid: int, kind: Kind) -> str:
         text += f", {len(workers)} of the kernel for io_uring ({', '.join(sorted(set(workers)))})"
     runtime = side.removesuffix("-files")
     if runtime in TRIO:
-        if runtime != side and threads != 1 and kind != "tree":
+        if runtime != side and threads != 1 and kind not in READ_TREES:
             raise WrongBackendError(f"this was to be without threads, but it has {text}")
         return f"{seen(runtime, backend, pid)}; {text}"
     if side == PLAIN:
@@ -393,7 +397,7 @@ def _check(answer: dict[str, float], work: Work) -> None:
         right &= not in_time
     else:
         right &= operations == work.count or (operations < work.count and not in_time)
-    if work.kind == "tree":
+    if work.kind in READ_TREES:
         right &= operations % work.count == 0
     elif work.kind == "lines":
         right &= int(answer["characters"]) == characters(operations)

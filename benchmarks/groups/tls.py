@@ -22,9 +22,9 @@ from measure.server import Server, authority, programs
 from report.model import Case, Measurement, Series
 from sides.runtimes import ON_ASYNCIO, seen
 
-SIDES = (BASELINE, "trio-uring", *ON_ASYNCIO)
-WITH_BUDGET = (BASELINE, "trio-uring", "trio-uring-budget", *ON_ASYNCIO)
-"""Of the two cases that the overview has one of."""
+SIDES = (BASELINE, "trio-uring", "trio-uring-trios-tls", *ON_ASYNCIO)
+WITH_BUDGET = (*SIDES, "trio-uring-budget")
+"""In echo over 50 connections: one of these cases is in the overview."""
 STREAMS = 10
 """Requests outstanding on each connection by HTTP/2."""
 

@@ -51,6 +51,7 @@ NAMES = [
     "sequential write, 1 MiB at a time",
     "lines of a text file",
     "a tree of 8 entries by Path.rglob",
+    "a tree of 8 entries by Path.walk",
 ]
 CHUNK = cases.CHUNKS["256 KiB"]
 needs_fio = pytest.mark.skipif(bool(fio.missing()), reason=fio.missing())
@@ -144,7 +145,8 @@ def test_what_a_side_cannot_it_has_no_call_for(side: str, kind: str) -> None:
         "path-write": used.write_bytes,
         "small-stat": used.stat,
         "small-exists": used.exists,
-        "tree": used.entries,
+        "rglob": used.rglob,
+        "walk": used.walk,
     }[kind]
     assert call is libraries._absent
 
@@ -213,8 +215,8 @@ def test_small_files_that_were_written_stay_until_all_is_done_but_empty(tmp_path
         ("lines", 0, 2),
         ("random", 10, 0.5),
         ("pread", 10, 0.5),
-        ("tree", 10, 0.5),
-        ("tree", 15, 2),
+        ("walk", 10, 0.5),
+        ("rglob", 15, 2),
         ("lines", 10, 0.1),
     ],
 )
@@ -380,7 +382,7 @@ def test_our_files_with_threads_fail_but_for_directories(tmp_path: Path, childre
     cases.LibraryJob("trio-uring", work, "warm", children, children).measure()
     with children.child("trio-uring") as child:
         backend = child.ready["backend"]
-        assert cases.observed("trio-uring-files", backend, child.pid, "tree").endswith("; 2 threads")
+        assert cases.observed("trio-uring-files", backend, child.pid, "walk").endswith("; 2 threads")
         with pytest.raises(WrongBackendError, match="without threads, but it has 2 threads"):
             cases.observed("trio-uring-files", backend, child.pid, "random")
 

@@ -42,7 +42,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r
 KINDS = {
     **dict.fromkeys(TRIO, ("streams", "sockets", "http", "connections", "udp", *TLS_KINDS)),
     **dict.fromkeys(ASYNCIO, ("streams", "sockets", "protocols", "http", "connections", "udp", *TLS_KINDS)),
-    **dict.fromkeys(("aiofastnet", "blazio"), TLS_KINDS),
+    **dict.fromkeys(("trio-uring-trios-tls", "aiofastnet", "blazio"), TLS_KINDS),
 }
 SERVERS = [(runtime, kind) for runtime in RUNTIMES for kind in KINDS[runtime]]
 ON_RLOOPS_TRANSPORTS = [("rloop", kind) for kind in ("streams", "protocols", "http")]

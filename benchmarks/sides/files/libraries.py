@@ -22,6 +22,7 @@ blazio's files are those of its own event loop. Each of them has a buffer, of 64
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
@@ -73,8 +74,9 @@ class Library:
     write_bytes: Callable[[str, bytes], Awaitable[object]] = _absent
     stat: Callable[[str], Awaitable[os.stat_result]] = _absent
     exists: Callable[[str], Awaitable[bool]] = _absent
-    entries: Callable[[str], Awaitable[int]] = _absent
-    """How many a tree of directories has."""
+    rglob: Callable[[str], Awaitable[int]] = _absent
+    """How many entries a tree of directories has: by ``rglob``, by ``walk``."""
+    walk: Callable[[str], Awaitable[int]] = _absent
 
 
 def library(side: str) -> Library:
@@ -104,8 +106,24 @@ def _trio(runtime: str, *, without_threads: bool = False) -> Library:
         found: os.stat_result = await package.Path(path).stat()
         return found
 
-    async def entries(path: str) -> int:
+    async def rglob(path: str) -> int:
         return sum(1 for _ in await package.Path(path).rglob("*"))
+
+    async def walk(path: str) -> int:
+        found = 0
+        async for _, directories, files in trio_uring.Path(path).walk():
+            found += len(directories) + len(files)
+        return found
+
+    async def walk_by_hand(path: str) -> int:
+        """`trio.Path` has no ``walk``."""
+        found, unread = 0, [trio.Path(path)]
+        while unread:
+            for entry in await unread.pop().iterdir():
+                found += 1
+                if await entry.is_dir():
+                    unread.append(entry)
+        return found
 
     return Library(
         run=partial(run_trio, runtime),
@@ -118,7 +136,8 @@ def _trio(runtime: str, *, without_threads: bool = False) -> Library:
         write_bytes=lambda path, data: package.Path(path).write_bytes(data),
         stat=stat,
         exists=lambda path: package.Path(path).exists(),
-        entries=entries,
+        rglob=rglob,
+        walk=walk if without_threads else walk_by_hand,
     )
 
 
@@ -137,10 +156,17 @@ def _anyio() -> Library:
     async def stat(path: str) -> os.stat_result:
         return await anyio.Path(path).stat()
 
-    async def entries(path: str) -> int:
+    async def rglob(path: str) -> int:
         found = 0
         async for _ in anyio.Path(path).rglob("*"):
             found += 1
+        return found
+
+    async def walk(path: str) -> int:
+        found = 0
+        root: Any = anyio.Path(path)
+        async for _, directories, files in root.walk():
+            found += len(directories) + len(files)
         return found
 
     return Library(
@@ -154,7 +180,8 @@ def _anyio() -> Library:
         write_bytes=lambda path, data: anyio.Path(path).write_bytes(data),
         stat=stat,
         exists=lambda path: anyio.Path(path).exists(),
-        entries=entries,
+        rglob=rglob,
+        walk=walk if sys.version_info >= (3, 12) else _absent,
     )
 
 

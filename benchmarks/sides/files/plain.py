@@ -89,12 +89,20 @@ def _exists(path: str, _: int) -> None:
 
 
 @contextmanager
-def tree(work: Work, record: Record) -> Iterator[Run]:
+def tree(work: Work, record: Record, entries: Callable[[str], int]) -> Iterator[Run]:
     def run() -> None:
         while perf_counter() < record.deadline or record.operations < work.least:
-            record.operations += sum(1 for _ in Path(work.path).rglob("*"))
+            record.operations += entries(work.path)
 
     yield run
+
+
+def _found(path: str) -> int:
+    return sum(1 for _ in Path(path).rglob("*"))
+
+
+def _walked(path: str) -> int:
+    return sum(len(directories) + len(files) for _, directories, files in os.walk(path))
 
 
 @contextmanager
@@ -150,7 +158,8 @@ WORKS: dict[Kind, Callable[[Work, Record], AbstractContextManager[Run]]] = {
     "path-write": partial(small_files, operation=_write_by_path),
     "small-stat": partial(small_files, operation=_stat),
     "small-exists": partial(small_files, operation=_exists),
-    "tree": tree,
+    "rglob": partial(tree, entries=_found),
+    "walk": partial(tree, entries=_walked),
     "sequential-read": sequential_read,
     "sequential-write": sequential_write,
     "lines": lines,

@@ -14,7 +14,7 @@ from typing import Any
 
 from sides.files.contents import BLOCK, block, check, chunk
 from sides.files.libraries import Library
-from sides.files.work import LINES_BETWEEN_LOOKS, READ_BLOCKS, Kind, Record, Work
+from sides.files.work import LINES_BETWEEN_LOOKS, READ_BLOCKS, READ_TREES, Kind, Record, Work
 
 Run = Callable[[], Awaitable[None]]
 
@@ -103,9 +103,11 @@ _OPERATIONS: dict[Kind, Callable[[Library, str, int], Awaitable[None]]] = {
 
 @asynccontextmanager
 async def tree(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    entries = library.rglob if work.kind == "rglob" else library.walk
+
     async def run() -> None:
         while perf_counter() < record.deadline or record.operations < work.least:
-            record.operations += await library.entries(work.path)
+            record.operations += await entries(work.path)
 
     yield run
 
@@ -160,7 +162,7 @@ async def lines(library: Library, work: Work, record: Record) -> AsyncIterator[R
 WORKS = {
     **dict.fromkeys(READ_BLOCKS, random_reads),
     **dict.fromkeys(_OPERATIONS, small_files),
-    "tree": tree,
+    **dict.fromkeys(READ_TREES, tree),
     "sequential-read": sequential_read,
     "sequential-write": sequential_write,
     "lines": lines,

@@ -10,7 +10,8 @@
 | path-write | write a block to a new file by one call, `Path.write_bytes` and its like | a folder |
 | small-stat | stat | a folder |
 | small-exists | whether it exists | a folder |
-| tree | the next entry of a tree of directories, by `Path.rglob("*")` | a folder |
+| rglob | the next entry of a tree of directories, by `Path.rglob("*")` | a folder |
+| walk | the same by `Path.walk`, or by what a program does where there is none | a folder |
 | sequential-read | read the next chunk | a file |
 | sequential-write | write the next chunk to a new file, which is flushed, not synchronised | a file |
 | lines | the next line, decoded | a file |
@@ -43,7 +44,8 @@ Kind = Literal[
     "path-write",
     "small-stat",
     "small-exists",
-    "tree",
+    "rglob",
+    "walk",
     "sequential-read",
     "sequential-write",
     "lines",
@@ -51,7 +53,8 @@ Kind = Literal[
 READ_BLOCKS: tuple[Kind, ...] = ("random", "pread")
 READ_FILES: tuple[Kind, ...] = ("small-read", "path-read")
 WRITE_FILES: tuple[Kind, ...] = ("small-write", "path-write")
-TAKE_THEIR_TIME: tuple[Kind, ...] = (*READ_BLOCKS, "tree")
+READ_TREES: tuple[Kind, ...] = ("rglob", "walk")
+TAKE_THEIR_TIME: tuple[Kind, ...] = (*READ_BLOCKS, *READ_TREES)
 LINES_BETWEEN_LOOKS = 256
 """At the clock, which costs as much as a line does."""
 
