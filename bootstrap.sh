@@ -26,7 +26,7 @@ is_usable() {
 }
 
 find_python() {
-    for candidate in .venv/bin/python ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10 python}; do
+    for candidate in .venv/bin/python ${PYTHON:-python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10 python}; do
         if is_usable "$candidate"; then
             python=$candidate
             return

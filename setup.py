@@ -1,10 +1,20 @@
-"""Names the extensions; everything else stands in pyproject.toml."""
+"""What pyproject.toml has no words for: the extensions, and the page on PyPI."""
 
+import re
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+HERE = Path(__file__).resolve().parent
+SOURCE = re.search(r'^Source = "(.*)"$', (HERE / "pyproject.toml").read_text(), re.MULTILINE)[1]
+# On PyPI's page a link to another file of the checkout leads nowhere, and a picture is not seen.
+README = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{SOURCE}/raw/HEAD/", (HERE / "README.md").read_text())
+README = re.sub(r"\]\((?!https?:|#)", f"]({SOURCE}/blob/HEAD/", README)
+
 setup(
+    long_description=README,
+    long_description_content_type="text/markdown",
     cffi_modules=["native/build.py:ffibuilder"],
     ext_modules=[
         Extension(

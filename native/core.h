@@ -35,6 +35,13 @@ typedef struct {
 	uint32_t in_flight;
 } tu_statistics;
 
+typedef struct {
+	uint32_t st_mode;
+	int64_t st_size;
+	uint64_t st_dev;
+	int32_t fd;
+} tu_status;
+
 typedef struct tu_core tu_core;
 
 /* The functions of the core that native/python calls. It is another library, and finds them here. */
@@ -102,7 +109,17 @@ int tu_flush(tu_core *core);
 const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
 int64_t tu_file_system(int fd);
+bool tu_is_measured_file(int fd);
+int tu_remembers_measured(int fd);
+void tu_remember_measured(int fd);
+void tu_remember_status(const void *status);
+int tu_look_at_once(int dir_fd, const char *name, int flags, void *status);
+int tu_find_at_once(int dir_fd, const char *name, int flags);
+int tu_mode_at_once(int dir_fd, const char *name, int flags);
+int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
+int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
 int tu_add_workers(tu_core *core, int more);
 
 void tu_read_statistics(tu_core *core, tu_statistics *statistics);
@@ -113,5 +130,6 @@ int tu_probe_operations_of(const tu_core *core, uint8_t *supported, uint32_t cap
 int tu_try_enter(const tu_core *core);
 const char *tu_liburing_built(void);
 int tu_liburing_loaded(char *path, size_t size);
+bool tu_liburing_is_inside(void);
 
 #endif

@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 
@@ -22,6 +23,15 @@ int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset)
 	if (got >= 0)
 		return (int)done;
 	return done ? (int)(-TU_PART - (int64_t)done) : -errno;
+}
+
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || flags & O_DIRECT || !tu_is_measured_file(fd))
+		return -EXDEV;
+	return tu_read_at_once(fd, memory, length, offset);
 }
 
 int64_t tu_file_system(int fd)

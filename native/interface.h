@@ -161,6 +161,44 @@ int tu_flush(tu_core *core);
 #define TU_PART ...
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
 
+/* Any thread: the same of a descriptor of which the caller knows nothing; -EXDEV: it is no regular file
+ * on a file system that was remembered as measured, or goes past the page cache, which would wait. */
+int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
+
+
+/* Any thread: whether the file system that the file is on was remembered as one that was measured
+ * (lowlevel/file_systems.py); remembers it, by a descriptor or by what tu_look_at_once has found.
+ * None asks a server. Before Linux 6.8 what has no block device cannot be remembered. */
+int tu_remembers_measured(int fd);
+void tu_remember_measured(int fd);
+void tu_remember_status(const void *found);
+
+typedef struct {
+	uint32_t st_mode;
+	int64_t st_size;
+	uint64_t st_dev;
+	int32_t fd; /* of what tu_read_whole_at_once has left open; < 0: nothing */
+} tu_status;
+
+/* Any thread: what a name leads to, without waiting, by the calling thread (native/names.c).
+ * `flags` are those of open(2).
+ *
+ * `tu_look_at_once` is statx(2), for which `found` has 256 bytes, wherever the file is. `tu_mode_at_once`
+ * returns the mode. `tu_find_at_once` returns a descriptor, opened with O_PATH. `tu_open_at_once` opens a
+ * regular file to read it, and returns its descriptor. What it opened with O_NONBLOCK, as a file that has
+ * just taken that one's place, still has it, unless it is a regular file. `tu_read_whole_at_once` opens
+ * the same, reads all of it, and closes it: a count, less than `length`; or an error, with the file open
+ * or not.
+ *
+ * -EAGAIN: perhaps it would have to wait. -EXDEV: it is on a file system that was not remembered as
+ * measured, or is to be opened and a device. -ENOENT, -ENOTDIR: so it is. Anything else, as that
+ * this kernel cannot tell, says nothing of the name. */
+int tu_look_at_once(int dir_fd, const char *name, int flags, void *found);
+int tu_find_at_once(int dir_fd, const char *name, int flags);
+int tu_mode_at_once(int dir_fd, const char *name, int flags);
+int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
+int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
+
 /* Any thread: the type of the file's file system, as statfs(2) has it. On a network file system the call
  * may wait for the server. */
 int64_t tu_file_system(int fd);
@@ -186,3 +224,4 @@ int tu_try_enter(const tu_core *core);
  * liburing that was loaded. */
 const char *tu_liburing_built(void);
 int tu_liburing_loaded(char *path, size_t size);
+bool tu_liburing_is_inside(void);

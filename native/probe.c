@@ -68,14 +68,14 @@ const char *tu_liburing_built(void)
 	return TU_LIBURING_VERSION;
 }
 
-/* The path of the liburing that was loaded, with links resolved: its name ends in the version. */
+/* The path of the file that liburing's functions are in, with links resolved: the library's, whose name
+ * ends in the version, or the core's own, if liburing was linked into that. */
 int tu_liburing_loaded(char *path, size_t size)
 {
 	Dl_info information;
 	char *real;
-	void *symbol = dlsym(RTLD_DEFAULT, "io_uring_queue_mmap");
 
-	if (!symbol || !dladdr(symbol, &information) || !information.dli_fname)
+	if (!dladdr((void *)io_uring_queue_mmap, &information) || !information.dli_fname)
 		return -ENOENT;
 	real = realpath(information.dli_fname, NULL);
 	if (!real)
@@ -84,4 +84,13 @@ int tu_liburing_loaded(char *path, size_t size)
 	path[size - 1] = '\0';
 	free(real);
 	return 0;
+}
+
+bool tu_liburing_is_inside(void)
+{
+	Dl_info liburing;
+	Dl_info core;
+
+	return dladdr((void *)io_uring_queue_mmap, &liburing) && dladdr((void *)tu_liburing_built, &core) &&
+	       liburing.dli_fbase == core.dli_fbase;
 }

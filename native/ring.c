@@ -35,6 +35,9 @@ int tu_ring_open(struct tu_ring *ring, uint32_t entries, uint32_t cq_entries, ui
 	if (!(setup_flags & IORING_SETUP_NO_SQARRAY))
 		for (unsigned index = 0; index < params.sq_entries; index++)
 			ring->uring.sq.array[index] = index;
+	/* Which mapping alone does in some releases of liburing, and not from 2.5 to 2.14. */
+	ring->uring.ring_fd = ring->uring.enter_ring_fd = fd;
+	ring->uring.flags = params.flags;
 	ring->uring.features = params.features;
 	ring->identity = tu_identify(fd);
 	ring->open = true;

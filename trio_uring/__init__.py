@@ -10,6 +10,8 @@ packages beside `lowlevel` are the rooms of the house (docs/architecture.md), no
 PYTEST_DONT_REWRITE: with ``python -m trio_uring -m pytest`` this is imported before pytest is.
 """
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import lowlevel

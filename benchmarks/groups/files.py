@@ -1,8 +1,8 @@
 """The files group: what is done with files, by which libraries.
 
 All sides do the same steps: where a library has one file object for one task, so have
-the others; where one opens, reads and closes, so do the others. trio.Path.read_bytes and
-its like, which take these three steps in one go to a thread, are not measured. Children
+the others; where one opens, reads and closes, so do the others; where one call does it all
+(trio.Path.read_bytes and its like), only those that have such a call are measured. Children
 are not pinned to a CPU, since most sides work with threads.
 
 What is written is not synchronised with the disk, except by aiofile (see sides/files/libraries.py),
@@ -38,9 +38,19 @@ from measure.percentiles import SHARES
 from measure.processes import PATIENCE, Child, ChildError, counted_system_calls
 from report.model import Case, Measurement, Series, Side
 from sides.files import fio
-from sides.files.contents import BLOCK, CHUNKS, block, characters, write, write_blocks, write_lines
+from sides.files.contents import (
+    BLOCK,
+    CHUNKS,
+    block,
+    characters,
+    write,
+    write_blocks,
+    write_lines,
+    write_tree,
+)
 from sides.files.program import PLAIN
-from sides.files.work import Kind, Work
+from sides.files.work import READ_BLOCKS, READ_FILES, TAKE_THEIR_TIME, WRITE_FILES, Kind, Work
+from sides.packages import missing
 from sides.runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
 
 Cache = Literal["warm", "cold"]
@@ -49,11 +59,14 @@ SIDES = {
     PLAIN: Side("plain open, one thread", "other"),
     "trio-epoll": Side(RUNTIMES["trio-epoll"].label, "trio-epoll"),
     "trio-uring": Side(RUNTIMES["trio-uring"].label, "trio-uring"),
-    "trio-uring-files": Side("Trio, trio_uring.open_file", "trio-uring"),
-    "trio-uring-budget-files": Side("Trio, trio_uring.open_file, budget 16", "trio-uring"),
+    "trio-uring-files": Side("Trio, trio_uring.open_file and Path", "trio-uring"),
+    "trio-uring-budget-files": Side("Trio, trio_uring.open_file and Path, budget 16", "trio-uring"),
     "anyio": Side("anyio, asyncio", "asyncio"),
     "aiofiles": Side("aiofiles, asyncio", "asyncio"),
     "aiofile": Side("aiofile, asyncio", "asyncio"),
+    "turbofile": Side("turbofile, asyncio", "asyncio"),
+    "asyncfiles": Side("asyncfiles, asyncio", "asyncio"),
+    "blazio": Side(RUNTIMES["blazio"].label, "blazio"),
     "fio": Side("fio, io_uring", "limit"),
 }
 LIBRARIES = tuple(side for side in SIDES if side != "fio")
@@ -66,15 +79,52 @@ STRACE_PATIENCE = 20.0
 """Seconds for one of them: one with threads makes dozens of system calls."""
 _STATES: tuple[Cache, ...] = ("warm", "cold")
 _SMALL: dict[Kind, str] = {"small-read": "read", "small-write": "written", "small-stat": "stat'ed"}
-_CANNOT = {("aiofile", "small-stat"): "aiofile has no stat"}
-_AT_ONCE: tuple[Kind, ...] = ("random", "sequential-read", "sequential-write", "lines")
+_ONE_BY_ONE: dict[Kind, str] = {
+    "small-read": "opened, read and closed",
+    "path-read": "by Path.read_bytes",
+    "path-write": "written by Path.write_bytes",
+    "small-exists": "by Path.exists",
+}
+_WHOLE = ("path-read", "path-write")
+_PATHS = ("small-stat", "small-exists", "tree")
+CANNOT: dict[str, dict[str, str]] = {
+    "aiofiles": {
+        "pread": "aiofiles has no pread",
+        **dict.fromkeys(_WHOLE, "aiofiles has no call for a whole file"),
+        "tree": "aiofiles reads no trees of directories",
+    },
+    "aiofile": {
+        **dict.fromkeys(_WHOLE, "aiofile has no call for a whole file"),
+        **dict.fromkeys(_PATHS, "aiofile has files only, no paths"),
+    },
+    "turbofile": dict.fromkeys(_PATHS, "turbofile has files only, no paths"),
+    "asyncfiles": {
+        "pread": "asyncfiles has no pread",
+        **dict.fromkeys(_WHOLE, "asyncfiles has no call for a whole file"),
+        **dict.fromkeys(_PATHS, "asyncfiles has files only, no paths"),
+    },
+    "blazio": {
+        "random": "blazio's read is buffered, and asks for 64 KiB: its pread is measured",
+        **dict.fromkeys(_WHOLE, "blazio has no call for a whole file"),
+        **dict.fromkeys(_PATHS, "blazio has files only, no paths"),
+    },
+}
+"""By side: the kinds of work that it has no call for, and why."""
+_AT_ONCE: tuple[Kind, ...] = (
+    *READ_BLOCKS,
+    "path-read",
+    "small-exists",
+    "sequential-read",
+    "sequential-write",
+    "lines",
+)
 """Where calls can complete at once, and a budget makes a difference."""
 
 
 def plan(scale: Scale, folder: Path) -> list[Planned]:
     """Writes the files to be read into ``folder``, which is the caller's to remove."""
     folder = folder.resolve()  # children have another current directory
-    data, text, small = folder / "data", folder / "text", folder / "small"
+    data, text, small, tree = (folder / name for name in ("data", "text", "small", "tree"))
     data_bytes = scale.choose(1 << 30, 256 << 20, 1 << 20)
     random_blocks = scale.choose(256 << 20, 64 << 20, 1 << 20) // BLOCK
     files = scale.choose(1000, 200, 10)
@@ -84,6 +134,7 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
     small.mkdir()
     for number in range(files):
         write(small / f"{number:06}", [block(number)])
+    entries = write_tree(tree, *scale.choose((20, 99), (20, 19), (2, 3)))
 
     counted = Children(shared=True)
     children = counted if scale.name == "smoke" else Children(shared=False)
@@ -103,10 +154,16 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
         for state in states
         for tasks in (1, 64)
     ]
-    for kind, doing in _SMALL.items():
-        where = folder / "new" if kind == "small-write" else small
-        work = Work(kind, str(where), files, min(64, files), long)
-        cases.append(case(f"{files:,} small files {doing}, 64 at a time", work, {"files": files}, "warm"))
+    at_offset = Work("pread", str(data), random_blocks, 1, brief)
+    cases.append(
+        case("4 KiB at random offsets by pread, 1 task, warm cache", at_offset, {"tasks": 1}, "warm")
+    )
+    for doings, tasks in ((_SMALL, min(64, files)), (_ONE_BY_ONE, 1)):
+        for kind, doing in doings.items():
+            where = folder / "new" if kind in WRITE_FILES else small
+            work = Work(kind, str(where), files, tasks, long)
+            name = f"{files:,} small files {doing}, {'64' if tasks > 1 else 'one'} at a time"
+            cases.append(case(name, work, {"files": files}, "warm"))
     parameters: dict[str, float] = {"bytes": data_bytes}
     for label, size in chunks.items():
         reads = Work("sequential-read", str(data), data_bytes // size, 1, long, size)
@@ -119,6 +176,13 @@ def plan(scale: Scale, folder: Path) -> list[Planned]:
         cases.append(case(f"sequential write, {label} at a time", writes, parameters, "warm"))
     iterated = Work("lines", str(text), lines, 1, long)
     cases.append(case("lines of a text file", iterated, {"lines": lines}, "warm"))
+    walked = Work("tree", str(tree), entries, 1, brief)
+    name = f"a tree of {entries:,} entries by Path.rglob"
+    # A thread that has read directories stays for a while: no other work is to be in its process.
+    fresh = Children(shared=False)
+    cases.append(
+        _case(name, walked, {"entries": entries}, "warm", children=fresh, counted=fresh, least=least)
+    )
     return cases
 
 
@@ -138,7 +202,7 @@ def _case(
     for side in LIBRARIES:
         if "budget" in side and (work.kind not in _AT_ONCE or state == "cold"):
             continue
-        if reason := _CANNOT.get((side, work.kind)):
+        if reason := missing(side) or CANNOT.get(side, {}).get(work.kind):
             case.series[side] = Series(failure=reason)
         else:
             jobs[side] = LibraryJob(side, work, state, children, counted, least)
@@ -191,7 +255,7 @@ class LibraryJob:
     def measure(self) -> tuple[Measurement, str]:
         with self.children.child(self.side) as child, self._prepared(child, self.work):
             answer = self._done(child, self.work)
-            text = observed(self.side, child.ready["backend"], child.pid)
+            text = observed(self.side, child.ready["backend"], child.pid, self.work.kind)
         measurement = _measurement(answer, self.work)
         if not self.children.are_fresh:
             del measurement["peak_rss"]
@@ -203,7 +267,7 @@ class LibraryJob:
         with self.counted.child(self.side) as child, self._prepared(child, work):
             with counted_system_calls(child.pid) as calls:
                 answer = self._done(child, work, patience=self.least * STRACE_PATIENCE)
-            observed(self.side, child.ready["backend"], child.pid)
+            observed(self.side, child.ready["backend"], child.pid, self.work.kind)
         return {name: count / answer["operations"] for name, count in calls.items()}
 
     @contextmanager
@@ -234,10 +298,11 @@ class FioJob:
         return {}
 
 
-def observed(side: str, backend: str, pid: int) -> str:
+def observed(side: str, backend: str, pid: int, kind: Kind) -> str:
     """What a child works with, after its work, in words.
 
-    Raises WrongBackendError if that is not what its side claims.
+    Raises WrongBackendError if that is not what its side claims. Our files need no threads, but
+    to read directories.
     """
     threads, workers = _threads(pid)
     text = f"{threads} thread{'s' * (threads > 1)}"
@@ -245,26 +310,29 @@ def observed(side: str, backend: str, pid: int) -> str:
         text += f", {len(workers)} of the kernel for io_uring ({', '.join(sorted(set(workers)))})"
     runtime = side.removesuffix("-files")
     if runtime in TRIO:
-        if runtime != side and threads != 1:
+        if runtime != side and threads != 1 and kind != "tree":
             raise WrongBackendError(f"this was to be without threads, but it has {text}")
         return f"{seen(runtime, backend, pid)}; {text}"
     if side == PLAIN:
         if threads != 1 or polled_with(pid):
             raise WrongBackendError(f"this was to be plain open in one thread, but it has {text}")
         return text
-    if side == "aiofile":
-        return f"{_seen_caio(backend, pid)}; {text}"
-    return f"{seen('asyncio', backend, pid)}; {text}"
+    if side in CHOOSE_INTERFACE:
+        return f"{_seen_interface(side, backend, pid)}; {text}"
+    return f"{seen('blazio' if side == 'blazio' else 'asyncio', backend, pid)}; {text}"
 
 
-def _seen_caio(backend: str, pid: int) -> str:
-    """caio's kernel interface is its own choice, but has to be the one that it tells."""
+CHOOSE_INTERFACE = ("aiofile", "turbofile", "asyncfiles")
+
+
+def _seen_interface(side: str, backend: str, pid: int) -> str:
+    """The kernel interface is the library's own choice, but has to be the one that it tells."""
     opened = polled_with(pid)
     loop = RUNTIMES["asyncio"]
-    expected = {loop.opens, "io_uring"} if "linux_uring" in backend else {loop.opens}
+    expected = {loop.opens, "io_uring"} if "uring" in backend else {loop.opens}
     text = f"{backend}; it has open: {', '.join(sorted(opened)) or 'neither epoll nor io_uring'}"
-    if not backend.startswith(loop.backend) or opened != expected:
-        raise WrongBackendError(f"this was to be aiofile on asyncio, but {text}")
+    if not backend.startswith(f"{loop.backend}; ") or opened != expected:
+        raise WrongBackendError(f"this was to be {side} on asyncio, but {text}")
     return text
 
 
@@ -281,12 +349,12 @@ def _threads(pid: int) -> tuple[int, list[str]]:
 @contextmanager
 def _cached(work: Work, state: Cache) -> Iterator[None]:
     """The files that are read are in the cache, or not; there is room in it for what is written."""
-    if work.kind == "small-read":
+    if work.kind in READ_FILES:
         for number in range(work.count):
             cache.warm(Path(work.small_file(number)), BLOCK)
     elif work.kind == "sequential-write":
         cache.make_room(Path(work.path).with_suffix(".before"), work.count * work.size)
-    elif work.kind in ("random", "sequential-read", "lines"):
+    elif work.kind in (*READ_BLOCKS, "sequential-read", "lines"):
         path = Path(work.path)
         size = path.stat().st_size if work.kind == "lines" else work.count * work.size
         if state == "warm":
@@ -301,12 +369,12 @@ def _cached(work: Work, state: Cache) -> Iterator[None]:
 def _written(work: Work) -> Iterator[None]:
     """Makes room for what the work writes, and gives back what it took of the cache."""
     path = Path(work.path)
-    if work.kind == "small-write":
+    if work.kind in WRITE_FILES:
         path.mkdir()
     try:
         yield
     finally:
-        if work.kind == "small-write":
+        if work.kind in WRITE_FILES:
             for name in os.listdir(path):
                 os.truncate(path / name, 0)
             path.rename(tempfile.mkdtemp(prefix="emptied-", dir=path.parent))
@@ -319,15 +387,17 @@ def _written(work: Work) -> Iterator[None]:
 def _check(answer: dict[str, float], work: Work) -> None:
     """That what the child says to have done is done, and is all unless its time was up."""
     operations = int(answer["operations"])
-    in_time = work.kind == "random" or answer["seconds"] < work.seconds
+    in_time = answer["seconds"] < work.seconds
     right = operations > 0
-    if work.kind == "random":
-        right &= answer["seconds"] >= work.seconds
+    if work.kind in TAKE_THEIR_TIME:
+        right &= not in_time
     else:
         right &= operations == work.count or (operations < work.count and not in_time)
-    if work.kind == "lines":
+    if work.kind == "tree":
+        right &= operations % work.count == 0
+    elif work.kind == "lines":
         right &= int(answer["characters"]) == characters(operations)
-    elif work.kind == "small-write":
+    elif work.kind in WRITE_FILES:
         names = os.listdir(work.path)
         right &= len(names) == operations
         right &= all(Path(work.path, name).read_bytes() == block(int(name)) for name in names)

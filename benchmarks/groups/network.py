@@ -1,4 +1,4 @@
-"""Servers under load: the groups echo, http, connections, udp, tls, scale and idle."""
+"""Servers under load: the groups echo, http, connections, udp, scale and idle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from groups.plan import Job, Planned, Scale
 from measure.loads import Crowd, Idle, Load, Wrk
-from measure.server import Server, programs
+from measure.server import Server
 from report.model import Case, Series
 from sides.runtimes import ASYNCIO, TRIO
 
@@ -43,13 +43,13 @@ def echo(scale: Scale) -> list[Planned]:
 
 
 def _echo(scale: Scale, api: str, size: int, connections: int, sides: Iterable[str]) -> Planned:
-    name = f"{api}, {_bytes(size)}, {_count(connections, 'connection')}"
+    name = f"{api}, {size_in_words(size)}, {count_in_words(connections, 'connection')}"
     options = ("echo", "--size", str(size), "--connections", str(connections))
 
     def kind(side: str) -> str:
         return "protocols" if side in PROTOCOLS else "echo" if side == "limit" else api
 
-    return _planned(
+    return planned_on_servers(
         Case("echo", name, BASELINE, "per_cpu_second", {}, {"connections": connections, "size": size}),
         {
             side: Load(Server(side, kind(side)), options, connections, scale.seconds, scale.warmup)
@@ -58,29 +58,13 @@ def _echo(scale: Scale, api: str, size: int, connections: int, sides: Iterable[s
     )
 
 
-def tls(scale: Scale) -> list[Planned]:
-    count = scale.choose(50, 50, 5)
-
-    def planned(size: int) -> Planned:
-        case = Case("tls", f"TLS, {_bytes(size)}, {count} connections", BASELINE, "per_cpu_second", {})
-        options = ("echo", "--tls", "--size", str(size), "--connections", str(count))
-        jobs = {
-            side: Load(Server(side, "tls"), options, count, scale.seconds, scale.warmup)
-            for side in WITH_BUDGET
-        }
-        without = "" if programs().tls else "the load generator was built without OpenSSL (libssl-dev)"
-        return _planned(case, jobs, without)
-
-    return [planned(size) for size in (64, 1 << 16)[: scale.choose(2, 1, 1)]]
-
-
 def connections(scale: Scale) -> list[Planned]:
     count = scale.choose(50, 50, 5)
     options = ("connect", "--size", "64", "--connections", str(count))
     sides = (*WITH_BUDGET, "limit")
     case = Case("connections", f"connect, 64 B, close; {count} at a time", BASELINE, "per_cpu_second", {})
     return [
-        _planned(
+        planned_on_servers(
             case,
             {
                 side: Load(Server(side, "connections"), options, count, scale.seconds, scale.warmup)
@@ -97,7 +81,7 @@ def udp(scale: Scale) -> list[Planned]:
     case = Case("udp", f"64 B queries, {count} outstanding", BASELINE, "per_cpu_second", {})
     sides = (*STREAMS, "limit")
     return [
-        _planned(
+        planned_on_servers(
             case,
             {side: Load(Server(side, "udp"), options, count, scale.seconds, scale.warmup) for side in sides},
         )
@@ -109,7 +93,7 @@ def http(scale: Scale) -> list[Planned]:
         name = f"{'streams' if kind == 'http' else kind}, {count} connections"
         case = Case("http", name, BASELINE, "per_cpu_second", {}, {"connections": count})
         jobs = {side: Wrk(Server(side, kind), count, 1) for side in sides}
-        return _planned(case, jobs, "" if shutil.which("wrk") else "wrk is not installed")
+        return planned_on_servers(case, jobs, "" if shutil.which("wrk") else "wrk is not installed")
 
     counts = (8, 256)[: scale.choose(2, 2, 1)]
     return [
@@ -136,7 +120,7 @@ def scale_of_connections(scale: Scale) -> list[Planned]:
             {"connections": count},
             note if count < wanted else "",
         )
-        return _planned(
+        return planned_on_servers(
             case,
             {side: Crowd(Server(side, "streams"), count, scale.seconds / 2, 0.05) for side in WITH_READINESS},
         )
@@ -147,10 +131,14 @@ def scale_of_connections(scale: Scale) -> list[Planned]:
 def idle(scale: Scale) -> list[Planned]:
     seconds = {"full": 1.5, "quick": 0.5, "smoke": 0.05}[scale.name]
     case = Case("idle", "10 connections, nothing to do", BASELINE, "cpu_share", {})
-    return [_planned(case, {side: Idle(Server(side, "streams"), seconds) for side in WITH_READINESS})]
+    return [
+        planned_on_servers(case, {side: Idle(Server(side, "streams"), seconds) for side in WITH_READINESS})
+    ]
 
 
-def _planned(case: Case, jobs: Mapping[str, Load | Wrk | Crowd | Idle], missing: str = "") -> Planned:
+def planned_on_servers(
+    case: Case, jobs: Mapping[str, Load | Wrk | Crowd | Idle], missing: str = ""
+) -> Planned:
     """With a failed series for each side that cannot: because it does not support the kind
     of work, or because of what is ``missing`` here."""
     possible: dict[str, Job] = {}
@@ -163,12 +151,12 @@ def _planned(case: Case, jobs: Mapping[str, Load | Wrk | Crowd | Idle], missing:
     return Planned(case, possible)
 
 
-def _bytes(count: int) -> str:
+def size_in_words(count: int) -> str:
     for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             return f"{count // size} {unit}"
     return f"{count} B"
 
 
-def _count(count: int, what: str) -> str:
+def count_in_words(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -6,11 +6,13 @@ in an order that changes from round to round.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import attrs
 
 from report.model import Case, Measurement
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -26,7 +28,7 @@ class Scale:
     """Whose system calls: everyone's, or those of two sides of the first case of each group, since
     a single one may take 100 ms under strace."""
 
-    def choose(self, full: int, quick: int, smoke: int) -> int:
+    def choose(self, full: T, quick: T, smoke: T) -> T:
         """An amount of work: files, bytes, connections."""
         return {"full": full, "quick": quick, "smoke": smoke}[self.name]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -69,13 +70,22 @@ class Connection:
         return received
 
 
+def unverified() -> ssl.SSLContext:
+    """Of a client that takes any certificate: the servers' is made for the run."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 @contextmanager
-def connections(port: int, count: int) -> Iterator[list[Connection]]:
+def connections(port: int, count: int, *, over_tls: bool = False) -> Iterator[list[Connection]]:
     """Each has got one reply."""
     with ExitStack() as stack:
         opened = []
         for _ in range(count):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+            if over_tls:
+                sock = stack.enter_context(unverified().wrap_socket(sock))
             opened.append(Connection(sock))
             opened[-1].open()
         yield opened

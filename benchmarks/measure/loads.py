@@ -11,9 +11,10 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import time
-from collections.abc import Iterable
-from http.client import HTTPConnection
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,18 @@ from measure.processes import (
 )
 from measure.server import Server, programs
 from report.model import Measurement
+from sides.servers.start import HOST
 
 
 @attrs.frozen
 class Load:
-    """A server under the native load generator."""
+    """A server under a load generator: the native one, or http2_load."""
 
     server: Server
     options: tuple[str, ...]
     """Of the generator: its mode, sizes and numbers."""
-    connections: int
+    clients: int
+    """That each have a request outstanding."""
     seconds: float
     warmup: float
 
@@ -59,10 +62,11 @@ class Load:
             return measured, self.server.seen_after_load(server.pid, server.ask())
 
     def count_system_calls(self) -> dict[str, float]:
-        if self.connections > MOST_UNDER_STRACE:
+        if self.clients > MOST_UNDER_STRACE:
             return {}
-        options = (*self.options, "--patience", str(PATIENCE), "--forget", str(PATIENCE))
-        least = self.connections * LEAST_EACH
+        forget = ("--forget", str(PATIENCE)) if self.options[0] == "udp" else ()
+        options = (*self.options, "--patience", str(PATIENCE), *forget)
+        least = self.clients * LEAST_EACH
         with (
             self.server.start() as server,
             start_generator(server, options, self.seconds / 2, 0, least=least) as generator,
@@ -80,12 +84,14 @@ MOST_UNDER_STRACE = 500
 
 
 def start_generator(
-    server: Child, options: Iterable[str], seconds: float, warmup: float, least: int = 1
+    server: Child, options: Sequence[str], seconds: float, warmup: float, least: int = 1
 ) -> Child:
     """Its windows last ``seconds``, and longer if fewer requests than ``least`` were answered."""
     times = ("--seconds", str(seconds), "--warmup", str(warmup), "--least", str(least))
     target = ("--port", str(server.ready["port"]), "--pid", str(server.pid))
-    return Child([programs().load, *options, *times, *target], cpu=GENERATOR_CPU)
+    http2 = [sys.executable, "-m", "measure.http2_load"]
+    program = http2 if options[0] == "http2" else [str(programs().load)]
+    return Child([*program, *options, *times, *target], cpu=GENERATOR_CPU)
 
 
 def measurement(answer: dict[str, Any]) -> Measurement:
@@ -113,7 +119,7 @@ class Wrk:
     def measure(self) -> tuple[Measurement, str]:
         with self.server.start() as server:
             self.server.seen(server.pid, server.ready)
-            _warm_up(server.ready["port"])
+            self._warm_up(server)
             server_begun, generator_begun = cpu_seconds(server.pid), _cpu_of_ended_children()
             answer = self._load(server, self.seconds)
             answer["server_cpu"] = cpu_seconds(server.pid) - server_begun
@@ -123,14 +129,25 @@ class Wrk:
 
     def count_system_calls(self) -> dict[str, float]:
         with self.server.start() as server:
-            port = server.ready["port"]
-            _warm_up(port)
+            self._warm_up(server)
             with (
-                http_requests.connections(port, self.connections) as connections,
+                http_requests.connections(
+                    server.ready["port"], self.connections, over_tls=self.server.over_tls
+                ) as connections,
                 counted_system_calls(server.pid) as calls,
             ):
                 http_requests.exchange(connections, COUNTED_EACH)
         return {name: count / (self.connections * COUNTED_EACH) for name, count in calls.items()}
+
+    def _warm_up(self, server: Child) -> None:
+        address = HOST, server.ready["port"]
+        connection = HTTPConnection(*address)
+        if self.server.over_tls:
+            connection = HTTPSConnection(*address, context=http_requests.unverified())
+        for _ in range(200):
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        connection.close()
 
     def _load(self, server: Child, seconds: int) -> dict[str, Any]:
         """Longer than ``seconds`` only if nothing was answered in them."""
@@ -144,7 +161,7 @@ class Wrk:
         script = FOLDER / "native" / "wrk.lua"
         numbers = ["--threads", "1", "--connections", str(self.connections), "--duration", f"{seconds}s"]
         numbers += ["--timeout", f"{PATIENCE:.0f}s"]  # what is slow is no error
-        url = f"http://127.0.0.1:{server.ready['port']}/"
+        url = f"http{'s' * self.server.over_tls}://{HOST}:{server.ready['port']}/"
         with on_cpu(GENERATOR_CPU):
             done = subprocess.run(
                 ["wrk", *numbers, "--latency", "--script", str(script), url],
@@ -165,14 +182,6 @@ class Wrk:
 
 COUNTED_EACH = 5
 """Requests of a connection."""
-
-
-def _warm_up(port: int) -> None:
-    connection = HTTPConnection("127.0.0.1", port)
-    for _ in range(200):
-        connection.request("GET", "/")
-        connection.getresponse().read()
-    connection.close()
 
 
 def _cpu_of_ended_children() -> float:

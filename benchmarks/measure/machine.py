@@ -14,9 +14,9 @@ from pathlib import Path
 import trio
 
 import trio_uring
+from sides.packages import PACKAGES, installed
 from sides.servers.start import congestion_control
 
-PACKAGES = ("trio", "uvloop", "rloop", "hypercorn", "anyio", "aiofiles", "aiofile", "cffi", "pyperf")
 TOOLS = {"wrk": ["wrk", "--version"], "fio": ["fio", "--version"], "strace": ["strace", "--version"]}
 
 
@@ -28,7 +28,9 @@ def describe() -> dict[str, str]:
         "trio-uring": f"{version('trio-uring')}, {_commit()}",
         "io_uring": _ring(),
         "TCP": f"{congestion_control()}, by the loopback interface",
-        "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "packages": ", ".join(
+            map(_package, ("trio", *PACKAGES.values(), "hypercorn", "httpx", "cffi", "pyperf"))
+        ),
         "tools": ", ".join(_tool(name) for name in TOOLS),
     }
 
@@ -83,6 +85,10 @@ def _ring() -> str:
         return counted.flags
 
     return ", ".join(trio_uring.run(flags))
+
+
+def _package(name: str) -> str:
+    return f"{name} {found}" if (found := installed(name)) else f"{name} is not installed"
 
 
 def _tool(name: str) -> str:

@@ -13,7 +13,9 @@ import trustme
 
 from measure.processes import SERVER_CPU, Child
 from measure.programs import Programs, build, default_folder
+from sides.packages import missing
 from sides.runtimes import RUNTIMES, TRIO, WrongBackendError, polled_with, seen
+from sides.servers.start import TLS_KINDS
 from sides.servers.unsupported import UNSUPPORTED
 
 
@@ -32,10 +34,14 @@ class Server:
     @property
     def unsupported(self) -> str:
         """Why there is no such server; empty where there is."""
-        return UNSUPPORTED.get((self.runtime, self.kind), "")
+        return UNSUPPORTED.get((self.runtime, self.kind), "") or missing(self.runtime)
 
-    def start(self) -> Child:
-        return Child([*self._program(), *self._options()], cpu=SERVER_CPU)
+    @property
+    def over_tls(self) -> bool:
+        return self.kind in (*TLS_KINDS, "hypercorn-tls")
+
+    def start(self, cpu: int = SERVER_CPU) -> Child:
+        return Child([*self._program(), *self._options()], cpu=cpu)
 
     def seen(self, pid: int, answer: dict[str, object]) -> str:
         """The backend that the running server answered, checked against what it has open."""
@@ -61,15 +67,25 @@ class Server:
         if self.side == "limit":
             return [str(programs().limit), self.kind]
         module = "trio_server" if self.runtime in TRIO else "asyncio_server"
-        if self.kind in ("greedy", "hypercorn"):
-            module = f"{self.kind}_server"
-        kind = [] if self.kind == "hypercorn" else ["--kind", self.kind]
-        return [sys.executable, "-m", f"sides.servers.{module}", "--runtime", self.runtime, *kind]
+        if self.kind == "greedy":
+            module = "greedy_server"
+        if self.kind in HYPERCORN:
+            return [sys.executable, "-m", "sides.servers.hypercorn_server", "--runtime", self.runtime]
+        return [
+            sys.executable,
+            "-m",
+            f"sides.servers.{module}",
+            "--runtime",
+            self.runtime,
+            "--kind",
+            self.kind,
+        ]
 
     def _options(self) -> list[str]:
-        return ["--certificate", str(_certificate())] if self.kind == "tls" else []
+        return ["--certificate", str(_certificate())] if self.over_tls else []
 
 
+HYPERCORN = ("hypercorn", "hypercorn-tls")
 RECEIVE_ONCE = ("connections", "udp")
 """Kinds of servers that have no connection from which they receive a second time."""
 
@@ -85,8 +101,22 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
+def authority() -> Path:
+    """PEM: who has signed the servers' certificate."""
+    path = Path(_folder().name, "authority.pem")
+    _authority().cert_pem.write_to_path(str(path))
+    return path
+
+
+@cache
+def _authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@cache
 def _certificate() -> Path:
     """PEM: a key and its chain."""
     path = Path(_folder().name, "certificate.pem")
-    trustme.CA().issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+    issued = _authority().issue_cert("localhost", "127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(path))
     return path

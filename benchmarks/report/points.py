@@ -20,7 +20,7 @@ from report import readable
 from report.model import Side
 from report.style import ROW, WIDTH, Style, name_rows, scale_of_times, styles
 
-GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "<": "◀", ">": "▶"}
 """Of matplotlib's markers."""
 NO_PEERS = ("limit", "other")
 """Families: how far the machine goes, and a program that can do nothing else meanwhile."""

@@ -29,12 +29,13 @@ COLOURS = {
     "asyncio": "#009E73",
     "uvloop": "#CC79A7",
     "rloop": "#56B4E9",
+    "blazio": "#E69F00",
     "limit": "#333333",
     "other": "#999999",
 }
-HATCHES = ("", "////", "....", "xxxx", "++++")
+HATCHES = ("", "////", "....", "xxxx", "++++", "\\\\\\\\", "oooo")
 LINES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "<", ">")
 
 SETTINGS: Any = {
     "svg.hashsalt": "benchmarks",

@@ -151,4 +151,4 @@ def _failures(report: Report) -> Iterator[str]:
     failed = [side for case in report.cases for side, one in case.series.items() if one.failure]
     if failed:
         labels = "; ".join(report.sides[side].label for side in dict.fromkeys(failed))
-        yield f"Failed, or not measured, in some case: {labels}. The sections say where and why."
+        yield f"Failed, or skipped, in some case: {labels}. The sections say where and why."

@@ -27,7 +27,7 @@ GROUPS = {
     "http": "HTTP",
     "connections": "Connections: accept, one request, close",
     "udp": "UDP queries",
-    "tls": "Echo over TLS",
+    "tls": "TLS: echo, handshakes, HTTP/1.1 and HTTP/2, a client",
     "files": "Files",
     "scale": "Many idle connections",
     "idle": "An idle server",
@@ -269,7 +269,7 @@ def _remarks(report: Report, case: Case) -> Iterator[str]:
         if any(series.rounds) and (measured := len(series.values(case.metric))) < rounds:
             yield f"- {label}: measured in {measured} of {rounds} rounds."
         if series.failure:
-            yield f"- {label}: failed. {_short(series.failure)}"
+            yield f"- {label}: {'failed.' if series.rounds else 'skipped:'} {_short(series.failure)}"
         elif not any(series.rounds):
             yield f"- {label}: not measured, and nothing says why."
 

@@ -50,14 +50,26 @@ RUNTIMES = {
     "trio-uring": _trio_uring("", "io_uring, completions", multishot=True),
     "trio-uring-budget": _trio_uring(", budget 16", "io_uring, completions, budget 16", multishot=True),
     "trio-uring-readiness": _trio_uring(", readiness only", "io_uring, readiness only", multishot=False),
+    "trio-uring-trios-tls": _trio_uring(", Trio's TLS", "io_uring, completions, Trio's TLS", multishot=True),
     "asyncio": Runtime("asyncio", "asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
     # libuv keeps a ring beside its epoll, for files.
     "uvloop": Runtime("uvloop", "uvloop", "uvloop.Loop", "eventpoll", frozenset()),
     "rloop": Runtime("rloop", "rloop", "rloop.loop.RLoop", "eventpoll", frozenset({"io_uring"})),
+    "aiofastnet": Runtime(
+        "aiofastnet, asyncio",
+        "asyncio",
+        "asyncio, EpollSelector, aiofastnet",
+        "eventpoll",
+        frozenset({"io_uring"}),
+    ),
+    # Without io_uring it would be on epoll.
+    "blazio": Runtime("blazio", "blazio", "blazio._loop.EventLoop", "io_uring", frozenset({"eventpoll"})),
 }
-TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness")
+TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness", "trio-uring-trios-tls")
 TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
+"""Those that are measured wherever asyncio is."""
+ON_ASYNCIO = (*ASYNCIO, "aiofastnet", "blazio")
 
 
 def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
@@ -70,6 +82,7 @@ def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
             "trio-uring": RingOptions(),
             "trio-uring-budget": RingOptions(checkpoint_budget=16),
             "trio-uring-readiness": RingOptions(features={"completions": False}),
+            "trio-uring-trios-tls": RingOptions(features={"tls": False}),
         }
         install(options[runtime])
     trio.run(main)
@@ -84,18 +97,28 @@ def run_asyncio(runtime: str, main: Callable[[], Coroutine[Any, Any, None]]) -> 
 
 
 def _new_loop(runtime: str) -> asyncio.AbstractEventLoop:
+    import asyncio
+
+    loop: asyncio.AbstractEventLoop
     if runtime == "uvloop":
         import uvloop
 
-        return uvloop.new_event_loop()
-    if runtime == "rloop":
+        loop = uvloop.new_event_loop()
+    elif runtime == "rloop":
         import rloop
 
-        loop: asyncio.AbstractEventLoop = rloop.new_event_loop()
-        return loop
-    import asyncio
+        loop = rloop.new_event_loop()
+    elif runtime == "blazio":
+        import blazio
 
-    return asyncio.SelectorEventLoop()
+        loop = blazio.new_event_loop()
+    else:
+        loop = asyncio.SelectorEventLoop()
+    if runtime == "aiofastnet":
+        import aiofastnet
+
+        aiofastnet.patch_loop(loop)
+    return loop
 
 
 def trio_backend() -> str:
@@ -111,6 +134,8 @@ def trio_backend() -> str:
     run = current_run()
     assert run is not None
     how = "completions" if "completions" in statistics.flags else "readiness only"
+    if how == "completions" and "tls" not in statistics.flags:
+        how += ", Trio's TLS"
     budget = run.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 
@@ -127,7 +152,10 @@ def asyncio_backend() -> str:
 
     loop = asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):
-        return f"asyncio, {type(vars(loop)['_selector']).__name__}"
+        # One that aiofastnet works for has the functions in which its own are called with the loop.
+        creator = getattr(vars(loop).get("create_server"), "func", None)
+        patched = ", aiofastnet" if getattr(creator, "__module__", "").startswith("aiofastnet.") else ""
+        return f"asyncio, {type(vars(loop)['_selector']).__name__}{patched}"
     return f"{type(loop).__module__}.{type(loop).__qualname__}"
 
 

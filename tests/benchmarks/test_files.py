@@ -19,9 +19,10 @@ from groups.plan import SCALES, Planned  # noqa: E402
 from measure import cache  # noqa: E402
 from measure.percentiles import enough  # noqa: E402
 from measure.processes import Child, ChildError  # noqa: E402
-from sides.files import fio  # noqa: E402
+from sides import packages  # noqa: E402
+from sides.files import fio, libraries  # noqa: E402
 from sides.files.contents import BLOCK, block, write  # noqa: E402
-from sides.files.work import Record, Work  # noqa: E402
+from sides.files.work import READ_BLOCKS, READ_FILES, Kind, Record, Work  # noqa: E402
 from sides.runtimes import WrongBackendError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -34,9 +35,14 @@ NAMES = [
     "random 4 KiB reads, 64 tasks, warm cache",
     "random 4 KiB reads, 1 task, cold cache",
     "random 4 KiB reads, 64 tasks, cold cache",
+    "4 KiB at random offsets by pread, 1 task, warm cache",
     "10 small files read, 64 at a time",
     "10 small files written, 64 at a time",
     "10 small files stat'ed, 64 at a time",
+    "10 small files opened, read and closed, one at a time",
+    "10 small files by Path.read_bytes, one at a time",
+    "10 small files written by Path.write_bytes, one at a time",
+    "10 small files by Path.exists, one at a time",
     "sequential read, 256 KiB at a time, warm cache",
     "sequential read, 256 KiB at a time, cold cache",
     "sequential read, 1 MiB at a time, warm cache",
@@ -44,6 +50,7 @@ NAMES = [
     "sequential write, 256 KiB at a time",
     "sequential write, 1 MiB at a time",
     "lines of a text file",
+    "a tree of 8 entries by Path.rglob",
 ]
 CHUNK = cases.CHUNKS["256 KiB"]
 needs_fio = pytest.mark.skipif(bool(fio.missing()), reason=fio.missing())
@@ -72,8 +79,8 @@ def test_cases(planned: dict[str, Planned]) -> None:
     assert list(planned) == NAMES
     for one in planned.values():
         sides = {*one.jobs, *one.case.series}
-        waits = any(word in one.case.name for word in ("cold", "small", "write"))
-        assert sides >= {*cases.LIBRARIES} - ({"trio-uring-budget-files"} if waits else set())
+        may_wait = any(word in one.case.name for word in ("cold", "small", "write", "tree"))
+        assert sides >= {*cases.LIBRARIES} - ({"trio-uring-budget-files"} if may_wait else set())
         assert one.case.baseline in one.jobs
         assert sides <= set(cases.SIDES)
 
@@ -96,29 +103,70 @@ def test_measure(planned: dict[str, Planned], side: str, name: str) -> None:
     except cache.CacheError as error:
         pytest.skip(str(error))
     assert measurement[one.case.metric] > 0
+    threads = "" if "tree" in name else "1 thread"
     assert {
         "open": "1 thread",
         "trio-epoll": "its loop says 'epoll'; it has open: eventpoll; ",
         "trio-uring": "its loop says 'io_uring, completions'; it has open: io_uring; ",
-        "trio-uring-files": "its loop says 'io_uring, completions'; it has open: io_uring; 1 thread",
+        "trio-uring-files": f"its loop says 'io_uring, completions'; it has open: io_uring; {threads}",
         "trio-uring-budget-files": "its loop says 'io_uring, completions, budget 16'; it has open: io_uring; "
-        "1 thread",
+        f"{threads}",
         "anyio": "its loop says 'asyncio, EpollSelector'; it has open: eventpoll; ",
         "aiofiles": "its loop says 'asyncio, EpollSelector'; it has open: eventpoll; ",
         "aiofile": "asyncio, EpollSelector; caio ",
+        "turbofile": "asyncio, EpollSelector; turbofile ",
+        "asyncfiles": "asyncio, EpollSelector; asyncfiles ",
+        "blazio": "its loop says 'blazio._loop.EventLoop'; it has open: io_uring; 1 thread",
         "fio": "fio says 'io_uring'; it has a ring open",
     }[side] in seen
+
+
+def test_a_side_whose_package_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(packages.PACKAGES, "turbofile", "no-such-package")
+    for one in cases.plan(SCALES["smoke"], tmp_path):
+        assert "turbofile" not in one.jobs
+        assert one.case.series["turbofile"].failure == "no-such-package is not installed"
+
+
+@pytest.mark.parametrize(
+    ("side", "kind"), [(side, kind) for side in cases.CANNOT for kind in cases.CANNOT[side]]
+)
+def test_what_a_side_cannot_it_has_no_call_for(side: str, kind: str) -> None:
+    needs(side)
+    used = libraries.library(side)
+    if kind == "random":
+        with pytest.raises(NotImplementedError, match="buffering"):
+            used.open(__file__, "rb", buffering=0)
+        return
+    call = {
+        "pread": used.pread,
+        "path-read": used.read_bytes,
+        "path-write": used.write_bytes,
+        "small-stat": used.stat,
+        "small-exists": used.exists,
+        "tree": used.entries,
+    }[kind]
+    assert call is libraries._absent
+
+
+def needs(side: str) -> None:
+    if reason := packages.missing(side):
+        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("side", cases.LIBRARIES)
 def test_all_of_the_work_is_done_in_time(data: Path, children: cases.Children, side: str) -> None:
     """Counted from outside by `_check`, which is shown to notice below."""
+    needs(side)
     new = data.with_name("new")
     for kind, path, count, size in [
         ("sequential-read", data, 4, CHUNK),
         ("sequential-write", new, 4, CHUNK),
         ("small-write", new, 7, BLOCK),
+        ("path-write", new, 7, BLOCK),
     ]:
+        if kind in cases.CANNOT.get(side, {}):
+            continue
         work = Work(kind, str(path), count, 3, seconds=60, size=size)
         with children.child(side) as child:
             job = cases.LibraryJob(side, work, "warm", children, children)
@@ -159,7 +207,16 @@ def test_small_files_that_were_written_stay_until_all_is_done_but_empty(tmp_path
 
 @pytest.mark.parametrize(
     ("kind", "operations", "seconds"),
-    [("lines", 9, 0.1), ("lines", 11, 0.1), ("lines", 0, 2), ("random", 10, 0.5), ("lines", 10, 0.1)],
+    [
+        ("lines", 9, 0.1),
+        ("lines", 11, 0.1),
+        ("lines", 0, 2),
+        ("random", 10, 0.5),
+        ("pread", 10, 0.5),
+        ("tree", 10, 0.5),
+        ("tree", 15, 2),
+        ("lines", 10, 0.1),
+    ],
 )
 def test_work_that_is_not_done_is_noticed(kind: str, operations: int, seconds: float) -> None:
     work = Work(kind, "nowhere", 10, 1, seconds=1)
@@ -199,13 +256,16 @@ def test_what_is_not_written_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", cases.LIBRARIES)
-@pytest.mark.parametrize("kind", ["random", "sequential-read", "small-read"])
-def test_wrong_bytes_are_noticed(data: Path, children: cases.Children, side: str, kind: str) -> None:
-    if kind == "small-read":
+@pytest.mark.parametrize("kind", ["random", "pread", "sequential-read", "small-read", "path-read"])
+def test_wrong_bytes_are_noticed(data: Path, children: cases.Children, side: str, kind: Kind) -> None:
+    needs(side)
+    if reason := cases.CANNOT.get(side, {}).get(kind):
+        pytest.skip(reason)
+    if kind in READ_FILES:
         work = Work(kind, str(data.parent), 1, 1, seconds=0.05)
         data = Path(work.small_file(0))
     else:
-        count, size = (256, BLOCK) if kind == "random" else (4, CHUNK)
+        count, size = (256, BLOCK) if kind in READ_BLOCKS else (4, CHUNK)
         work = Work(kind, str(data), count, 1, seconds=0.05, size=size)
     write(data, [b"\xff" * BLOCK] * 256)
     with pytest.raises(ChildError, match="ContentsError"):
@@ -302,7 +362,7 @@ def test_trio_on_another_backend_than_it_claims_fails(data: Path) -> None:
 
 def test_plain_open_with_threads_fails() -> None:
     with Child([sys.executable, "-c", "import sys; print('{}', flush=True); sys.stdin.read()"]) as child:
-        assert cases.observed("open", "one thread", child.pid) == "1 thread"
+        assert cases.observed("open", "one thread", child.pid, "random") == "1 thread"
     program = (
         "import sys, threading; threading.Thread(target=sys.stdin.read).start(); print('{}', flush=True)"
     )
@@ -310,20 +370,44 @@ def test_plain_open_with_threads_fails() -> None:
         Child([sys.executable, "-c", program]) as child,
         pytest.raises(WrongBackendError, match="it has 2 threads"),
     ):
-        cases.observed("open", "one thread", child.pid)
+        cases.observed("open", "one thread", child.pid, "random")
 
 
-@pytest.mark.parametrize("side", ["anyio", "aiofiles"])
-def test_asyncio_side_on_another_loop_fails(side: str, children: cases.Children) -> None:
+def test_our_files_with_threads_fail_but_for_directories(tmp_path: Path, children: cases.Children) -> None:
+    """Trio's own path is looked up by a thread, which stays a while."""
+    work = Work("small-stat", str(tmp_path), 1, 1, seconds=60)
+    write(Path(work.small_file(0)), [block(0)])
+    cases.LibraryJob("trio-uring", work, "warm", children, children).measure()
+    with children.child("trio-uring") as child:
+        backend = child.ready["backend"]
+        assert cases.observed("trio-uring-files", backend, child.pid, "tree").endswith("; 2 threads")
+        with pytest.raises(WrongBackendError, match="without threads, but it has 2 threads"):
+            cases.observed("trio-uring-files", backend, child.pid, "random")
+
+
+@pytest.mark.parametrize("side", ["anyio", "aiofiles", "aiofile", "turbofile", "asyncfiles", "blazio"])
+def test_side_on_another_loop_fails(side: str, children: cases.Children) -> None:
+    needs(side)
     with children.child(side) as child, pytest.raises(WrongBackendError):
-        cases.observed(side, "uvloop.Loop", child.pid)
+        cases.observed(side, "uvloop.Loop", child.pid, "random")
 
 
-def test_aiofile_on_another_interface_than_it_tells_fails(children: cases.Children) -> None:
-    """Before its first work no ring is open."""
-    backend = "asyncio, EpollSelector; caio 0, caio.linux_uring_asyncio"
-    with children.child("aiofile") as child, pytest.raises(WrongBackendError, match="aiofile on asyncio"):
-        cases.observed("aiofile", backend, child.pid)
+@pytest.mark.parametrize(
+    ("side", "interface"),
+    [
+        ("aiofile", "caio 0, caio.linux_uring_asyncio"),
+        ("turbofile", "turbofile 0, compio-polling"),
+        ("asyncfiles", "asyncfiles 0, io_uring"),
+    ],
+)
+def test_another_interface_than_a_side_tells_fails(
+    side: str, interface: str, children: cases.Children
+) -> None:
+    """Before its first work no ring is open, but turbofile's."""
+    needs(side)
+    backend = f"asyncio, EpollSelector; {interface}"
+    with children.child(side) as child, pytest.raises(WrongBackendError, match=f"{side} on asyncio"):
+        cases.observed(side, backend, child.pid, "random")
 
 
 @needs_fio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
@@ -25,6 +24,8 @@ from load import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from measure.programs import Programs
 
 
@@ -53,29 +54,75 @@ def test_datagrams(programs: Programs, size: int) -> None:
     assert result["lost"] == 0
 
 
-def test_tls(programs: Programs) -> None:
+@contextlib.contextmanager
+def tls_server(serve: Callable[[ssl.SSLSocket], None], **settings: Any) -> Iterator[int]:
+    """Each connection is served in a thread, and ended as TLS is."""
     trustme = pytest.importorskip("trustme")
-    if not programs.tls:
-        assert "libssl-dev" in failure(programs, "echo", 9, "--tls")
-        pytest.skip("libssl is not installed")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)
+    for name, value in settings.items():
+        setattr(context, name, value)
+
+    def serve_over_tls(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            serve(secured)
+            secured.unwrap()
+
+    with thread_server(serve_over_tls) as port:
+        yield port
+
+
+@pytest.fixture
+def with_tls(programs: Programs) -> Programs:
+    if not programs.tls:
+        assert "libssl-dev" in failure(programs, "echo", 9, tls="1.3")
+        pytest.skip("libssl is not installed")
+    return programs
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_tls(with_tls: Programs, version: str) -> None:
     versions = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        versions.add(writer.get_extra_info("ssl_object").version())
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    def serve(connection: ssl.SSLSocket) -> None:
+        versions.add(connection.version())
+        echo(connection)
 
-    async def main() -> dict[str, Any]:
-        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
-            port = server.sockets[0].getsockname()[1]
-            return await asyncio.to_thread(measure, programs, "echo", port, "--tls", size=100_000)
+    with tls_server(serve) as port:
+        assert_consistent(measure(with_tls, "echo", port, size=100_000, tls=version), 100_000)
+    assert versions == {f"TLSv{version}"}
 
-    assert_consistent(asyncio.run(main()), 100_000)
-    assert versions == {"TLSv1.3"}
+
+@pytest.mark.parametrize("says_its_end", [True, False])
+@pytest.mark.parametrize("flags", [(), ("--resume",)])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_handshakes_are_full_or_resumed(
+    with_tls: Programs, version: str, flags: tuple[str, ...], says_its_end: bool
+) -> None:
+    seen = []
+
+    def serve(connection: ssl.SSLSocket) -> None:
+        seen.append((connection.version(), connection.session_reused))
+        connection.sendall(connection.recv(64))
+        if not says_its_end:
+            raise ConnectionError("what comes next is the end of its socket")
+
+    with tls_server(serve) as port:
+        result = measure(with_tls, "connect", port, *flags, tls=version)
+    assert_consistent(result, 64)
+    resumed = (f"TLSv{version}", bool(flags))
+    assert seen.count(resumed) >= result["answered"]
+    # Of the three clients the first ones.
+    assert len(seen) - seen.count(resumed) == (3 if flags else 0)
+
+
+def test_a_handshake_that_is_not_resumed_is_an_error(with_tls: Programs) -> None:
+    def serve(connection: ssl.SSLSocket) -> None:
+        connection.sendall(connection.recv(64))
+
+    with tls_server(serve, num_tickets=0) as port:
+        error = failure(with_tls, "connect", port, "--resume", tls="1.3")
+    assert "the handshake was not resumed" in error
 
 
 def test_several_windows_on_the_same_connections(programs: Programs) -> None:
@@ -336,7 +383,11 @@ def test_no_server_is_an_error(programs: Programs, mode: str) -> None:
 
 def test_options_are_checked(programs: Programs) -> None:
     assert "8 to 65507 bytes" in failure(programs, "udp", 9, size=4)
-    assert "are for echo" in failure(programs, "connect", 9, "--tls")
+    assert "--idle is for echo" in failure(programs, "connect", 9, idle=1)
+    assert "for echo and connect" in failure(programs, "udp", 9, tls="1.3")
+    assert "for connect with --tls" in failure(programs, "connect", 9, "--resume")
+    assert "for connect with --tls" in failure(programs, "echo", 9, "--resume", tls="1.3")
+    assert "1.2 or 1.3 is needed" in failure(programs, "echo", 9, tls="1.1")
     assert "a number from" in failure(programs, "echo", 9, size="many")
     assert "usage: load" in failure(programs, "ping", 9)
     assert "usage: load" in failure(programs, "echo", 9, "--nothing")

@@ -46,4 +46,4 @@ def test_without_libssl_tls_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     programs = build(tmp_path / "programs")
     assert not programs.tls
     with limit(programs, "echo") as port:
-        assert "libssl-dev" in failure(programs, "echo", port, "--tls")
+        assert "libssl-dev" in failure(programs, "echo", port, tls="1.3")

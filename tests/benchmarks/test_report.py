@@ -98,10 +98,10 @@ def test_side_without_numbers_is_told_with_the_reason(tmp_path: Path) -> None:
         "limit": Series(),
     }
     text = written(made_of(case(sides)), tmp_path)
-    assert "- uvloop: failed. does not support | it" in text
+    assert "- uvloop: skipped: does not support | it" in text
     assert "- C: not measured, and nothing says why." in text
     assert "| uvloop |" not in text
-    assert "Failed, or not measured, in some case: uvloop." in text
+    assert "Failed, or skipped, in some case: uvloop." in text
 
 
 def test_metric_that_one_side_lacks_is_a_dash(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 from child_process import SECCOMP
+from load import thread_server
 
 from measure.processes import Child, ChildError
-from sides.runtimes import ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen
+from sides.runtimes import ASYNCIO, ON_ASYNCIO, RUNTIMES, TRIO, TRIO_URING, WrongBackendError, seen
+from sides.servers.start import TLS_KINDS
 from sides.servers.unsupported import UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -38,15 +40,18 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n"
 
 KINDS = {
-    **dict.fromkeys(TRIO, ("streams", "sockets", "http", "connections", "udp", "tls")),
-    **dict.fromkeys(ASYNCIO, ("streams", "sockets", "protocols", "http", "connections", "udp", "tls")),
+    **dict.fromkeys(TRIO, ("streams", "sockets", "http", "connections", "udp", *TLS_KINDS)),
+    **dict.fromkeys(ASYNCIO, ("streams", "sockets", "protocols", "http", "connections", "udp", *TLS_KINDS)),
+    **dict.fromkeys(("aiofastnet", "blazio"), TLS_KINDS),
 }
 SERVERS = [(runtime, kind) for runtime in RUNTIMES for kind in KINDS[runtime]]
 ON_RLOOPS_TRANSPORTS = [("rloop", kind) for kind in ("streams", "protocols", "http")]
 """They close no socket, and tell of a reset connection by a RuntimeError, which asyncio logs."""
 CANCELLED_HANDLER = b"StreamReaderProtocol.connection_made"
 """What CPython before 3.11.8 and 3.12.2 logs of a stream's handler that was cancelled."""
-HYPERCORN = (*TRIO, "asyncio", "uvloop")
+HANDSHAKE_FAILED = b"SSL handshake failed"
+"""What aiofastnet logs of clients that leave before it is over."""
+HYPERCORN = (*TRIO, "asyncio", "uvloop", "aiofastnet", "blazio")
 
 
 class Server:
@@ -89,7 +94,7 @@ def started(module: str, *arguments: str) -> Iterator[Server]:
             process.kill()
     assert (process.returncode, output) == (0, b"")
     if sys.version_info >= (3, 12, 2) or CANCELLED_HANDLER not in errors:
-        assert errors == b""
+        assert errors == b"" or ("aiofastnet" in arguments and HANDSHAKE_FAILED in errors)
 
 
 @attrs.frozen
@@ -120,12 +125,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> MakeCertificate:
 
 @contextlib.contextmanager
 def server(runtime: str, kind: str, certificate: MakeCertificate) -> Iterator[Server]:
-    if runtime in ASYNCIO[1:]:
+    if runtime in ON_ASYNCIO[1:]:
         pytest.importorskip(runtime)
     if (runtime, kind) in UNSUPPORTED:
         pytest.skip(UNSUPPORTED[runtime, kind])
     module = "trio_server" if runtime in TRIO else "asyncio_server"
-    tls = ["--certificate", certificate().server] if kind == "tls" else []
+    tls = ["--certificate", certificate().server] if kind in TLS_KINDS else []
     with started(module, "--runtime", runtime, "--kind", kind, *tls) as process:
         yield process
 
@@ -159,8 +164,11 @@ def check_stream(process: Server, *, closes: bool = True) -> None:
         check_echo(second, b"still here")
 
 
-def check_http(process: Server) -> None:
-    with process.connect() as connection:
+Connect = Callable[[], socket.socket]
+
+
+def check_http(connect: Connect) -> None:
+    with connect() as connection:
         for piece in (REQUEST[:5], REQUEST[5:-3], REQUEST[-3:-1], REQUEST[-1:] + REQUEST[:-2]):
             connection.sendall(piece)
         assert receive(connection, len(RESPONSE)) == RESPONSE
@@ -175,9 +183,9 @@ def check_silence(connection: socket.socket) -> None:
         connection.recv(1)
 
 
-def check_connections(process: Server) -> None:
+def check_connections(connect: Connect) -> None:
     for _ in range(3):
-        with process.connect() as connection:
+        with connect() as connection:
             connection.sendall(b"once")
             assert receive(connection, 4) == b"once"
             assert connection.recv(1) == b""
@@ -194,24 +202,34 @@ def check_udp(process: Server) -> None:
         client.close()
 
 
-def check_tls(process: Server, certificate: MakeCertificate) -> None:
-    context = ssl.create_default_context(cafile=certificate().authority)
-    with context.wrap_socket(process.connect(), server_hostname=HOST) as connection:
-        assert connection.version() == "TLSv1.3"
+def check_tls(connect: Connect) -> None:
+    with connect() as connection:
         for message in (b"short", MEBIBYTE[:16384], b"again"):
             connection.sendall(message)
             assert receive(connection, len(message)) == message
 
 
+@contextlib.contextmanager
+def over_tls(process: Server, certificate: MakeCertificate, version: ssl.TLSVersion) -> Iterator[Connect]:
+    context = ssl.create_default_context(cafile=certificate().authority)
+    context.minimum_version = context.maximum_version = version
+    yield lambda: context.wrap_socket(process.connect(), server_hostname=HOST)
+
+
+CHECKS = {"tls": check_tls, "tls-http": check_http, "tls-connections": check_connections}
+
+
 def check(process: Server, runtime: str, kind: str, certificate: MakeCertificate) -> None:
-    if kind == "tls":
-        check_tls(process, certificate)
+    if kind in TLS_KINDS:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with over_tls(process, certificate, version) as connect:
+                CHECKS[kind](connect)
     elif kind == "udp":
         check_udp(process)
     elif kind == "http":
-        check_http(process)
+        check_http(process.connect)
     elif kind == "connections":
-        check_connections(process)
+        check_connections(process.connect)
     else:
         check_stream(process, closes=(runtime, kind) not in ON_RLOOPS_TRANSPORTS)
 
@@ -233,7 +251,7 @@ def test_clients_may_vanish_and_the_end_drops_those_that_stay(
     runtime: str, kind: str, certificate: MakeCertificate
 ) -> None:
     with server(runtime, kind, certificate) as process, process.connect() as idle, process.connect() as busy:
-        if kind != "tls":
+        if kind not in TLS_KINDS:
             busy.sendall(REQUEST[:9])
         if (runtime, kind) not in ON_RLOOPS_TRANSPORTS:
             with process.connect() as resets:
@@ -243,15 +261,22 @@ def test_clients_may_vanish_and_the_end_drops_those_that_stay(
         assert idle
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("runtime", HYPERCORN)
-def test_hypercorn_answers(runtime: str) -> None:
+def test_hypercorn_answers(runtime: str, tls: bool, certificate: MakeCertificate) -> None:
     pytest.importorskip("hypercorn")
-    if runtime in ASYNCIO[1:]:
+    if runtime in ON_ASYNCIO[1:]:
         pytest.importorskip(runtime)
-    with started("hypercorn_server", "--runtime", runtime) as process, process.connect() as idle:
-        clients = [
-            http.client.HTTPConnection(HOST, process.ready["port"], timeout=PATIENCE) for _ in range(2)
-        ]
+    options = ["--certificate", certificate().server] if tls else []
+    with (
+        started("hypercorn_server", "--runtime", runtime, *options) as process,
+        process.connect() as idle,
+    ):
+        address = HOST, process.ready["port"]
+        clients = [http.client.HTTPConnection(*address, timeout=PATIENCE) for _ in range(2)]
+        if tls:
+            context = ssl.create_default_context(cafile=certificate().authority)
+            clients = [http.client.HTTPSConnection(*address, context=context) for _ in range(2)]
         for client in clients * 2:
             client.request("GET", "/")
             response = client.getresponse()
@@ -260,13 +285,56 @@ def test_hypercorn_answers(runtime: str) -> None:
             assert not response.will_close
         assert seen(runtime, process.ask()["backend"], process.pid)
         assert idle
+        if tls:  # on asyncio, whose end waits for theirs
+            [client.close() for client in clients]
     for client in clients:
         client.close()
 
 
+@pytest.mark.parametrize("runtime", [*TRIO, *ON_ASYNCIO])
+def test_httpx_client_asks_on_the_runtime_of_its_label(runtime: str, certificate: MakeCertificate) -> None:
+    pytest.importorskip("httpx")
+    if runtime in ON_ASYNCIO[1:]:
+        pytest.importorskip(runtime)
+    if reason := UNSUPPORTED.get((runtime, "tls-http")):
+        pytest.skip(reason)
+    with (
+        server("asyncio", "tls-http", certificate) as process,
+        Child(httpx_client(runtime, process.ready["port"], certificate)) as client,
+    ):
+        answer = client.ask({"seconds": 1e-9, "tasks": 3, "least": 4})
+        assert answer["requests"] == 12
+        assert 0 < answer["cpu_seconds"] < answer["seconds"] * 2
+        assert seen(runtime, client.ready["backend"], client.pid)
+
+
+@pytest.mark.parametrize("reply", [RESPONSE.replace(b"world", b"World"), RESPONSE.replace(b"200", b"201")])
+def test_httpx_client_notices_another_reply(reply: bytes, certificate: MakeCertificate) -> None:
+    pytest.importorskip("httpx")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate().server)
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            while secured.recv(65536):
+                secured.sendall(reply)
+
+    with (
+        thread_server(serve) as number,
+        pytest.raises(ChildError, match="ReplyError"),
+        Child(httpx_client("asyncio", number, certificate)) as client,
+    ):
+        client.ask({"seconds": 1e-9, "tasks": 1, "least": 1})
+
+
+def httpx_client(runtime: str, number: int, certificate: MakeCertificate) -> list[str]:
+    module = [sys.executable, "-m", "sides.clients.httpx_client", "--runtime", runtime]
+    return [*module, "--port", str(number), "--authority", certificate().authority]
+
+
 @pytest.mark.parametrize("kind", KINDS["trio-uring"])
 def test_server_on_another_backend_than_its_label_is_refused(kind: str, certificate: MakeCertificate) -> None:
-    tls = ["--certificate", certificate().server] if kind == "tls" else []
+    tls = ["--certificate", certificate().server] if kind in TLS_KINDS else []
     refused = [sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--"]
     options = ["--runtime", "trio-uring", "--kind", kind, *tls]
     command = [sys.executable, "-m", "sides.servers.trio_server", *options]
@@ -354,7 +422,11 @@ def test_greedy_server_tells_how_late_another_task_runs(runtime: str) -> None:
 
 @pytest.mark.parametrize(("runtime", "kind"), UNSUPPORTED)
 def test_unsupported_server_says_so(runtime: str, kind: str) -> None:
-    command = [sys.executable, "-m", "sides.servers.asyncio_server", "--runtime", runtime, "--kind", kind]
+    what = ["asyncio_server", "--kind", kind]
+    if kind == "hypercorn-tls":
+        pytest.importorskip("hypercorn")
+        what = ["hypercorn_server", "--certificate", "any"]
+    command = [sys.executable, "-m", f"sides.servers.{what[0]}", "--runtime", runtime, *what[1:]]
     done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", UNSUPPORTED[runtime, kind] + "\n")
 

@@ -15,6 +15,7 @@ from child_process import SECCOMP
 from equivalence import no_descriptors_left
 
 import trio_uring
+from trio_uring import _core
 from trio_uring.command import capabilities
 from trio_uring.ring import features
 from trio_uring.ring.opcodes import OPCODES, Opcode
@@ -57,8 +58,16 @@ def test_versions_are_those_of_this_process() -> None:
     assert found.kernel == os.uname().release
     assert found.trio == trio.__version__
     assert found.python == sys.version.split()[0]
-    assert Path(found.liburing_path).name.endswith(found.liburing_loaded)
     assert found.liburing_path in Path("/proc/self/maps").read_text()
+
+
+def test_liburing_is_the_library_or_inside_the_core() -> None:
+    found = trio_uring.capabilities()
+    if found.liburing_inside:
+        assert found.liburing_path == os.path.realpath(_core.__file__)
+        assert found.liburing_loaded == found.liburing_built
+    else:
+        assert Path(found.liburing_path).name == f"liburing.so.{found.liburing_loaded}"
 
 
 def test_capabilities_may_be_asked_for_within_a_run_and_leave_it_alone() -> None:

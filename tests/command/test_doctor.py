@@ -15,6 +15,7 @@ import trio
 from child_process import SECCOMP
 
 import trio_uring
+from trio_uring.command import doctor
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
 DOCTOR = (sys.executable, "-m", "trio_uring", "doctor")
@@ -45,6 +46,21 @@ def test_report_names_the_versions() -> None:
     report = run(*DOCTOR).stdout
     for version in (found.kernel, found.liburing_loaded, found.liburing_built, found.python, found.trio):
         assert version in report
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [(True, "2.9, inside the core (/core.so)"), (False, "2.9, built against 2.3 (/core.so)")],
+)
+def test_report_says_whether_liburing_is_inside_the_core(inside: bool, said: str) -> None:
+    found = attrs.evolve(
+        trio_uring.capabilities(),
+        liburing_inside=inside,
+        liburing_loaded="2.9",
+        liburing_built="2.3",
+        liburing_path="/core.so",
+    )
+    assert f"liburing    {said}" in list(doctor._lines(found))
 
 
 def test_json_is_one_object_with_the_keys_of_capabilities() -> None:

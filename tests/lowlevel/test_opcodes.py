@@ -23,7 +23,7 @@ import trio_uring
 from trio_uring import lowlevel
 from trio_uring.loop import operation
 from trio_uring.loop.current import current_run
-from trio_uring.lowlevel import operations, performing
+from trio_uring.lowlevel import names, operations, performing
 from trio_uring.lowlevel.arguments import address_of
 from trio_uring.ring import features, opcodes
 from trio_uring.ring.native import ffi
@@ -134,6 +134,13 @@ def memory_of(held: object) -> Iterator[range]:
     elif isinstance(held, ffi.CData) and ffi.typeof(held).kind == "array":  # of ffi.from_buffer
         start = int(ffi.cast("uintptr_t", held))
         yield range(start, start + len(held))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither names nor contents of files: so that all is for the ring, or a thread."""
+    monkeypatch.setattr(names, "_find", lambda *_: -errno.EAGAIN)
+    monkeypatch.setattr(performing, "_read_measured_at_once", lambda *_: -errno.EAGAIN)
 
 
 # The table itself

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_cache import drop
 from steps import interrupted
 
 import trio_uring
@@ -38,6 +39,9 @@ def test_what_is_queued_for_a_file_that_is_closed_meanwhile_is_for_no_other(
     ours, others = tmp_path / "ours", tmp_path / "others"
     for path in (ours, others):
         path.write_bytes(b"contents")
+
+    if name == "read":
+        drop(ours)
 
     async def main() -> None:
         with ours.open("r+b") as file, others.open("r+b") as other:
@@ -95,6 +99,9 @@ def test_what_a_file_is_asked_for_out_of_turn_is_of_no_other_file(
     ours, others = tmp_path / "ours", tmp_path / "others"
     for path in (ours, others):
         path.write_bytes(b"contents")
+
+    if "pread" in name:
+        drop(ours)
 
     async def main() -> None:
         file = await trio_uring.open_file(ours, "r+b", buffering)

@@ -35,6 +35,7 @@ def assert_names_the_packages(done: subprocess.CompletedProcess[str], missing: s
     assert message.startswith(f"trio-uring needs {missing}")
     for command in ("apt-get install", "dnf install", "pacman -S"):
         assert command in message
+    assert f"python{sys.version_info.major}.{sys.version_info.minor}-dev" in message
 
 
 def test_complete_tools_are_enough() -> None:
@@ -49,18 +50,51 @@ def test_missing_compiler_is_named() -> None:
     assert "gcc" in done.stderr
 
 
-def test_missing_headers_are_named(tmp_path: Path) -> None:
-    (tmp_path / "liburing.h").write_text('#include "nowhere/liburing.h"\n')
-    done = build(CFLAGS=f"-I{tmp_path}")
-    assert_names_the_packages(done, "the headers of liburing")
+@pytest.mark.parametrize(
+    ("header", "text", "owner", "reason"),
+    [
+        ("liburing.h", '#include "nowhere.h"', "liburing", "nowhere.h: No such file or directory"),
+        ("liburing.h", "", "liburing", "liburing.h is empty"),
+        ("liburing.h", "#define IORING_SETUP_IOPOLL 1", "liburing", "liburing.h is too old"),
+        ("Python.h", '#include "nowhere.h"', "CPython", "nowhere.h: No such file or directory"),
+        ("Python.h", "", "CPython", "Python.h is empty"),
+        ("Python.h", "#define PY_VERSION_HEX 0x03050000", "CPython", "Python.h is of another version"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["CFLAGS", "CPPFLAGS"])
+def test_headers_that_are_missing_empty_or_of_another_version_are_told_apart(
+    tmp_path: Path, variable: str, header: str, text: str, owner: str, reason: str
+) -> None:
+    (tmp_path / header).write_text(f"{text}\n")
+    done = build(**{variable: f"-I{tmp_path}"})
+    assert_names_the_packages(done, f"the headers of {owner}")
+    assert f"({reason})" in done.stderr
     assert "liburing-dev" in done.stderr
 
 
-def test_headers_that_are_too_old_are_named(tmp_path: Path) -> None:
-    (tmp_path / "liburing.h").write_text("struct io_uring;\n")
-    done = build(CPPFLAGS=f"-I{tmp_path}")
-    assert_names_the_packages(done, "the headers of liburing")
-    assert "too old" in done.stderr
+@pytest.mark.parametrize(("linked", "library"), [("shared", "liburing.so"), ("static", "liburing.a")])
+def test_library_that_cannot_be_linked_is_named(tmp_path: Path, linked: str, library: str) -> None:
+    (tmp_path / library).write_text("no library\n")
+    done = build(LDFLAGS=f"-L{tmp_path}", TRIO_URING_LIBURING=linked)
+    assert_names_the_packages(
+        done, "liburing.so" if linked == "shared" else "a liburing.a that can be linked"
+    )
+    assert str(tmp_path / library) in done.stderr
+
+
+def test_liburing_is_shared_or_static() -> None:
+    done = build(TRIO_URING_LIBURING="none")
+    assert (done.returncode, done.stderr) == (1, "TRIO_URING_LIBURING is shared or static, not 'none'\n")
+
+
+@pytest.mark.parametrize(("name", "value"), [("platform", "darwin"), ("implementation.name", "pypy")])
+def test_build_elsewhere_ends_with_one_sentence(name: str, value: str) -> None:
+    program = f"import cffi, sys, runpy; sys.{name} = {value!r}; runpy.run_path({str(SOURCE / 'build.py')!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("trio-uring is for CPython on Linux")
+    assert value in done.stderr
 
 
 def test_wheel_gets_the_file_that_interpreters_read_as_they_start(tmp_path: Path) -> None:

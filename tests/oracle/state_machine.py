@@ -317,8 +317,10 @@ class Files(RuleBasedStateMachine):
             return
         buffered = self.kind != "unbuffered"
         if buffered:  # of which the descriptor's position is left open, unless it has just moved
+            before = len(self.program.steps)
             self.do("seek", 0, 2)
-            if not isinstance(self.program.steps[-1 - self.tells][1].outcome, Returned):
+            sought = self.program.steps[before:]  # not all are followed by a tell
+            if not sought or not isinstance(sought[0][1].outcome, Returned):
                 return
         self.do("elsewhere", who, what, call=partial(use_descriptor, who, what))
         if buffered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from importlib.metadata import version
 
 import pytest
 from child_process import output_of
@@ -46,3 +47,15 @@ def test_names_are_the_same_when_all_modules_were_imported() -> None:
     told = output_of(imports + kinds)
     assert told == output_of(kinds)
     assert {"send_file function", "lowlevel.statx function"} < set(told.splitlines())
+
+
+def test_version_is_that_of_the_installed_package_and_costs_no_import() -> None:
+    told = output_of(
+        """
+        import sys
+        before = {*sys.modules, "trio_uring"}
+        import trio_uring
+        print(trio_uring.__version__, sorted({*sys.modules} - before))
+        """
+    )
+    assert told == f"{version('trio-uring')} []\n"

@@ -1,4 +1,4 @@
-"""Whether a read of a file can be served at once."""
+"""Whether a read of a file can be served at once, and files of which none can."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ def skip_unless_told_at_once(path: Path) -> None:
             pytest.skip(f"this file system does not read at once: {error}")
     if got < size:
         pytest.skip("this file system has not kept in the page cache what was just written")
+
+
+def drop(path: Path) -> None:
+    """Has the kernel forget the contents, so that the next read is for the device."""
+    probe = path.with_name("probe")
+    probe.write_bytes(path.read_bytes())
+    for each in (probe, path):
+        with each.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with probe.open("rb") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except OSError:
+            return
+    pytest.skip("this file system keeps in the page cache what it is asked to forget")

@@ -6,15 +6,24 @@ from __future__ import annotations
 
 import functools
 import socket
+import ssl
 from typing import Any
 
 import trio
+import trustme
 from trio._socket import _SocketType
+
+_AUTHORITY = trustme.CA()
+_SERVER = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+_CLIENT = ssl.create_default_context()
+_AUTHORITY.issue_cert("localhost").configure_cert(_SERVER)
+_AUTHORITY.configure_trust(_CLIENT)
 
 OWNERS: dict[str, Any] = {
     "SocketType": _SocketType,
     "SocketStream": trio.SocketStream,
     "SocketListener": trio.SocketListener,
+    "SSLStream": trio.SSLStream,
     "socket": trio.socket,
     "trio": trio,
 }
@@ -44,6 +53,10 @@ NAMES = (
     "SocketStream.wait_send_all_might_not_block",
     "SocketStream.aclose",
     "SocketListener.accept",
+    "SSLStream.receive_some",
+    "SSLStream.send_all",
+    "SSLStream.wait_send_all_might_not_block",
+    "SSLStream._retry",
     "socket.fromfd",
     "trio.aclose_forcefully",
 )
@@ -107,6 +120,7 @@ async def call_everything() -> list[object]:
     seen.append(await server.receive_some())
     await client.aclose()
     await trio.aclose_forcefully(server)
+    await _encrypted(listener, seen)
     await _handing_over(listener, seen)
     await listener.aclose()
     return seen
@@ -158,6 +172,26 @@ async def _sends(sock: Any, server: trio.SocketStream, seen: list[object]) -> No
         await one.bind(("127.0.0.1", 0))
         seen.append(await other.sendto(b"datagram", one.getsockname()))
         seen.append(await one.recv(100))
+
+
+async def _encrypted(listener: trio.SocketListener, seen: list[object]) -> None:
+    near = trio.socket.socket()
+    await near.connect(listener.socket.getsockname())
+    client = trio.SSLStream(trio.SocketStream(near), _CLIENT, server_hostname="localhost")
+    server = trio.SSLStream(await listener.accept(), _SERVER, server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        nursery.start_soon(server.do_handshake)
+    for number in range(3):
+        await client.wait_send_all_might_not_block()
+        await client.send_all(b"%d: to the server" % number)
+        seen.append(await server.receive_some(3))
+        seen.append(await server.receive_some())
+        await server.send_all(b"to the client")
+        seen.append(await client.receive_some())
+    await client.aclose()
+    seen.append(await server.receive_some())
+    await server.aclose()
 
 
 async def _handing_over(listener: trio.SocketListener, seen: list[object]) -> None:

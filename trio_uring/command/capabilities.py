@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib.metadata
 import os
 import platform
 import re
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 import trio
 
+from .. import __version__
 from ..ring import features, locked_memory, refusals
 from ..ring.errors import UringUnavailableError
 from ..ring.native import ffi, lib, missing, unavailable
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from ..ring.opening import Ring
     from ..ring.options import Fallback, RingOptions
 
-
-# Read now, since it is in a file, and `capabilities` may be called when no file can be opened any more.
-_VERSION = importlib.metadata.version("trio-uring")
 
 State: TypeAlias = Literal["used", "available", "off", "missing"]
 
@@ -83,6 +80,8 @@ class Capabilities:
     """The version of liburing that this process has loaded, or ``"unknown"``."""
     liburing_path: str
     """The file that it was loaded from, links resolved; empty if it is unknown."""
+    liburing_inside: bool
+    """Whether that file is the core, which was linked with it statically, as in a wheel."""
     python: str
     """The version of Python."""
     trio: str
@@ -158,7 +157,7 @@ def capabilities() -> Capabilities:
         kernel=os.uname().release,
         python=platform.python_version(),
         trio=trio.__version__,
-        trio_uring=_VERSION,
+        trio_uring=__version__,
         entries=entries,
         cq_entries=cq_entries,
         locked_memory=locked_memory.limit(),
@@ -198,10 +197,13 @@ def _start_file() -> str:
 def _with_core(used: Collection[str], off: Collection[str]) -> dict[str, Any]:
     """The fields of `Capabilities` that the core is needed for."""
     path = _loaded_liburing()
+    built = ffi.string(lib.tu_liburing_built()).decode()
+    inside = bool(lib.tu_liburing_is_inside())
     return {
-        "liburing_built": ffi.string(lib.tu_liburing_built()).decode(),
-        "liburing_loaded": _version_in(path),
+        "liburing_built": built,
+        "liburing_loaded": built if inside else _version_in(path),
         "liburing_path": path,
+        "liburing_inside": inside,
         "setup_flags": tuple(_setup_flag(flag, used, off) for flag in features.SETUP_FLAGS),
         "features": _features(used, off),
         "operations": _operations(used),
@@ -224,6 +226,7 @@ def _without_core(missing: ImportError) -> dict[str, Any]:
         "liburing_built": "unknown",
         "liburing_loaded": "unknown",
         "liburing_path": "",
+        "liburing_inside": False,
         "setup_flags": rows(features.SETUP_FLAGS),
         "features": rows(features.FEATURES),
         "operations": rows(OPCODES),

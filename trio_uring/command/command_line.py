@@ -9,11 +9,11 @@ imported but the standard library, and modules of ours that import nothing else.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from typing import Final
 
+from .. import __version__
 from ..session import children
 from ..session.option_names import FLAGS, WITHOUT_VALUE
 from . import program
@@ -93,7 +93,7 @@ def _parse(arguments: list[str]) -> tuple[program.Kind, dict[str, str], list[str
         if option in ("-h", "--help"):
             raise _Asked(HELP)
         if option in ("-V", "--version"):
-            raise _Asked(f"trio-uring {importlib.metadata.version('trio-uring')}")
+            raise _Asked(f"trio-uring {__version__}")
         if option.startswith(("-m", "-c")):
             kind = "module" if option.startswith("-m") else "text"
             arguments = [*filter(None, [option[2:]]), *arguments]

@@ -6,8 +6,8 @@ command line that makes no sense.
 
 With ``--json`` it prints one object, whose keys stay: those of `Capabilities`
 (``usable``, ``reason``, ``remedy``, ``errno``, ``fallback``, ``kernel``,
-``liburing_built``, ``liburing_loaded``, ``liburing_path``, ``python``, ``trio``,
-``trio_uring``, ``entries``, ``cq_entries``, ``locked_memory``, ``locked_by_ring``,
+``liburing_built``, ``liburing_loaded``, ``liburing_path``, ``liburing_inside``, ``python``,
+``trio``, ``trio_uring``, ``entries``, ``cq_entries``, ``locked_memory``, ``locked_by_ring``,
 ``locked_by_buffers``, ``open_files``, ``open_files_hard``, ``opened_by_run``, ``options``,
 ``start_file``, ``knows_reschedule``, ``wrapped``), and ``setup_flags``, ``features`` and
 ``operations``, lists of objects with the keys of a row (``name``, ``state``,
@@ -39,7 +39,7 @@ def report(*, as_json: bool) -> tuple[str, int]:
 def _lines(found: Capabilities) -> Iterator[str]:
     yield f"trio-uring  {found.trio_uring}"
     yield f"kernel      {found.kernel}"
-    yield f"liburing    {found.liburing_loaded}, built against {found.liburing_built} ({found.liburing_path})"
+    yield f"liburing    {_liburing(found)}"
     yield f"Python      {found.python}"
     yield f"Trio        {found.trio}"
     yield f"options     {_options(found)}"
@@ -90,6 +90,12 @@ def _verdict(found: Capabilities) -> Iterator[str]:
         yield "A run fails: io_uring cannot be used here."
     yield f"  What is in the way: {found.reason}."
     yield f"  What to do: {found.remedy}."
+
+
+def _liburing(found: Capabilities) -> str:
+    if found.liburing_inside:
+        return f"{found.liburing_loaded}, inside the core ({found.liburing_path})"
+    return f"{found.liburing_loaded}, built against {found.liburing_built} ({found.liburing_path})"
 
 
 def _memory(found: Capabilities) -> str:

@@ -287,16 +287,20 @@ def _in_turn(allowed: str) -> _Method:
     def decorate(
         method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]],
     ) -> Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]]:
-        name = "readline" if method.__name__ == "__anext__" else method.__name__
+        name = "readline" if method.__name__ == "_next_line" else method.__name__
 
         @functools.wraps(method)
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
+            holder = turns.holder
             # `take_now`, without its frame.
-            task = getattr(context, "task", None) or running_task()
             try:
-                if turns.holder.setdefault(0, task) is not task:
+                task = context.task
+            except AttributeError:
+                task = running_task()
+            try:
+                if holder.setdefault(0, task) is not task:
                     await turns.take()
                 elif self._position.written_by is not None:
                     turns.check_run(task)
@@ -309,8 +313,8 @@ def _in_turn(allowed: str) -> _Method:
                 # `leave`, without its frame, and without a call, after which a signal may be handled.
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif turns.holder and turns.holder[0] is task:
-                    del turns.holder[0]
+                elif holder and holder[0] is task:
+                    del holder[0]
 
         return call
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from trio.lowlevel import enable_ki_protection
 
 from ..lowlevel.arguments import size_of
-from ..ring.native import ffi
 from .async_file import AsyncFile
 from .memory import new_bytes, pinned
 
@@ -31,16 +30,27 @@ class BinaryFile(AsyncFile[bytes]):
     async def pread(self, size: int, offset: int, /) -> bytes:
         """`os.pread`: up to ``size`` bytes from ``offset`` on, empty past the end, after writing
         what is buffered."""
-        length = size_of(size)
+        length, start = size_of(size), size_of(offset)
+        if not self._can_read:
+            self._wrapped.readinto(bytearray())  # which raises
+        self._wrapped.fileno()  # which raises if it is closed
+        if self._unwritten():
+            await self._write_before(changes=False)
         data = new_bytes(length)
-        got = await self._pread(ffi.from_buffer(data), length, data, offset)
+        got = await self._transfers.pread(data, length, data, start)
         return data if got == length else data[:got]
 
     @enable_ki_protection
     async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
         """`os.preadv` into ``buffer``; the number of bytes, 0 past the end. As `pread`."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
-            return await self._pread(memory.address, memory.length, memory.held, offset)
+            start = size_of(offset)
+            if not self._can_read:
+                self._wrapped.readinto(bytearray())  # which raises
+            self._wrapped.fileno()  # which raises if it is closed
+            if self._unwritten():
+                await self._write_before(changes=False)
+            return await self._transfers.pread(memory.address, memory.length, memory.held, start)
 
     @enable_ki_protection
     async def pwrite(self, data: ReadableBuffer, offset: int, /) -> int:
@@ -55,14 +65,6 @@ class BinaryFile(AsyncFile[bytes]):
             done = await self._transfers.pwrite(memory.address, memory.length, memory.held, start)
             await self._forget_ahead()
             return done
-
-    async def _pread(self, memory: Any, length: int, held: object, offset: int) -> int:
-        start = size_of(offset)
-        if not self._can_read:
-            self._wrapped.readinto(bytearray())  # which raises
-        self._own_fileno()  # which raises if it is closed
-        await self._write_before(changes=False)
-        return await self._transfers.pread(memory, length, held, start)
 
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()

@@ -43,8 +43,8 @@ class FileBuffer(HeldBytes):
     """Of one file. Who calls has the file's turn."""
 
     _alive: ClassVar[dict[int, tuple[list[object], weakref.ref[FileBuffer]]]] = {}
-    """All buffers, with the standard library's files of each. These are not garbage before it is:
-    else they would close the descriptor before it has written what it has."""
+    """All that may have something to write, with the standard library's files of each. These are not
+    garbage before it is: else they would close the descriptor before it has written what it has."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         super().__init__(size)
@@ -55,7 +55,8 @@ class FileBuffer(HeldBytes):
         self._can_read: bool = wrapped.readable()
         self.kept: list[object] = [wrapped]
         """Files of the standard library that close the descriptor when nobody has them."""
-        self._alive[id(self)] = (self.kept, weakref.ref(self))
+        if self.can_write:
+            self._alive[id(self)] = (self.kept, weakref.ref(self))
         self._behind: WriteBehind | None = None
         self._writes = False
         """Whether the kernel has what is in the buffer, and has not answered."""
@@ -126,6 +127,7 @@ class FileBuffer(HeldBytes):
 
     async def _fill(self) -> int | None:
         start = max(self._read_end, 0)
+        self._make()
         memory = self._memory
         got = await self.transfers.read(memory + start, len(memory) - start, memory)
         if got:
@@ -186,7 +188,10 @@ class FileBuffer(HeldBytes):
         """All to the end. None: non-blocking, and nothing there."""
         ahead = self.ahead
         parts = [self.take(ahead)] if ahead else []
-        await self.leave(ahead)
+        if ahead or self.can_write:
+            await self.leave(ahead)
+        elif self._read_end != -1:
+            self._drop_read()
         try:
             complete = await self.transfers.read_to_end(parts)
         except BaseException as stop:
@@ -211,7 +216,8 @@ class FileBuffer(HeldBytes):
         done = min(ahead, length)
         if done == length or (once and done and length - done <= self.size):
             await checkpoint_at_once()
-        _memmove(memory, self._memory + self._pos, done)
+        if done:
+            _memmove(memory, self._memory + self._pos, done)
         self._pos += done
         if done == length and ahead:
             return done

@@ -45,7 +45,11 @@ class BufferedFile(BinaryFile):
         length = self._length("read", size)
         if length < -1:
             self._wrapped.read(size)
-        return await (self._buffer.read(length) if length >= 0 else self._buffer.read_all())  # type: ignore[return-value]
+        buffer = self._buffer
+        if 0 <= length < buffer.size and length <= buffer.ahead:
+            await checkpoint_at_once()
+            return buffer.take(length)
+        return await (buffer.read(length) if length >= 0 else buffer.read_all())  # type: ignore[return-value]
 
     @reading
     async def read1(self, size: int = -1, /) -> bytes:

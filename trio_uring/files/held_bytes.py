@@ -15,12 +15,15 @@ One buffer serves reading and writing. Seen from the file:
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from ..ring.native import ffi
 
 _from_buffer: Any = ffi.from_buffer
 _memmove: Any = ffi.memmove
+
+
+_NOTHING: Final = bytearray()
 
 
 class HeldBytes:
@@ -30,12 +33,16 @@ class HeldBytes:
         self.size = size
         # A write of this many bytes goes past the buffer; the limit is that of `open`.
         self._large = size if sys.version_info >= (3, 13) else size + 1
-        self._use(bytearray(size))
         self._pos = 0
         self._raw_pos = 0
         self._read_end = -1
         self._write_pos = 0
         self._write_end = -1
+        # Many a file is read by one call, to where that wants it. So the memory is for who first needs it.
+        self._buffer = _NOTHING
+        self._memory: Any = None
+        self._view = memoryview(_NOTHING)
+        self._is_longer = False
 
     @property
     def ahead(self) -> int:
@@ -50,7 +57,13 @@ class HeldBytes:
         """Whether the buffer has data that has still to go out."""
         return self._write_pos < self._write_end
 
+    def _make(self) -> None:
+        """Before anything is put into memory."""
+        if self._memory is None:
+            self._use(bytearray(self.size))
+
     def _use(self, buffer: bytearray) -> None:
+        self._is_longer = len(buffer) > self.size
         self._buffer = buffer
         self._memory = _from_buffer(buffer)
         self._view = memoryview(buffer)
@@ -60,7 +73,7 @@ class HeldBytes:
         self._restore_size()
 
     def _restore_size(self) -> None:
-        if self._read_end == -1 and self._write_end == -1 and len(self._buffer) != self.size:
+        if self._read_end == -1 and self._write_end == -1 and self._is_longer:
             self._use(bytearray(self.size))
 
     # Reading
@@ -98,6 +111,7 @@ class HeldBytes:
             return
         if ahead := self.ahead:
             data += self.take(ahead)
+        self._make()
         if len(data) > len(self._buffer):
             self._use(bytearray(data))
         else:
@@ -115,6 +129,7 @@ class HeldBytes:
 
     def put(self, data: Any, length: int) -> None:
         """Takes what `fits`: bytes, or a pointer to some."""
+        self._make()
         start = self._pos
         _memmove(self._memory + start, data, length)
         if self._write_end == -1 or self._write_pos > start:
@@ -126,6 +141,7 @@ class HeldBytes:
 
     def _keep(self, address: Any, left: int) -> None:
         """What is left of a large write, for later. Everything before has gone out."""
+        self._make()
         if left > self.size:
             self._use(bytearray(left))
         _memmove(self._memory, address, left)

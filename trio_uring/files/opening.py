@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from trio._file_io import AsyncIOWrapper
 
+    from ..lowlevel.file_systems import Status
     from .async_file import AsyncFile
     from .binary import BinaryFile
     from .buffered import BufferedFile, BufferedReaderFile
@@ -127,8 +128,8 @@ async def open_file(
     opener: _Opener | None = None,
 ) -> AsyncFile[Any]:
     """`trio.open_file` without threads where that is faithful: a regular file that is opened by
-    its name is opened, read and written by the ring. What it has in the page cache is read by the
-    calling thread, which does not wait.
+    its name is opened, read and written by the ring. What the kernel has cached, of a name that is opened
+    to be read and of the file's contents, is opened and read by the calling thread, which does not wait.
 
     Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
     Cancelled before the kernel has opened it, the file is not open; to wait for the other side of
@@ -174,7 +175,11 @@ async def open_file(
             flags = _flags(mode, buffering, *arguments, closefd)
         except TypeError:  # perhaps only because one of them cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
-    fd, status = await _open(path, flags)
+    run = current_run()
+    if run is not None:
+        fd, status = await opened(run, path, flags, _CREATED)
+    else:
+        fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return _over(wrapped, buffering, newline, status, ours=True)
 
@@ -223,15 +228,8 @@ def _flags(
     raise AssertionError
 
 
-async def _open(path: StrOrBytesPath, flags: int) -> tuple[int, os.stat_result | None]:
-    run = current_run()
-    if run is None:
-        return await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
-    return await opened(run, path, flags, _CREATED)
-
-
 def _over(
-    wrapped: Any, buffering: int, newline: str | None, status: os.stat_result | None = None, *, ours: bool
+    wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))

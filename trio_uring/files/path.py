@@ -11,6 +11,8 @@
 - Each method is a checkpoint. A cancelled one has happened, or not, or, if it takes
   several steps, in part. A descriptor is closed in any case, by the caller's thread:
   closed by the kernel, it could still be open for writing when the file is executed.
+- What the kernel has cached of a name, and of a small file, is looked at by the caller's thread, which
+  does not wait (lowlevel/names.py).
 - The size of a file that was opened is asked for in the caller's thread, as by
   builtin open. Whatever it says, the file is read until it ends; on a file system that the
   ring is not for (`open_file` says which), by threads.
@@ -29,16 +31,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, overload
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .. import lowlevel
+from ..loop.checkpoints import pass_cancel_point
 from ..loop.current import current_run
-from ..lowlevel.open_at import opened
+from ..loop.trio_internals import context
+from ..lowlevel.arguments import name_of
+from ..lowlevel.file_systems import is_measured
+from ..lowlevel.names import go_on, read_whole_at_once
+from ..lowlevel.open_at import opened, opened_after
+from ..lowlevel.operations import mode_of
+from ..lowlevel.performing import failure_of
 from ..ring import features
+from ..ring.opcodes import STATX
 from .directories import Listing, Walk, entries, matches
 from .memory import pinned
 from .opening import open_file
 from .position import Position
-from .transfers import Transfers
+from .transfers import Transfers, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,12 +158,23 @@ class Path(trio.Path, pathlib.PurePosixPath):
             encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
         return await open_file(self, mode, buffering, encoding, errors, newline)
 
+    @enable_ki_protection  # or Ctrl-C could come between an open and its close
     async def read_bytes(self) -> bytes:
-        """`pathlib.Path.read_bytes`. Linux 5.6."""
+        """`pathlib.Path.read_bytes`. Linux 5.6.
+
+        What the kernel has cached, the name and all of the file, is opened, read and closed by the
+        caller's thread, in one step.
+        """
         run = current_run()
         if run is None:
             return await super().read_bytes()
-        fd, status = await opened(run, self, os.O_RDONLY, 0)
+        if pass_cancel_point(context.task):
+            await trio.lowlevel.checkpoint_if_cancelled()
+        data, fd, tried = read_whole_at_once(name_of(self))
+        if data is not None:
+            await go_on()
+            return data
+        fd, status = await opened_after(run, self, _READ_FLAGS, 0, None, fd, tried)
         parts: list[bytes] = []
         with io.FileIO(str(self), "rb", opener=lambda *_: fd) as raw:
             await Transfers(Position(raw, status, ours=True)).read_to_end(parts)
@@ -257,15 +279,21 @@ class Path(trio.Path, pathlib.PurePosixPath):
         return os.path.samestat(mine, await type(self)(other_path).stat())
 
     async def _is(self, is_kind: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
+        run = current_run()
         try:
-            return is_kind((await self.stat(follow_symlinks=follow_symlinks)).st_mode)
+            if run is None:
+                return is_kind((await super().stat(follow_symlinks=follow_symlinks)).st_mode)
+            mode = await mode_of(run, self, follow_symlinks=follow_symlinks)
         except OSError as error:
-            if error.errno not in _NOTHING_THERE and sys.version_info < (3, 14):
-                raise
-            return False
+            mode = -(error.errno or 0)
         except ValueError:  # no path can have this name
             await trio.lowlevel.checkpoint()
             return False
+        if mode >= 0:
+            return is_kind(mode)
+        if -mode not in _NOTHING_THERE and sys.version_info < (3, 14):
+            raise failure_of(STATX, mode, os.fspath(self))
+        return False
 
     # Directories
 
@@ -383,6 +411,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
                 await super().link_to(target)
 
 
+_READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
 
 
@@ -398,9 +427,16 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
 
 
+@enable_ki_protection  # or Ctrl-C could come between an open and its close
 async def _write_new(run: Run, path: Path, data: Callable[[], ReadableBuffer]) -> int:
     """Makes or empties the file, and writes all of what ``data`` then returns."""
-    fd, status = await opened(run, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    fd, status = await opened(run, path, flags, 0o666)
+    if status is not None and stat.S_ISREG(status.st_mode) and is_measured(fd, status):
+        try:
+            return await write_whole(run, fd, data())
+        finally:
+            os.close(fd)
     with io.FileIO(str(path), "wb", opener=lambda *_: fd) as raw, pinned(raw, "write", data()) as memory:
         transfers = Transfers(Position(raw, status, ours=True))
         written = 0

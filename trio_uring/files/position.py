@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import io
 
     from ..loop.run import Run
+    from ..lowlevel.file_systems import Status
 
 
 class Kind(enum.Enum):
@@ -78,7 +79,7 @@ class Position:
         "written_by",
     )
 
-    def __init__(self, raw: io.FileIO, status: os.stat_result | None = None, *, ours: bool) -> None:
+    def __init__(self, raw: io.FileIO, status: Status | None = None, *, ours: bool) -> None:
         """``ours``: it was opened by its name, and nobody else knows the descriptor. ``status``:
         its `os.fstat`, if the caller has it."""
         self.raw = raw

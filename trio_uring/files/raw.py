@@ -12,7 +12,7 @@ from ..loop.checkpoints import checkpoint_at_once
 from ..ring.native import ffi
 from .async_file import AsyncFile, either, gather_lines, reading, write_lines, writing
 from .binary import BinaryFile
-from .memory import pinned
+from .memory import new_bytes, pinned
 from .position import SHARED, STREAM
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ class RawFile(BinaryFile):
         length = self._length("read", size)
         if length < 0:
             return await self._read_all()
-        return await (self._read(length) if self._given_back else self._transfers.read_new(length))  # type: ignore[return-value]
+        if self._given_back:
+            return await self._read(length)  # type: ignore[return-value]
+        data = new_bytes(length)
+        got = await self._transfers.read(data, length, data)
+        return data if got == length else data[:got] if got is not None else None  # type: ignore[return-value]
 
     @reading
     async def readall(self) -> bytes:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import current_task, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, current_task, enable_ki_protection
 
-from ..loop.checkpoints import checkpoint_at_once
+from ..loop.checkpoints import checkpoint_at_once, yield_shielded
+from ..loop.trio_internals import context
 from .async_file import AsyncFile, either, reading, write_lines, writing
 from .buffered import BufferedFile, BufferedReaderFile
 from .cookies import Cookie
@@ -43,6 +44,7 @@ class TextFile(AsyncFile[str]):
         self._line_buffering = wrapped.line_buffering
         self._decoding = Decoding(wrapped, buffer, newline)
         self._encoder: Any = self._new_encoder() if self._can_write else None
+        self._has_simple_lines = self._can_read and not self._can_write and newline in (None, "\n")
 
     @property
     def buffer(self) -> Any:
@@ -70,8 +72,36 @@ class TextFile(AsyncFile[str]):
         none: Any = self._wrapped.newlines  # or raises, as we are detached
         return self._decoding.newlines if self._can_read else none
 
-    @reading
+    @enable_ki_protection
     async def __anext__(self) -> str:
+        # `_next_line`, for a line that is decoded and has nothing in its way: without another frame, and
+        # asked whether it is cancelled before it yields, since nothing has happened by then.
+        if self._has_simple_lines and not self._raw.closed and (task := getattr(context, "task", None)):
+            turns = self._turns
+            holder = turns.holder
+            if holder or holder.setdefault(0, task) is not task:
+                return await self._next_line()
+            try:
+                decoding = self._decoding
+                text, start = decoding._decoded, decoding.used
+                if end := text.find("\n", start) + 1:
+                    run: Any = task._runner.io_manager
+                    task._cancel_points += 1
+                    if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
+                        await checkpoint_if_cancelled()
+                    if not (getattr(run, "budget", 0) and run.spend()):
+                        await yield_shielded()
+                    decoding.used = end
+                    return text[start:end]
+            finally:
+                if turns._waiting is not None:
+                    turns.leave(task)
+                elif holder and holder[0] is task:
+                    del holder[0]
+        return await self._next_line()
+
+    @reading
+    async def _next_line(self) -> str:
         decoding = self._decoding
         line = decoding.line_at_hand(-1)
         if line is not None:
@@ -175,6 +205,7 @@ class TextFile(AsyncFile[str]):
         await self._flush()
         binary = self._wrapped.detach()
         self._is_detached = True
+        self._has_simple_lines = False
         return buffered(binary, self._buffer, self._turns)
 
     def _unwritten(self) -> bool:

@@ -1,11 +1,11 @@
 """The transfers that all files are made of. Which way each goes:
 
   position   read                              write                            pread, pwrite
-  OWN        at once, then the ring, at an     the ring, at an explicit offset  the ring
-             explicit offset
-  APPENDED   as OWN                            the ring, at the end, one at a   the ring
+  OWN        at once, then the ring, at an     the ring, at an explicit offset  pread at once, then
+             explicit offset                                                    the ring
+  APPENDED   as OWN                            the ring, at the end, one at a   as OWN
                                                time
-  SHARED     read(2)                           write(2)                         the ring, if the file
+  SHARED     read(2)                           write(2)                         as OWN, if the file
                                                                                 system is measured, else
                                                                                 pread(2), pwrite(2)
   STREAM     the ring                          the ring                         refused by the kernel
@@ -14,7 +14,7 @@
   and pwrite(2), APPENDED by pread(2) and write(2).
 - The position moves when a transfer is over. So a call that is cancelled has left it as it was,
   or has its result.
-- "At once" is what the page cache has (files/page_cache.py).
+- "At once" is what the page cache has (lowlevel/page_cache.py).
 - A read of a regular file gives what read(2) gives: all that was asked for, but for the end of
   the file and errors. That the page cache has only a part is no reason to fall short.
 - The end is where a read of nothing says so. A file may say too little of its size, and one that
@@ -38,15 +38,17 @@ from ..loop.current import current_run, run_of
 from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
+from ..lowlevel.page_cache import PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
-from .memory import LARGE, new_bytes
-from .page_cache import PageCache
+from .memory import LARGE, new_bytes, pinned
 from .position import OWN, SHARED, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer
 
     from ..loop.run import Run
     from ..ring.opcodes import Opcode
@@ -56,6 +58,7 @@ R = TypeVar("R")
 
 _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
+_read_measured_at_once = lib.tu_read_measured_at_once
 _PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
@@ -72,7 +75,7 @@ class Transfers:
         self._ended = False
         """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
         self.raw = position.raw
-        self._cache = PageCache() if position.is_ours and position.is_regular else None
+        self._cache = PageCache() if position.is_regular else None
 
     async def read_new(self, length: int) -> bytes | None:
         """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
@@ -98,9 +101,10 @@ class Transfers:
             elif run is not None and cache.tells:
                 if pass_cancel_point(task):
                     await checkpoint_if_cancelled()
-                got = _read_at_once(fd, memory, length, position.at)
+                at = position.at
+                got = _read_at_once(fd, memory, length, at)
                 if got >= 0:
-                    position.at += got
+                    position.at = at + got
                     cache.missed = 0
                     self._ended = got < length
                     if not (got and run.budget and run.spend()):
@@ -195,12 +199,36 @@ class Transfers:
         return left + 1 if left < LARGE else left
 
     async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
-        """`os.preadv` to ``memory``: the position has no part in it."""
-        run = current_run()
-        if run is None or not self.position.measured:
-            return _some(await self._by_thread(os.preadv, held, [ffi.buffer(memory, length)], offset))
+        """`os.preadv` to where the pointer ``memory`` points, which may be ``held`` itself: the position
+        has no part in it. A checkpoint."""
         fileno = self.raw.fileno
-        return (await _read_fully(run, fileno(), memory, length, offset, held, 0, fileno))[0]
+        task = getattr(context, "task", None)
+        run = None if task is None else run_of(task)
+        if run is None or not self.position.measured:
+            rest = [ffi.buffer(_from_buffer(memory) if memory is held else memory, length)]
+            return _some(await self._by_thread(os.preadv, held, rest, offset))
+        cache = self._cache
+        done = 0
+        if cache is not None and cache.left:
+            cache.left -= 1
+        elif cache is not None and cache.tells:
+            if pass_cancel_point(task):
+                await checkpoint_if_cancelled()
+            # Others may have set O_DIRECT, which waits.
+            read = _read_at_once if self.position.is_ours else _read_measured_at_once
+            got = read(fileno(), memory, length, offset)
+            if got >= 0:
+                cache.missed = 0
+                if not (got and run.budget and run.spend()):
+                    await yield_shielded()
+                return got
+            if got < _PART:
+                done = _PART - got
+            else:
+                cache.had_not(got)
+        if memory is held:
+            memory = _from_buffer(memory)
+        return (await _read_fully(run, fileno(), memory, length, offset, held, done, fileno))[0]
 
     async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
         """`os.pwrite` from ``memory``: the position has no part in it."""
@@ -266,6 +294,17 @@ class Transfers:
             return await trio.to_thread.run_sync(transfer, held)
         except BlockingIOError:
             return None
+
+
+async def write_whole(run: Run, fd: int, data: ReadableBuffer) -> int:
+    """Writes all of ``data`` to a regular file that is ours, and measured, from its start; the number of
+    bytes."""
+    with pinned(io.BytesIO(), "write", data) as memory:
+        written = 0
+        while written < memory.length:
+            rest, length = memory.address + written, memory.length - written
+            written += await _by_ring(run, WRITE, fd, rest, length, written, memory.held) or 0
+    return written
 
 
 async def _read_fully(

@@ -26,6 +26,18 @@ _socket._SocketType._sock,                  the standard library's socket below 
 ._did_shutdown_SHUT_WR
 _socket._SocketType._resolve_address_nocp   the address that `connect` means
 _socket._SocketType._nonblocking_helper     what Trio's methods move data with
+_ssl.SSLStream._ssl_object, ._incoming,     where TLS is made, and what it takes and makes
+._outgoing, ._delayed_outgoing
+_ssl.SSLStream._state; _ssl._State;         whether a stream is ready, whole and not closed
+_ssl.SSLStream._handshook; _ssl._Once.done
+_ssl.SSLStream._inner_send_lock,            to take a lock that is free without a checkpoint;
+._inner_recv_lock; Lock._owner, ._lot       the stream's tasks share them
+_ssl.SSLStream._inner_recv_count,           kept as Trio keeps them
+._estimated_receive_size,
+._outer_send_conflict_detector,
+._outer_recv_conflict_detector
+_ssl.SSLStream._retry                       replaced: what Trio's own methods work by; its
+                                            parameters
 ==========================================  ==========================================
 
 Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
@@ -72,9 +84,16 @@ try:
 except ImportError:
     ConflictDetector = object  # type: ignore[assignment, misc]
 
+try:
+    from trio._ssl import _Once, _State
+except ImportError:
+    _Once = _State = None  # type: ignore[assignment, misc]
+
 SocketType: Any = _SocketType
 WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
 CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
+SSLState: Any = _State
+"""Of an SSLStream, as is its ``_state``: OK, BROKEN or CLOSED."""
 context: Any = getattr(trio_run, "GLOBAL_RUN_CONTEXT", None)
 """Has the attributes ``runner`` and ``task`` while the calling thread runs a task of Trio's."""
 
@@ -95,7 +114,8 @@ class Replaced:
 
 
 class SocketMarks(Protocol):
-    """The attributes that we set on Trio's sockets. Each is missing until it is needed."""
+    """The attributes that we set on Trio's sockets, and the last of them on its SSLStreams. Each is missing
+    until it is needed."""
 
     _uring: object
     """The socket's `Connection`, of this run or of an earlier one."""
@@ -106,6 +126,8 @@ class SocketMarks(Protocol):
     _uring_excluded: bool
     """The socket works by readiness, since it is of a kind that has no connection. Set on the class: all
     sockets do (`Replaced.vital`)."""
+    _uring_tls: object
+    """An SSLStream's `Tls`, of this run or of an earlier one."""
 
 
 TASK_ATTRIBUTES = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
@@ -126,6 +148,22 @@ _MANAGER_METHODS = (
     "statistics",
     "close",
 )
+_SSL_STREAM_HAS = {
+    "_delayed_outgoing",
+    "_estimated_receive_size",
+    "_handshook",
+    "_incoming",
+    "_inner_recv_count",
+    "_inner_recv_lock",
+    "_inner_send_lock",
+    "_outer_recv_conflict_detector",
+    "_outer_send_conflict_detector",
+    "_outgoing",
+    "_ssl_object",
+    "_state",
+    "transport_stream",
+}
+_RETRY_PARAMETERS = ("self", "fn", "args", "ignore_want_read", "is_handshake")
 _RESCHEDULE_USES = {
     "Value",
     "_NO_SEND",
@@ -159,6 +197,8 @@ def check_trio(table: Iterable[Replaced]) -> None:
             if name not in vars(replaced.owner)
         ]
         found = vars(trio_run)
+        ssl_stream = vars(trio.SSLStream)
+        missing += _unknown_ssl_stream(ssl_stream["__init__"], ssl_stream.get("_retry"))
         missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
     if missing:
         raise unknown_trio(", ".join(missing))
@@ -239,6 +279,21 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
     return missing
 
 
+@functools.cache
+def _unknown_ssl_stream(init: Any, retry: Any) -> list[str]:
+    """Of these two methods: what a stream has is read off the one that makes it, unless that is somebody's
+    wrapper."""
+    missing = [f"_ssl.{name} is missing" for name in ("_State", "_Once") if globals()[name] is None]
+    if is_trios_own(init):
+        lacks = sorted(_SSL_STREAM_HAS.difference(init.__code__.co_names))
+        missing += [f"SSLStream.{name} is missing" for name in lacks]
+    if is_trios_own(retry) and tuple(inspect.signature(retry).parameters) != _RETRY_PARAMETERS:
+        missing.append("SSLStream._retry has other parameters")
+    for owner, names in ((_State, ("OK", "BROKEN")), (_Once, ("done",)), (trio.Lock(), ("_owner", "_lot"))):
+        missing += [f"{name} of {owner!r} is missing" for name in names if owner and not hasattr(owner, name)]
+    return missing
+
+
 # Others may have replaced these two names, before us or since then.
 
 
@@ -274,6 +329,7 @@ def _unknown_manager(manager: Any) -> list[str]:
 __all__ = [
     "CancelShieldedCheckpoint",
     "Replaced",
+    "SSLState",
     "SocketType",
     "WaitTaskRescheduled",
     "check_trio",

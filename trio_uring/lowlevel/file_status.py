@@ -13,6 +13,16 @@ STATX_SIZE: Final = 256
 _LAYOUT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 
 
+_MODE: Final = Struct("=H")
+_MODE_AT: Final = 28
+
+
+def mode_in(found: bytearray) -> int:
+    """The mode in a struct statx that the kernel has filled in."""
+    mode: int = _MODE.unpack_from(found, _MODE_AT)[0]
+    return mode
+
+
 def stat_result_of(found: bytearray) -> os.stat_result:
     """What `os.stat` returns, from a struct statx that the kernel has filled in."""
     (

@@ -6,8 +6,11 @@ the result tells. A worker of the kernel's takes short reads of sysfs for the en
 for file systems on which it was tested. All others are read and written by threads.
 
 Each device is asked once, but for those whose number is made up, as a tmpfs's: it is given to
-another file system once one is unmounted. Of those only the others are remembered, which may
-have to ask a server each time.
+another file system once one is unmounted. Of those the others are remembered by it, which may have
+to ask a server each time, and the measured ones by their mount, whose number is not given again
+(Linux 6.8; before that they are asked each time).
+
+Who must not wait for a server learns from the kernel's list of mounts (`learn_by_name`).
 """
 
 from __future__ import annotations
@@ -16,12 +19,25 @@ import errno
 import os
 import select
 import stat
-from typing import TYPE_CHECKING, Final
+import struct
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ..ring.native import lib, missing
+from ..ring.native import ffi, lib, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Status(Protocol):
+    """What has the fields of `os.stat_result` that a file is looked at for."""
+
+    @property
+    def st_mode(self) -> int: ...
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_dev(self) -> int: ...
+
 
 _MEASURED: Final = frozenset(
     {
@@ -73,7 +89,7 @@ def _ready_for(fd: int) -> int:
     return sum(events for _, events in poll.poll(0))
 
 
-def is_measured(fd: int, status: os.stat_result) -> bool:
+def is_measured(fd: int, status: Status) -> bool:
     """Whether the ring may read and write this file, of which ``status`` is the `os.fstat`."""
     if stat.S_ISBLK(status.st_mode):
         return True
@@ -83,6 +99,8 @@ def is_measured(fd: int, status: os.stat_result) -> bool:
     known = _known.get(device)
     if known is not None:
         return known
+    if lib.tu_remembers_measured(fd):
+        return True
     found = lib.tu_file_system(fd)
     try:
         measured = found in _MEASURED or (found == _OVERLAY and _is_measured_overlay(fd, device))
@@ -90,7 +108,51 @@ def is_measured(fd: int, status: os.stat_result) -> bool:
         return False
     if found >= 0 and (os.major(device) or not measured):
         _known[device] = measured
+    if measured:
+        lib.tu_remember_measured(fd)
     return measured
+
+
+_PLACE: Final = slice(0x88, 0x98)
+"""Of a struct statx: the numbers of the device and of the mount."""
+_LEARNT_BY_TYPE: Final = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
+"""Measured ones whose device is the same in a status and in the list of mounts."""
+_MOST_PLACES: Final = 1000
+
+_places: set[bytes] = set()
+"""Those that were looked for in the list of mounts."""
+
+
+def learn_by_name(dir_fd: int, name: bytes, flags: int) -> bool:
+    """Whether the file system that a name leads to, as the kernel has cached it, was learnt to be measured
+    just now. Asks no server, and of each mount once."""
+    found = bytearray(256)
+    status = ffi.from_buffer(found)
+    result = lib.tu_look_at_once(dir_fd, name, flags, status)
+    place = bytes(found[_PLACE])
+    if result < 0 or place in _places:
+        return False
+    if len(_places) == _MOST_PLACES:
+        _places.clear()
+    _places.add(place)
+    major, minor = struct.unpack_from("=II", place)
+    if _type_of(f"{major}:{minor}") not in _LEARNT_BY_TYPE:
+        return False
+    result = lib.tu_look_at_once(dir_fd, name, flags, status)
+    if result < 0 or found[_PLACE] != place:  # then the list may have told of another
+        return False
+    lib.tu_remember_status(status)
+    return True
+
+
+def _type_of(device: str) -> str:
+    """What the list of mounts says of a device."""
+    try:
+        with open("/proc/self/mountinfo") as lines:
+            line = next((line for line in lines if line.split()[2] == device), "")
+    except OSError:
+        return ""
+    return line.partition(" - ")[2].partition(" ")[0]
 
 
 def _is_measured_overlay(fd: int, device: int) -> bool:

@@ -8,8 +8,11 @@ import os
 from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
+from ..loop.checkpoints import pass_cancel_point
 from ..loop.operation import MOST, failure, perform
+from ..loop.trio_internals import context
 from ..ring.native import ffi
 from ..ring.opcodes import (
     FALLOCATE,
@@ -41,7 +44,8 @@ from .arguments import (
     size_of,
     vector_of,
 )
-from .file_status import STATX_BASIC_STATS, STATX_SIZE, stat_result_of
+from .file_status import STATX_BASIC_STATS, STATX_SIZE, mode_in, stat_result_of
+from .names import SAID, go_on, mode_at_once, status_at_once
 from .open_at import opened
 from .performing import (
     checked,
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
     from ..loop.readiness import HasFileno
+    from ..loop.run import Run
 
 __all__ = [
     "close",
@@ -112,7 +117,7 @@ async def close(fd: int) -> None:
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
     """Reads into ``buffer``; the number of bytes, 0 at the end. Without an offset as `readv`.
-    Linux 5.6."""
+    What the page cache has the calling thread reads, which does not wait. Linux 5.6."""
     view = bytes_of(buffer, writable=True)
     if offset is not None:
         return await transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
@@ -176,8 +181,22 @@ async def statx(
     path: StrOrBytesPath, *, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> os.stat_result:
     """`os.stat`. Linux 5.6."""
-    flags = 0 if follow_symlinks else _AT_SYMLINK_NOFOLLOW
-    return await _statx(path, dir_fd, flags | _AT_NO_AUTOMOUNT)
+    run = uring_run()
+    directory, name = directory_of(dir_fd), name_of(path)
+    if pass_cancel_point(context.task):
+        await checkpoint_if_cancelled()
+    status = status_at_once(directory, name, 0 if follow_symlinks else os.O_NOFOLLOW)
+    if not isinstance(status, int):
+        await go_on()
+        return status
+    if status in SAID:
+        await go_on()
+        raise failure_of(STATX, status, os.fspath(path))
+    flags = _AT_NO_AUTOMOUNT if follow_symlinks else _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW
+    result, found = await _statx(run, name, directory, flags)
+    if result < 0:
+        raise failure_of(STATX, result, os.fspath(path))
+    return stat_result_of(found)
 
 
 async def fstat(file: int | HasFileno) -> os.stat_result:
@@ -185,7 +204,10 @@ async def fstat(file: int | HasFileno) -> os.stat_result:
     fd = fileno_of(file)
     if fd == AT_FDCWD:  # else this would be the working directory
         raise failure(-errno.EBADF)
-    return await _statx(b"", fd, _AT_EMPTY_PATH)
+    result, found = await _statx(uring_run(), b"\0", fd, _AT_EMPTY_PATH)
+    if result < 0:
+        raise failure_of(STATX, result)
+    return stat_result_of(found)
 
 
 async def unlinkat(path: StrOrBytesPath, *, dir_fd: int | None = None, directory: bool = False) -> None:
@@ -279,19 +301,22 @@ async def splice(
     return checked(SPLICE, result)
 
 
-async def _statx(path: StrOrBytesPath, dir_fd: int | None, flags: int) -> os.stat_result:
+async def mode_of(run: Run, path: StrOrBytesPath, *, follow_symlinks: bool) -> int:
+    """The mode of what a name leads to, or -errno."""
+    name = name_of(path)
+    if pass_cancel_point(context.task):
+        await checkpoint_if_cancelled()
+    mode = mode_at_once(AT_FDCWD, name, 0 if follow_symlinks else os.O_NOFOLLOW)
+    if mode >= 0 or mode in SAID:
+        await go_on()
+        return mode
+    flags = _AT_NO_AUTOMOUNT if follow_symlinks else _AT_NO_AUTOMOUNT | _AT_SYMLINK_NOFOLLOW
+    result, found = await _statx(run, name, AT_FDCWD, flags)
+    return result if result < 0 else mode_in(found)
+
+
+async def _statx(run: Run, name: bytes, dir_fd: int, flags: int) -> tuple[int, bytearray]:
     found = bytearray(STATX_SIZE)
-    name = ffi.from_buffer(name_of(path))
-    result = await perform(
-        uring_run(),
-        STATX,
-        directory_of(dir_fd),
-        name,
-        STATX_BASIC_STATS,
-        address_of(found),
-        flags,
-        held=found,
-    )
-    if result < 0:
-        raise failure_of(STATX, result, None if flags & _AT_EMPTY_PATH else os.fspath(path))
-    return stat_result_of(found)
+    pointer, address = ffi.from_buffer(name), address_of(found)
+    result = await perform(run, STATX, dir_fd, pointer, STATX_BASIC_STATS, address, flags, held=found)
+    return result, found

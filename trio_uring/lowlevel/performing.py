@@ -9,17 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
+from ..loop.checkpoints import pass_cancel_point
 from ..loop.current import current_run
 from ..loop.operation import HERE, NULL, failure, perform
+from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
 from ..ring.features import has_operation
-from ..ring.native import ffi
+from ..ring.native import ffi, lib
+from ..ring.opcodes import READ
 from .arguments import address_of, as_unsigned, asks_of, directory_of, fileno_of, name_of, size_of
 from .file_systems import has_position, is_measured
+from .names import go_on
+from .page_cache import PageCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from ..loop.run import Run
     from ..ring.native import Pointer
     from ..ring.opcodes import Opcode
+
+_read_measured_at_once = lib.tu_read_measured_at_once
 
 
 def uring_run() -> Run:
@@ -62,20 +70,50 @@ async def transfer(
     offset: int,
     views: Sequence[memoryview],
 ) -> int:
-    """Reads or writes at an offset: by the ring, or by a thread if the ring may not go there."""
+    """Reads or writes at an offset: by the ring, or by a thread if the ring may not go there. What the page
+    cache has is read by the calling thread."""
     at, fd = size_of(offset), fileno_of(file)
+    run = uring_run()
     try:
+        if opcode is READ and (got := await _read_at_once(fd, address, length, at)) >= 0:
+            return got
         if not _is_for_the_ring(fd):
             return await _by_thread(opcode.call, file, fd, views, at)
         return checked(
             opcode,
-            await perform(uring_run(), opcode, fd, address, length, at, held=views, fileno=asks_of(file)),
+            await perform(run, opcode, fd, address, length, at, held=views, fileno=asks_of(file)),
         )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
         # The traceback keeps our frames: the buffers are not to wait for its end.
         for view in views:
             view.release()
         raise
+
+
+async def _read_at_once(fd: int, address: Pointer, length: int, offset: int) -> int:
+    """Reads what the page cache has, as the first half of a checkpoint; < 0: the read is for the ring."""
+    cache = _missed.get(fd)
+    if cache is not None and cache.left:
+        cache.left -= 1
+        return -errno.EAGAIN
+    if pass_cancel_point(context.task):
+        await checkpoint_if_cancelled()
+    got = _read_measured_at_once(fd, address, length, offset)
+    if got >= 0:
+        _missed.pop(fd, None)
+        await go_on()
+    elif got in _NOT_THERE:
+        if len(_missed) == _MOST_MISSED:
+            _missed.clear()
+        _missed.setdefault(fd, PageCache()).had_not(-errno.EAGAIN)
+    return got
+
+
+_NOT_THERE: Final = (-errno.EAGAIN, -errno.EOPNOTSUPP)
+_MOST_MISSED: Final = 1000
+_missed: dict[int, PageCache] = {}
+"""By the descriptor, where the last try has found nothing. The number may be another file's by now:
+then some reads are left to the ring for nothing."""
 
 
 async def transfer_here(

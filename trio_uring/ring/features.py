@@ -44,6 +44,8 @@ class Feature:
     gain: str
     as_old_as: str = ""
     """The name of that operation."""
+    needs: str = ""
+    """Another one without which no run uses it."""
     wait_flag: int = 0
     """The flag of io_uring_enter that a run's waits have for it; 0: none."""
 
@@ -83,6 +85,14 @@ FEATURES = (
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),
     Feature(
+        "tls",
+        0,
+        "6.0",
+        "trio.SSLStream: no checkpoint for a free lock, all records that have come at once",
+        as_old_as="send_zc",
+        needs="completions",
+    ),
+    Feature(
         "no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O", wait_flag=1 << 7
     ),
 )
@@ -92,6 +102,7 @@ SWITCHES = (
     *(flag.name for flag in SETUP_FLAGS),
     *(feature.name for feature in FEATURES if feature.wait_flag),
     "completions",
+    "tls",
 )
 _NUMBERS = {opcode.name: opcode.number for opcode in OPCODES}
 
@@ -128,8 +139,14 @@ def in_use(setup_flags: int, mask: int, off: frozenset[str]) -> tuple[str, ...]:
     """The names of the flags and features that a ring uses. The kernel gives ``setup_flags`` and ``mask``
     for the ring; ``off`` are the names that are switched off."""
     used = [flag.name for flag in SETUP_FLAGS if setup_flags & flag.bit]
+    off = off.union(*(with_what_needs(name) for name in off))
     used += [feature.name for feature in FEATURES if feature.is_in(mask) and feature.name not in off]
     return tuple(used)
+
+
+def with_what_needs(name: str) -> tuple[str, ...]:
+    """A feature, and those that no run uses without it."""
+    return name, *(feature.name for feature in FEATURES if feature.needs == name)
 
 
 def probe(setup_flags: int) -> int:

@@ -17,7 +17,7 @@ from ..loop import trio_internals
 from ..loop.manager import KNOWS_TASKS, UringManager
 from ..loop.trio_internals import context
 from ..loop.wakeup import UringWakeup
-from ..ring import locked_memory
+from ..ring import features, locked_memory
 from ..ring.errors import UringUnavailableError
 from ..ring.opening import open_ring
 from ..sockets.registry import RunSockets
@@ -119,9 +119,8 @@ class IOManager(UringManager):
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
-        flags = tuple(
-            flag for flag in found.flags if flag != "completions" or not self.sockets.buffers.refused
-        )
+        lost = features.with_what_needs("completions") if self.sockets.buffers.refused else ()
+        flags = tuple(flag for flag in found.flags if flag not in lost)
         return attrs.evolve(
             found,
             flags=flags,

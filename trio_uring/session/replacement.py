@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
-from ..sockets import connecting, handing_over, receiving, sending, streams, wrapped_methods
+from ..sockets import connecting, handing_over, receiving, sending, streams, tls, wrapped_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +38,7 @@ TABLE: Final[tuple[Replaced, ...]] = (
     *connecting.REPLACEMENTS,
     *wrapped_methods.REPLACEMENTS,
     *streams.REPLACEMENTS,
+    *tls.REPLACEMENTS,
 )
 
 # No thread has this identifier.

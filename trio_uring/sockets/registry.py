@@ -26,6 +26,8 @@ class RunSockets:
         self.run = run
         self.usable = "completions" in ring.flags
         """Whether sockets are to work by completions at all."""
+        self.tls = "tls" in ring.flags
+        """Whether SSLStreams over them are to be those of sockets/tls.py."""
         self.buffers = ReceiveBuffers(run, ring.options)
         self.connections = Connections(run, self.buffers)
         self.acceptors = Acceptors(run, ring.options.accept_ahead)

@@ -87,6 +87,15 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
         raise _broken(error) from error
 
 
+def take_ahead(stream: trio.SocketStream, length: int) -> bytes:
+    """Up to ``length`` bytes that were read ahead, without a checkpoint: for a task that has just received
+    from the stream. Empty if there are none, or if somebody has wrapped what receives."""
+    if not (is_ours(stream.receive_some, receive_some) and is_ours(stream.socket.recv, recv)):
+        return b""
+    connection = connection_of(stream.socket)
+    return connection.take(length) if connection is not None and connection.bytes_ahead else b""
+
+
 @enable_ki_protection
 async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview) -> None:
     connection = start_send(self, data)

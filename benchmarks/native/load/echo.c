@@ -162,7 +162,7 @@ static void established(struct load *load, struct connection *connection)
 		probe(load, connection);
 		return;
 	}
-	connection->tls = tls_open(connection->fd);
+	connection->tls = tls_open(connection->fd, &load->options, NULL);
 	connection->state = HANDSHAKING;
 	shake_hands(load, connection);
 }

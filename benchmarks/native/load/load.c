@@ -229,8 +229,8 @@ static const struct mode *find_mode(const char *name)
 		if (!strcmp(modes[index]->name, name))
 			return modes[index];
 	fail("usage: load echo|connect|udp --port P --size BYTES --connections N --seconds S --warmup W\n"
-	     "  [--least REQUESTS] [--patience S] [--pid SERVER_PID]  echo: [--idle M] [--tls]\n"
-	     "  udp: [--window K] [--forget S]");
+	     "  [--least REQUESTS] [--patience S] [--pid SERVER_PID]  echo: [--idle M] [--tls 1.2|1.3]\n"
+	     "  connect: [--tls 1.2|1.3 [--resume]]  udp: [--window K] [--forget S]");
 }
 
 static void set_option(struct options *options, int option, const char *name, const char *text)
@@ -267,7 +267,12 @@ static void set_option(struct options *options, int option, const char *name, co
 		options->forget = (int64_t)(number(name, text, 0.001, 86400) * SECOND);
 		break;
 	case 't':
-		options->tls = true;
+		if (strcmp(text, "1.2") != 0 && strcmp(text, "1.3") != 0)
+			fail("--tls %s: 1.2 or 1.3 is needed", text);
+		options->tls = text;
+		break;
+	case 'r':
+		options->resume = true;
 		break;
 	case 'P':
 		options->pid = (pid_t)number(name, text, 1, INT_MAX);
@@ -283,8 +288,12 @@ static void check_options(const struct load *load)
 
 	if (!options->port || !options->size || !options->connections || !options->seconds)
 		fail("--port, --size, --connections and --seconds are needed");
-	if (load->mode != &echo_mode && (options->tls || options->idle))
-		fail("--tls and --idle are for echo");
+	if (load->mode != &echo_mode && options->idle)
+		fail("--idle is for echo");
+	if (load->mode == &udp_mode && options->tls)
+		fail("--tls is for echo and connect");
+	if (options->resume && (load->mode != &connect_mode || !options->tls))
+		fail("--resume is for connect with --tls");
 	if (load->mode != &udp_mode)
 		return;
 	if (options->size < sizeof(uint64_t) || options->size > 65507)
@@ -297,7 +306,8 @@ static void parse(struct load *load, int count, char **arguments)
 		{ "port", required_argument, NULL, 'p' },    { "size", required_argument, NULL, 's' },
 		{ "connections", required_argument, NULL, 'c' }, { "idle", required_argument, NULL, 'i' },
 		{ "window", required_argument, NULL, 'k' },  { "seconds", required_argument, NULL, 'd' },
-		{ "warmup", required_argument, NULL, 'w' },  { "tls", no_argument, NULL, 't' },
+		{ "warmup", required_argument, NULL, 'w' },  { "tls", required_argument, NULL, 't' },
+		{ "resume", no_argument, NULL, 'r' },
 		{ "pid", required_argument, NULL, 'P' },     { "least", required_argument, NULL, 'l' },
 		{ "patience", required_argument, NULL, 'a' }, { "forget", required_argument, NULL, 'f' },
 		{ NULL, 0, NULL, 0 },

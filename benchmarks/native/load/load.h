@@ -21,7 +21,8 @@ struct options {
 	uint64_t least;   /* requests of a window */
 	int64_t patience; /* without any reply */
 	int64_t forget;   /* a query by UDP */
-	bool tls;
+	const char *tls; /* "1.2" or "1.3"; NULL: none */
+	bool resume;     /* each client's handshakes but the first */
 	pid_t pid; /* 0: no server is named */
 };
 

@@ -60,6 +60,16 @@ def characters(lines: int) -> int:
     return sum(len(line(number)) for number in range(lines))
 
 
+def write_tree(path: Path, directories: int, files: int) -> int:
+    """So many directories, each with so many empty files, which all are its entries: their number."""
+    for directory in range(directories):
+        parent = path / f"{directory:03}"
+        parent.mkdir(parents=True)
+        for file in range(files):
+            (parent / f"{file:06}").touch()
+    return directories * (1 + files)
+
+
 def write(path: Path, pieces: Iterable[bytes]) -> None:
     """To the disk: pages that are not written yet cannot be dropped from the cache."""
     with open(path, "wb") as file:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from io import FileIO
 from itertools import cycle
+from pathlib import Path
 from time import perf_counter
 
 from sides.files.contents import BLOCK, block, check, chunk
-from sides.files.work import LINES_BETWEEN_LOOKS, Record, Work
+from sides.files.work import LINES_BETWEEN_LOOKS, Kind, Record, Work
 
 Run = Callable[[], None]
 
 
 @contextmanager
-def random_reads(work: Work, record: Record) -> Iterator[Run]:
+def random_reads(work: Work, record: Record, read_at: Callable[[FileIO, int], bytes]) -> Iterator[Run]:
     with ExitStack() as stack:
         files = [stack.enter_context(open(work.path, "rb", buffering=0)) for _ in range(work.tasks)]
         choose = random.Random(0).random
@@ -30,18 +33,24 @@ def random_reads(work: Work, record: Record) -> Iterator[Run]:
                 if start > record.deadline and len(record.latencies) >= work.least:
                     return
                 number = int(choose() * work.count)
-                file.seek(number * BLOCK)
-                data = file.read(BLOCK)
+                data = read_at(file, number * BLOCK)
                 record.latencies.append(perf_counter() - start)
                 check(data, number, BLOCK)
 
         yield run
 
 
-@contextmanager
-def small_files(work: Work, record: Record) -> Iterator[Run]:
-    operation = {"small-read": _read, "small-write": _write, "small-stat": _stat}[work.kind]
+def _seek_and_read(file: FileIO, offset: int) -> bytes:
+    file.seek(offset)
+    return file.read(BLOCK)
 
+
+def _pread(file: FileIO, offset: int) -> bytes:
+    return os.pread(file.fileno(), BLOCK, offset)
+
+
+@contextmanager
+def small_files(work: Work, record: Record, operation: Callable[[str, int], None]) -> Iterator[Run]:
     def run() -> None:
         for number in range(work.count):
             start = perf_counter()
@@ -58,13 +67,34 @@ def _read(path: str, number: int) -> None:
         check(file.read(), number, BLOCK)
 
 
+def _read_by_path(path: str, number: int) -> None:
+    check(Path(path).read_bytes(), number, BLOCK)
+
+
 def _write(path: str, number: int) -> None:
     with open(path, "xb") as file:
         file.write(block(number))
 
 
-def _stat(path: str, number: int) -> None:
+def _write_by_path(path: str, number: int) -> None:
+    Path(path).write_bytes(block(number))
+
+
+def _stat(path: str, _: int) -> None:
     assert os.stat(path).st_size == BLOCK
+
+
+def _exists(path: str, _: int) -> None:
+    assert Path(path).exists()
+
+
+@contextmanager
+def tree(work: Work, record: Record) -> Iterator[Run]:
+    def run() -> None:
+        while perf_counter() < record.deadline or record.operations < work.least:
+            record.operations += sum(1 for _ in Path(work.path).rglob("*"))
+
+    yield run
 
 
 @contextmanager
@@ -111,11 +141,16 @@ def lines(work: Work, record: Record) -> Iterator[Run]:
         yield run
 
 
-WORKS = {
-    "random": random_reads,
-    "small-read": small_files,
-    "small-write": small_files,
-    "small-stat": small_files,
+WORKS: dict[Kind, Callable[[Work, Record], AbstractContextManager[Run]]] = {
+    "random": partial(random_reads, read_at=_seek_and_read),
+    "pread": partial(random_reads, read_at=_pread),
+    "small-read": partial(small_files, operation=_read),
+    "path-read": partial(small_files, operation=_read_by_path),
+    "small-write": partial(small_files, operation=_write),
+    "path-write": partial(small_files, operation=_write_by_path),
+    "small-stat": partial(small_files, operation=_stat),
+    "small-exists": partial(small_files, operation=_exists),
+    "tree": tree,
     "sequential-read": sequential_read,
     "sequential-write": sequential_write,
     "lines": lines,

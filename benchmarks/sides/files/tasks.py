@@ -14,19 +14,20 @@ from typing import Any
 
 from sides.files.contents import BLOCK, block, check, chunk
 from sides.files.libraries import Library
-from sides.files.work import LINES_BETWEEN_LOOKS, Record, Work
+from sides.files.work import LINES_BETWEEN_LOOKS, READ_BLOCKS, Kind, Record, Work
 
 Run = Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
 async def random_reads(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    read_at = library.read_at if work.kind == "random" else library.pread
     files = [await library.open(work.path, "rb", **library.unbuffered) for _ in range(work.tasks)]
 
     async def task(file: Any, choose: Callable[[], float]) -> None:
         while (start := perf_counter()) < record.deadline or len(record.latencies) < work.least:
             number = int(choose() * work.count)
-            data = await library.read_at(file, number * BLOCK, BLOCK)
+            data = await read_at(file, number * BLOCK, BLOCK)
             record.latencies.append(perf_counter() - start)
             check(data, number, BLOCK)
 
@@ -41,7 +42,7 @@ async def random_reads(library: Library, work: Work, record: Record) -> AsyncIte
 
 @asynccontextmanager
 async def small_files(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
-    operation = {"small-read": _read, "small-write": _write, "small-stat": _stat}[work.kind]
+    operation = _OPERATIONS[work.kind]
 
     async def task(numbers: Iterator[int]) -> None:
         for number in numbers:
@@ -66,6 +67,10 @@ async def _read(library: Library, path: str, number: int) -> None:
         await library.close(file)
 
 
+async def _read_by_path(library: Library, path: str, number: int) -> None:
+    check(await library.read_bytes(path), number, BLOCK)
+
+
 async def _write(library: Library, path: str, number: int) -> None:
     file = await library.open(path, "xb")
     try:
@@ -74,8 +79,35 @@ async def _write(library: Library, path: str, number: int) -> None:
         await library.close(file)
 
 
-async def _stat(library: Library, path: str, number: int) -> None:
+async def _write_by_path(library: Library, path: str, number: int) -> None:
+    await library.write_bytes(path, block(number))
+
+
+async def _stat(library: Library, path: str, _: int) -> None:
     assert (await library.stat(path)).st_size == BLOCK
+
+
+async def _exists(library: Library, path: str, _: int) -> None:
+    assert await library.exists(path)
+
+
+_OPERATIONS: dict[Kind, Callable[[Library, str, int], Awaitable[None]]] = {
+    "small-read": _read,
+    "path-read": _read_by_path,
+    "small-write": _write,
+    "path-write": _write_by_path,
+    "small-stat": _stat,
+    "small-exists": _exists,
+}
+
+
+@asynccontextmanager
+async def tree(library: Library, work: Work, record: Record) -> AsyncIterator[Run]:
+    async def run() -> None:
+        while perf_counter() < record.deadline or record.operations < work.least:
+            record.operations += await library.entries(work.path)
+
+    yield run
 
 
 @asynccontextmanager
@@ -126,10 +158,9 @@ async def lines(library: Library, work: Work, record: Record) -> AsyncIterator[R
 
 
 WORKS = {
-    "random": random_reads,
-    "small-read": small_files,
-    "small-write": small_files,
-    "small-stat": small_files,
+    **dict.fromkeys(READ_BLOCKS, random_reads),
+    **dict.fromkeys(_OPERATIONS, small_files),
+    "tree": tree,
     "sequential-read": sequential_read,
     "sequential-write": sequential_write,
     "lines": lines,

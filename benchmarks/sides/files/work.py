@@ -3,15 +3,20 @@
 | kind | operation | path |
 | --- | --- | --- |
 | random | seek and read a block; each task has its own file object, unbuffered | a file |
+| pread | read a block where it is, by the one call that does; as random | a file |
 | small-read | open, read all, close | a folder |
+| path-read | read all of a file by one call, `Path.read_bytes` and its like | a folder |
 | small-write | open a new file, write a block, close | a folder |
+| path-write | write a block to a new file by one call, `Path.write_bytes` and its like | a folder |
 | small-stat | stat | a folder |
+| small-exists | whether it exists | a folder |
+| tree | the next entry of a tree of directories, by `Path.rglob("*")` | a folder |
 | sequential-read | read the next chunk | a file |
 | sequential-write | write the next chunk to a new file, which is flushed, not synchronised | a file |
 | lines | the next line, decoded | a file |
 
-A work ends when all of it is done, or when its time is up and its least is done; but
-"random" always takes its time. Files are opened before the clock
+A work ends when all of it is done, or when its time is up and its least is done; but those of
+TAKE_THEIR_TIME always take it. Files are opened before the clock
 starts where one file is worked on, and are closed after it has stopped; what is written is
 with the kernel by then.
 """
@@ -30,8 +35,23 @@ from measure.processes import cpu_seconds, memory
 from sides.files.contents import BLOCK
 
 Kind = Literal[
-    "random", "small-read", "small-write", "small-stat", "sequential-read", "sequential-write", "lines"
+    "random",
+    "pread",
+    "small-read",
+    "path-read",
+    "small-write",
+    "path-write",
+    "small-stat",
+    "small-exists",
+    "tree",
+    "sequential-read",
+    "sequential-write",
+    "lines",
 ]
+READ_BLOCKS: tuple[Kind, ...] = ("random", "pread")
+READ_FILES: tuple[Kind, ...] = ("small-read", "path-read")
+WRITE_FILES: tuple[Kind, ...] = ("small-write", "path-write")
+TAKE_THEIR_TIME: tuple[Kind, ...] = (*READ_BLOCKS, "tree")
 LINES_BETWEEN_LOOKS = 256
 """At the clock, which costs as much as a line does."""
 
@@ -41,7 +61,7 @@ class Work:
     kind: Kind
     path: str
     count: int
-    """Blocks that are chosen from, files, chunks or lines."""
+    """Blocks that are chosen from, files, entries, chunks or lines."""
     tasks: int
     seconds: float
     size: int = BLOCK

@@ -1,6 +1,6 @@
 """Servers on asyncio and on the loops that take its place, each written as asyncio's documentation advises.
 
-    python -m sides.servers.asyncio_server --runtime asyncio|uvloop|rloop --kind KIND
+    python -m sides.servers.asyncio_server --runtime RUNTIME --kind KIND
 
 How much a transport receives at once is the loop's choice, not the program's: it is
 256 KiB on asyncio. A client that resets its connection ends that connection, and nothing
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
-from sides.runtimes import ASYNCIO, run_asyncio
+from sides.runtimes import ON_ASYNCIO, run_asyncio
 from sides.servers.asyncio_control import serve_on_asyncio
 from sides.servers.http import Requests
 from sides.servers.start import BACKLOG, RECEIVE_SIZE, arguments, bound_socket, port, raise_open_files
@@ -102,7 +102,14 @@ async def serve_datagrams(bound: socket.socket) -> None:
         await asyncio.Event().wait()
 
 
-ON_STREAMS = {"streams": echo, "http": http, "connections": one_reply, "tls": echo}
+ON_STREAMS = {
+    "streams": echo,
+    "http": http,
+    "connections": one_reply,
+    "tls": echo,
+    "tls-connections": one_reply,
+    "tls-http": http,
+}
 OTHERS = {"sockets": serve_sockets, "protocols": serve_protocols, "udp": serve_datagrams}
 
 
@@ -114,7 +121,7 @@ async def serve(kind: str, tls: ssl.SSLContext | None, bound: socket.socket) -> 
 
 
 def main() -> None:
-    options = arguments(ASYNCIO, [*ON_STREAMS, *OTHERS])
+    options = arguments(ON_ASYNCIO, [*ON_STREAMS, *OTHERS])
     raise_open_files()
     tls = server_context(options.certificate) if options.certificate else None
     bound = bound_socket(options.kind)

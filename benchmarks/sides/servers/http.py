@@ -6,7 +6,8 @@ at a time; what came together is answered together.
 
 from __future__ import annotations
 
-RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nHello world\n"
+BODY = b"Hello world\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n" + BODY
 
 
 class Requests:

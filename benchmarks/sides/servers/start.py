@@ -22,6 +22,8 @@ RECEIVE_SIZE = 64 * 1024
 DATAGRAM_SIZE = 2048
 CONGESTION = b"cubic"
 """The kernel's default. The other that machines have set, BBR, has a timer pace each send."""
+TLS_KINDS = ("tls", "tls-connections", "tls-http")
+"""Of the servers that speak TLS."""
 UNSUPPORTED_STATUS = 3
 
 
@@ -32,12 +34,17 @@ def arguments(runtimes: Iterable[str], kinds: Iterable[str]) -> argparse.Namespa
     parser.add_argument("--kind", choices=list(kinds), required=True)
     parser.add_argument("--certificate", metavar="FILE")
     options = parser.parse_args()
-    if reason := UNSUPPORTED.get((options.runtime, options.kind)):
+    refuse_unsupported(options.runtime, options.kind)
+    if (options.kind in TLS_KINDS) != (options.certificate is not None):
+        parser.error(f"--certificate is for {', '.join(TLS_KINDS)}, which need it")
+    return options
+
+
+def refuse_unsupported(runtime: str, kind: str) -> None:
+    """Ends the program if the runtime cannot serve that."""
+    if reason := UNSUPPORTED.get((runtime, kind)):
         print(reason, file=sys.stderr)
         sys.exit(UNSUPPORTED_STATUS)
-    if (options.kind == "tls") != (options.certificate is not None):
-        parser.error("--certificate is for --kind tls, which needs it")
-    return options
 
 
 def raise_open_files() -> None:

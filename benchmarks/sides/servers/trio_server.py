@@ -74,7 +74,14 @@ async def serve_datagrams(bound: trio.socket.SocketType) -> None:
         await bound.sendto(data, client)
 
 
-ON_STREAMS = {"streams": echo, "http": http, "connections": one_reply, "tls": echo}
+ON_STREAMS = {
+    "streams": echo,
+    "http": http,
+    "connections": one_reply,
+    "tls": echo,
+    "tls-connections": one_reply,
+    "tls-http": http,
+}
 ON_SOCKETS = {"sockets": serve_sockets, "udp": serve_datagrams}
 
 

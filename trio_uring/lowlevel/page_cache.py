@@ -26,7 +26,7 @@ _MOST_LEFT: Final = 63
 
 
 class PageCache:
-    """What is known of one regular file's. Who reads has the file's turn."""
+    """What is known of one regular file's; or of one descriptor's, whatever file it is for."""
 
     __slots__ = ("left", "missed", "tells")
 

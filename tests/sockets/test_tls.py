@@ -1,0 +1,606 @@
+"""`trio.SSLStream` on io_uring: what one receive returns, what is kept for the next call, what a call costs
+in checkpoints, and whose streams are left to Trio. What is as on epoll is for test_tls_machine.py."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from equivalence import EPOLL, RINGS, URING, Backend, needs_completions
+from pairs import tcp_pair
+from socket_calls import HUGE, disturbed, expected, pair
+from steps import Steps
+from tls_peer import VERSIONS, Peer, context
+from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
+
+import trio_uring
+from trio_uring import RingOptions
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.usefixtures("no_hanging")
+
+RECORD = 16_384
+OFF = Backend("without the feature", RingOptions(features={"tls": False}))
+BUDGET = Backend("budget", RingOptions(checkpoint_budget=16))
+BACKENDS = [EPOLL, OFF, URING, RINGS[1], BUDGET]
+every_backend = pytest.mark.parametrize(
+    "backend", BACKENDS, ids=lambda backend: backend.name.replace(" ", "-")
+)
+ours = pytest.mark.parametrize(
+    "backend", [URING, RINGS[1], BUDGET], ids=lambda one: one.name.replace(" ", "-")
+)
+every_version = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+Stream = trio.SSLStream[Any]
+TLS12, TLS13 = VERSIONS
+
+
+def client_of(transport: Any, version: ssl.TLSVersion = TLS13, **options: Any) -> Stream:
+    made = context(version, server_side=False)
+    return trio.SSLStream(transport, made, server_hostname="localhost", **options)
+
+
+def server_of(transport: Any, version: ssl.TLSVersion = TLS13, **options: Any) -> Stream:
+    return trio.SSLStream(transport, context(version, server_side=True), server_side=True, **options)
+
+
+async def shake_hands(*streams: Stream) -> None:
+    async with trio.open_nursery() as nursery:
+        for stream in streams:
+            nursery.start_soon(stream.do_handshake)
+
+
+async def both_ends(version: ssl.TLSVersion = TLS13) -> tuple[Stream, Stream]:
+    client, server = await tcp_pair()
+    ends = client_of(client, version), server_of(server, version)
+    await shake_hands(*ends)
+    return ends
+
+
+async def with_peer(version: ssl.TLSVersion = TLS13, **options: Any) -> tuple[Stream, Peer]:
+    """A client, and a server of tls_peer.py that has received something from it."""
+    near, far = pair("tcp")
+    sock = far.socket._sock.dup()  # type: ignore[attr-defined]
+    far.socket.close()
+    peer = Peer(sock, version, server_side=True)
+    stream = client_of(near, version, **options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, expected(0, 5))
+        while peer.received < 5:
+            peer.pump()
+            await trio.lowlevel.checkpoint()
+    return stream, peer
+
+
+async def arrive() -> None:
+    """What the other end has sent is here, and known if it may be read ahead."""
+    for _ in range(3):
+        await wait_all_tasks_blocked()
+
+
+# Records
+
+
+@every_version
+@ours
+@needs_completions
+@pytest.mark.parametrize("size", [5, RECORD - 1, RECORD, RECORD + 1, 3 * RECORD, 4 * RECORD, 200_000])
+def test_one_receive_returns_all_records_that_have_come(
+    backend: Backend, size: int, version: ssl.TLSVersion
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        for _ in range(3):
+            sent = peer.sent
+            peer.send(*[1000] * 10)
+            await arrive()
+            assert await stream.receive_some(size) == expected(sent, min(size, 10_000))
+            left = max(0, 10_000 - size)
+            while left:
+                left -= len(await stream.receive_some(left))
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+@ours
+@needs_completions
+def test_a_message_of_many_records_is_one_receive_when_it_is_all_there(backend: Backend) -> None:
+    """Its ciphertext is more than one receive of the stream below returns."""
+
+    async def main() -> None:
+        stream, peer = await with_peer()
+        for _ in range(4):
+            sent = peer.sent
+            peer.send(4 * RECORD)
+            await arrive()
+            got = await stream.receive_some(4 * RECORD)
+            while len(got) < 4 * RECORD:  # until a multishot is pending
+                got += await stream.receive_some(4 * RECORD)
+            assert got == expected(sent, 4 * RECORD)
+        sent = peer.sent
+        peer.send(4 * RECORD)
+        await arrive()
+        assert await stream.receive_some(4 * RECORD) == expected(sent, 4 * RECORD)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+def transports() -> dict[str, Callable[[], Awaitable[tuple[Any, Any]]]]:
+    async def in_memory() -> tuple[Any, Any]:
+        return memory_stream_pair()
+
+    async def in_tls() -> tuple[Any, Any]:
+        return await both_ends()
+
+    async def stapled() -> tuple[Any, Any]:
+        one, other = await tcp_pair()
+        return trio.StapledStream(one, one), other
+
+    return {"in memory": in_memory, "in TLS": in_tls, "stapled": stapled}
+
+
+@pytest.mark.parametrize("transport", transports().values(), ids=transports())
+def test_over_what_is_no_socket_stream_a_receive_returns_one_record_as_trios_does(transport: Any) -> None:
+    async def main() -> None:
+        one, other = await transport()
+        client, server = client_of(one), server_of(other)
+        await shake_hands(client, server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.send_all, bytes(3 * RECORD))
+            nursery.start_soon(client.send_all, b"x")
+            assert len(await client.receive_some(3 * RECORD)) <= RECORD
+            nursery.cancel_scope.cancel()
+
+    URING.run(main)
+
+
+@pytest.mark.parametrize("backend", [EPOLL, OFF], ids=["epoll", "off"])
+def test_without_the_feature_a_receive_returns_one_record_as_trios_does(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        peer.send(10, 10, 10)
+        await arrive()
+        for _ in range(3):
+            assert len(await stream.receive_some(100)) == 10
+        assert not hasattr(stream, "_uring_tls")
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+def test_the_feature_is_told_and_goes_with_completions() -> None:
+    def flags(*off: str) -> tuple[str, ...]:
+        async def main() -> Any:
+            return trio.lowlevel.current_statistics().io_statistics.flags  # type: ignore[attr-defined]
+
+        found: tuple[str, ...] = trio_uring.run(main, ring=RingOptions(features=dict.fromkeys(off, False)))
+        return found
+
+    if "completions" in flags():
+        assert "tls" in flags()
+    assert "tls" not in flags("tls")
+    assert "tls" not in flags("completions")
+
+
+# What comes behind the first record
+
+
+async def receive(stream: Stream) -> object:
+    return await stream.receive_some(100)
+
+
+async def send(stream: Stream) -> object:
+    return await stream.send_all(b"x")
+
+
+async def unwrap(stream: Stream) -> object:
+    return await stream.unwrap()
+
+
+@pytest.mark.parametrize("call", [receive, send, unwrap])
+@every_version
+@ours
+@needs_completions
+def test_an_error_behind_data_is_kept_for_the_next_call_whichever_that_is(
+    backend: Backend, version: ssl.TLSVersion, call: Callable[[Stream], Awaitable[object]]
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        peer.send(10, 10)
+        peer.send_rubbish()
+        await arrive()
+        assert await stream.receive_some(100) == expected(0, 20)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await call(stream)
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
+        assert caught.value.__cause__.__traceback__ is None
+        for again in (receive, send, unwrap):
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await again(stream)
+            assert caught.value.__cause__ is None
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+@ours
+@needs_completions
+def test_a_stream_with_a_kept_error_closes_as_one_that_is_broken(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        peer.send(10)
+        peer.send_rubbish()
+        await arrive()
+        assert await stream.receive_some(100) == expected(0, 10)
+        await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some(100)
+        peer.pump()
+        assert peer.ended
+        peer.close()
+
+    backend.run(main)
+
+
+@every_version
+@every_backend
+def test_the_end_behind_data_is_told_as_often_as_it_is_asked_for(
+    backend: Backend, version: ssl.TLSVersion
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        peer.send(10, 10)
+        peer.end()
+        await arrive()
+        got = await stream.receive_some(100)
+        if len(got) < 20:
+            got += await stream.receive_some(100)
+        assert got == expected(0, 20)
+        await stream.send_all(expected(5, 10))
+        for _ in range(3):
+            assert await stream.receive_some(100) == b""
+        peer.pump()
+        assert peer.received == 15
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+@every_backend
+def test_a_truncated_stream_ends_as_https_compatible_says(backend: Backend, compatible: bool) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(https_compatible=compatible)
+        peer.send(10)
+        peer.close()
+        await arrive()
+        assert await stream.receive_some(100) == expected(0, 10)
+        if compatible:
+            with assert_checkpoints():
+                assert await stream.receive_some(100) == b""
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some(100)
+        await stream.aclose()
+
+    backend.run(main)
+
+
+# Cancellation
+
+
+@ours
+@needs_completions
+def test_what_was_decrypted_outlives_a_cancelled_renegotiation(backend: Backend) -> None:
+    """The answer has to wait for a send that fills the socket; who receives is cancelled meanwhile."""
+
+    async def main() -> None:
+        stream, peer = await with_peer(TLS12)
+        async with trio.open_nursery() as nursery:
+            peer.reads = False
+            nursery.start_soon(stream.send_all, bytes(2 * HUGE))
+            await arrive()
+            peer.send(10)
+            peer.renegotiate()
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel_later, scope)
+                await stream.receive_some(100)
+            assert scope.cancelled_caught
+            assert await stream.receive_some(3) == expected(0, 3)
+            assert await stream.receive_some(100) == expected(3, 7)
+            nursery.cancel_scope.cancel()
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+async def cancel_later(scope: trio.CancelScope) -> None:
+    await arrive()
+    scope.cancel()
+
+
+@every_backend
+def test_a_send_breaks_the_stream_if_it_is_cancelled_on_its_way_and_not_before(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.send_all(b"nothing")
+        await stream.send_all(expected(5, 10))
+        peer.pump()
+        assert peer.received == 15
+        peer.reads = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, bytes(2 * HUGE))
+            await arrive()
+            nursery.cancel_scope.cancel()
+        for call in (receive, send, unwrap):
+            with pytest.raises(trio.BrokenResourceError):
+                await call(stream)
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+@every_version
+@every_backend
+def test_100_megabytes_through_cancelled_receives(backend: Backend, version: ssl.TLSVersion) -> None:
+    total = 100_000_000
+    chance = random.Random(7)
+
+    async def send_it_all(stream: Stream) -> None:
+        sent = 0
+        while sent < total:
+            size = min(chance.choice([1, 1000, RECORD, 100_000, 1_000_000]), total - sent)
+            await stream.send_all(expected(sent, size))
+            sent += size
+        await stream.aclose()
+
+    async def main() -> None:
+        stream, other = await both_ends(version)
+        received = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_it_all, other)
+            while received < total:
+                size = chance.choice([None, 1, 1000, RECORD, 65_536, 1_000_000])
+                call = partial(stream.receive_some, size)
+                data = await (disturbed(call, chance.randrange(5)) if chance.random() < 0.2 else call())
+                assert data != b""
+                if data:
+                    assert data == expected(received, len(data))
+                    received += len(data)
+            assert await stream.receive_some() == b""
+        await stream.aclose()
+
+    backend.run(main)
+
+
+# Checkpoints, and several tasks
+
+
+@ours
+@needs_completions
+def test_a_small_message_is_one_step_to_receive_and_one_to_send(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for number in range(5):
+            peer.send(10)
+            await arrive()
+            before = len(steps.calls)
+            assert await stream.receive_some(100) == expected(10 * number, 10)
+            await stream.send_all(expected(5 + number, 1))
+            assert len(steps.calls) - before <= 2
+        trio.lowlevel.remove_instrument(steps)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+@every_version
+@pytest.mark.parametrize("backend", BACKENDS[:-1], ids=lambda backend: backend.name.replace(" ", "-"))
+def test_each_call_is_a_checkpoint(backend: Backend, version: ssl.TLSVersion) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        peer.send(10, 10)
+        await arrive()
+        for size in (1, 2, 7, 3, 7):  # what was received at once, in parts
+            with assert_checkpoints():
+                await stream.receive_some(size)
+        calls = (
+            partial(stream.send_all, b"x"),
+            partial(stream.send_all, b""),
+            stream.wait_send_all_might_not_block,
+            stream.do_handshake,
+            stream.aclose,
+        )
+        for call in calls:
+            with assert_checkpoints():
+                await call()  # type: ignore[operator]
+        peer.close()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_second_task_is_told_that_another_receives_or_sends(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        peer.reads = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_some, 10)
+            nursery.start_soon(stream.send_all, bytes(2 * HUGE))
+            await arrive()
+            statistics = [lock.statistics() for lock in (stream._inner_recv_lock, stream._inner_send_lock)]
+            assert all(one.locked and one.owner in nursery.child_tasks for one in statistics)
+            for call, what in (
+                (partial(stream.receive_some, 10), "receiving"),
+                (partial(stream.send_all, b"x"), "sending"),
+                (stream.wait_send_all_might_not_block, "sending"),
+                (stream.unwrap, "receiving"),
+            ):
+                with pytest.raises(trio.BusyResourceError, match=f"another task is currently {what}"):
+                    await call()  # type: ignore[operator]
+            nursery.cancel_scope.cancel()
+        locks = (stream._inner_recv_lock, stream._inner_send_lock)
+        assert not any(lock.locked() for lock in locks)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+@ours
+@needs_completions
+def test_locks_that_were_taken_past_trio_go_to_who_waits_and_break_for_nobody(backend: Backend) -> None:
+    """Trio remembers a lock's owner, to tell the others if it ends."""
+
+    async def main() -> None:
+        stream, peer = await with_peer(TLS12)
+        for number in range(3):
+            peer.reads = False
+            async with trio.open_nursery() as nursery:  # each time other tasks
+                nursery.start_soon(stream.receive_some, 10)
+                nursery.start_soon(stream.send_all, expected(5 + number * HUGE, HUGE))
+                await arrive()
+                peer.renegotiate()  # whose answer has to wait for the send
+                peer.send(10)
+                await arrive()
+                peer.reads = True
+                while nursery.child_tasks:
+                    peer.pump()
+                    await trio.lowlevel.checkpoint()
+            while peer.pump():
+                await trio.lowlevel.checkpoint()
+            assert peer.received == 5 + (number + 1) * HUGE
+            assert not stream._inner_send_lock.locked()
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+# What comes with the first record
+
+
+@pytest.mark.parametrize("prefix", [b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\n", b"STARTTLS\r\n"])
+@every_version
+@every_backend
+def test_a_handshake_begins_in_the_segment_of_what_came_before(
+    backend: Backend, version: ssl.TLSVersion, prefix: bytes
+) -> None:
+    async def main() -> None:
+        near, far = pair("tcp")
+        with near.socket._sock.dup() as sock:  # type: ignore[attr-defined]
+            near.socket.close()
+            sock.setblocking(False)
+            for _ in range(3):  # until it may be read ahead
+                sock.send(b"HELO\r\n")
+                assert await far.receive_some() == b"HELO\r\n"
+            peer = Peer(Together(sock, prefix), version, server_side=False)  # type: ignore[arg-type]
+            await arrive()
+            got = b""
+            while not got.endswith(b"\r\n"):
+                got += await far.receive_some(1)
+            assert got == prefix
+            stream = server_of(far, version)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.do_handshake)
+                while not peer.handshaken:
+                    peer.pump()
+                    await trio.lowlevel.checkpoint()
+                peer.pump()
+            peer.send(100)
+            assert await stream.receive_some(100) == expected(0, 100)
+            await trio.aclose_forcefully(stream)
+
+    backend.run(main)
+
+
+class Together:
+    """A socket whose first send has something before it."""
+
+    def __init__(self, sock: socket.socket, prefix: bytes) -> None:
+        self.sock = sock
+        self.prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def send(self, data: Any) -> int:
+        prefix, self.prefix = self.prefix, b""
+        return self.sock.send(prefix + bytes(data)) - len(prefix)
+
+
+@every_version
+@every_backend
+def test_what_follows_the_end_in_the_clear_is_trailing_or_still_in_the_stream(
+    backend: Backend, version: ssl.TLSVersion
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        peer.send(10)
+        peer.end()
+        peer.send_in_the_clear(b"in the clear" * 10)
+        await arrive()
+        assert await stream.receive_some(100) == expected(0, 10)
+        assert await stream.receive_some(100) == b""
+        plain, trailing = await stream.unwrap()
+        assert plain.socket.fileno() >= 0  # type: ignore[attr-defined]
+        got = bytes(trailing)
+        while len(got) < 120:
+            got += await plain.receive_some(200)  # type: ignore[attr-defined]
+        assert got == b"in the clear" * 10
+        for call in (receive, send, unwrap):
+            with pytest.raises(trio.ClosedResourceError):
+                await call(stream)
+        await plain.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+# Runs
+
+
+@needs_completions
+def test_a_stream_goes_on_in_another_run_with_what_it_has_kept() -> None:
+    kept: list[Any] = []
+
+    async def first() -> None:
+        stream, peer = await with_peer()
+        peer.send(10, 10, 10)
+        peer.send_rubbish()
+        await arrive()
+        assert await stream.receive_some(15) == expected(0, 15)
+        assert await stream.receive_some(100) == expected(15, 15)
+        kept.extend([stream, peer])
+
+    async def second() -> None:
+        stream, peer = kept
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stream.receive_some(100)
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
+        await stream.aclose()
+        peer.close()
+
+    for backend in (URING, OFF, EPOLL):
+        kept.clear()
+        URING.run(first)
+        backend.run(second)
