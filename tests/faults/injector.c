@@ -190,7 +190,7 @@ static bool may_be_cancelled(const struct ring *ring, const struct io_uring_sqe 
 	return is_of_sockets(sqe) || sqe->opcode == IORING_OP_POLL_ADD;
 }
 
-/* Where no worker can be made for it, since there are too many processes. */
+/* Where no worker can be started for it, since a signal is pending, or there are too many processes. */
 static bool may_lack_worker(const struct ring *ring, const struct io_uring_sqe *sqe)
 {
 	(void)ring;

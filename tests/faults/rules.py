@@ -33,7 +33,7 @@ class Rule:
 SINGLE_RULES = (
     Rule(name="ENOBUFS", rate=100, needs_completions=True),
     Rule(name="ECANCELED", rate=50),
-    Rule(name="ECANCELED of files", rate=50, visible=frozenset({errno.ECANCELED})),
+    Rule(name="ECANCELED of files", rate=50),
     Rule(name="EINTR", rate=100),
     Rule(name="EAGAIN", rate=100, needs_completions=True),
     Rule(name="short counts", rate=300),

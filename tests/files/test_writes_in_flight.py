@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from answers import give_answers
 from file_limits import disk_of, files_no_longer_than
 
 from trio_uring import RingOptions, open_file, run
 from trio_uring.files import write_behind
+from trio_uring.loop.operation import MOST_TRIES, NO_WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +124,32 @@ def test_what_was_written_behind_a_failed_write_is_cut_off_and_written_again(sma
             assert path.read_bytes() == b"".join(PIECES[:3])
 
     run(main, ring=AT_ONCE)
+    assert path.read_bytes() == b"".join(PIECES[:3])
+
+
+@pytest.mark.parametrize(
+    ("mode", "failures"),
+    [("wb", 1), ("wb", 3), ("ab", MOST_TRIES - 1), ("ab", MOST_TRIES), ("r+b", MOST_TRIES)],
+)
+def test_a_write_that_the_kernel_has_no_worker_for_is_made_again(
+    tmp_path: Path, mode: str, failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 * PART) if mode == "r+b" else b"")
+    answers = [NO_WORKER] * failures
+    give_answers(monkeypatch, write_behind, answers)
+
+    async def main() -> None:
+        async with await open_file(path, mode, 1000) as file:
+            for piece in PIECES[:3]:
+                await file.write(piece)
+            if failures == MOST_TRIES:
+                with pytest.raises(OSError, match="could start no worker"):
+                    await file.flush()
+            await file.flush()
+
+    run(main, ring=AT_ONCE)
+    assert not answers
     assert path.read_bytes() == b"".join(PIECES[:3])
 
 

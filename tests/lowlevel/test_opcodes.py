@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from answers import give_answers
 from steps import interrupted
 
 import trio_uring
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
-INJECT_RESULT = 1
-"""IORING_NOP_INJECT_RESULT of Linux 6.10: a NOP's result is its length."""
 
 CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "openat": lambda _: lowlevel.openat("file", os.O_RDONLY | os.O_NONBLOCK),
@@ -239,26 +238,29 @@ def test_docstrings_of_paths_say_the_same() -> None:
 # What is made of the rows
 
 
+async def nop(*, by_worker: bool = True) -> int:
+    run = current_run()
+    assert run is not None
+    return await operation.perform(run, attrs.evolve(NOP, by_worker=by_worker), -1)
+
+
 @pytest.mark.parametrize("by_worker", [True, False])
-def test_what_was_interrupted_is_made_again_if_a_worker_may_have_been(
-    by_worker: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("first", [-errno.EINTR, -errno.ECANCELED], ids=["interrupted", "no worker"])
+def test_what_was_interrupted_or_had_no_worker_is_made_again_if_it_is_for_workers(
+    first: int, by_worker: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = operation._submit
-    results = [-errno.EINTR, 7]
+    give_answers(monkeypatch, operation, [first, 7])
+    result = trio_uring.run(partial(nop, by_worker=by_worker))
+    assert result == (7 if by_worker else first)
 
-    def answer(core: Any, number: int, fd: int, address: Any, *_: int) -> int:
-        return submit(core, number, fd, address, results.pop(0) & 0xFFFFFFFF, 0, INJECT_RESULT, 0)
 
-    async def main() -> int:
-        run = current_run()
-        assert run is not None
-        return await operation.perform(run, attrs.evolve(NOP, by_worker=by_worker), -1)
-
-    monkeypatch.setattr(operation, "_submit", answer)
-    result = trio_uring.run(main)
-    if result == -errno.EINVAL:
-        pytest.skip("this kernel's NOP answers nothing that it is told to (Linux 6.10)")
-    assert result == (7 if by_worker else -errno.EINTR)
+@pytest.mark.parametrize(("failures", "result"), [(9, 7), (10, -errno.ECANCELED)])
+def test_what_never_has_a_worker_fails_at_the_tenth_time_and_says_why(
+    failures: int, result: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_answers(monkeypatch, operation, [-errno.ECANCELED] * failures + [7])
+    assert trio_uring.run(nop) == result
+    assert "could start no worker" in str(operation.failure(-errno.ECANCELED))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ from trio.lowlevel import Abort, current_task, wait_task_rescheduled
 
 from ..loop.checkpoints import READY
 from ..loop.current import current_run
-from ..loop.operation import HERE, failure
+from ..loop.operation import HERE, MOST_TRIES, NO_WORKER, failure
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
 from ..ring.opcodes import WRITEV
@@ -81,7 +81,7 @@ _MOST_FLIGHTS: Final = 3
 0.83, three 0.90 (with warm memory, ext4, Linux 6.18)."""
 _MOST_PARTS: Final = 1024
 """That one write takes (IOV_MAX)."""
-_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
+_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR, NO_WORKER)
 _PAUSE: Final = 0.0002
 """Seconds, between two looks of a thread that cannot sleep in the run."""
 
@@ -133,6 +133,7 @@ class WriteBehind:
         "_run",
         "_start",
         "_transfers",
+        "_tries",
         "_waiting",
         "_written_to",
         "size",
@@ -157,6 +158,8 @@ class WriteBehind:
         self._grows = False
         """FLYING: at the end of the file."""
         self._error: Exception | None = None
+        self._tries = 0
+        """How often in a row the kernel had no worker for the first write."""
         self._waiting: Task | None = None
         self._pwrite = os.pwrite  # which the module may not have any longer when we are finalised
         transfers.position.behind = self
@@ -281,6 +284,7 @@ class WriteBehind:
             return
         while flights and flights[0].result == flights[0].length:
             self._went_out(flights.popleft().length)
+            self._tries = 0
         if all(flight.result is not None for flight in flights):
             if flights:
                 self._fall_short()
@@ -301,7 +305,9 @@ class WriteBehind:
         flights = list(self._flights)
         self._flights.clear()
         result = flights[0].result or 0
-        if result < 0 and result not in _AGAIN:
+        self._tries = self._tries + 1 if result == NO_WORKER else 0
+        if result < 0 and (result not in _AGAIN or self._tries == MOST_TRIES):
+            self._tries = 0
             self._error = failure(result)
         with suppress(OSError, ValueError):  # it was closed below us
             self._cut_off(flights[0].reached, flights)

@@ -7,6 +7,9 @@
   the kernel answers. Only the answer "cancelled" raises `trio.Cancelled`. Any other answer is a
   result, which the caller gets: what was read or written is never dropped.
 - An operation that the kernel has not seen yet is taken back. Then the task is cancelled at once.
+- The kernel may answer "cancelled" unasked. It had no worker for the operation, and could not start
+  one: a signal was pending at each of its four attempts, or there may be no more threads. Then the
+  operation has not happened, and is made again; ten times, since there may never be a thread.
 - Where the result is a descriptor, and nobody takes it, it is closed: the task was thrown away together
   with its run, or never fell asleep.
 """
@@ -40,6 +43,10 @@ _ASYNC: Final = 1 << 4 << 8
 # numbers that the kernel uses only within itself (ERESTARTSYS to ERESTART_RESTARTBLOCK).
 _INTERRUPTED: Final = (-errno.EINTR, -512, -513, -514, -516)
 STOPPED: Final[tuple[int, ...]] = (-errno.ECANCELED, *_INTERRUPTED)
+NO_WORKER: Final = -errno.ECANCELED
+"""The answer to an operation that nobody has asked the kernel to stop: it could start no worker."""
+MOST_TRIES: Final = 10
+"""How often in a row an operation is made that has this answer."""
 _NO_RESULT: Final = -errno.ECANCELED
 MOST: Final = 0x7FFFF000
 """The most bytes that one read or write moves (MAX_RW_COUNT of read(2))."""
@@ -113,8 +120,8 @@ async def perform(
     ``address`` and ``held`` are kept until the kernel is done with them. ``fileno`` of whom ``fd``
     belongs to is asked again before the kernel gets it: -EBADF if that raises, or tells another
     number. ``waits``: a worker of the kernel's does it from the start, and may block. What was
-    interrupted in a worker is repeated. Cancelled: the operation has not happened, or a part of it
-    that the kernel does not tell of.
+    interrupted in a worker is repeated, and so is what the kernel had no worker for. Cancelled: the
+    operation has not happened, or a part of it that the kernel does not tell of.
     """
     number = opcode.number
     if fileno is not None:
@@ -122,6 +129,7 @@ async def perform(
     if waits:
         number |= _ASYNC
     kind = Opening if opcode.makes_descriptor else Operation
+    tries = 0
     while True:
         operation = kind(run, current_task(), 0, (address, held), fileno)
         # In a scope that is cancelled already it is taken back before the kernel sees it.
@@ -136,12 +144,17 @@ async def perform(
         operation.slot = slot
         await wait_task_rescheduled(operation.abort)
         result = operation.outcome()
-        if result >= 0 or result not in _INTERRUPTED or not opcode.by_worker:
+        if result >= 0 or result not in STOPPED or not opcode.by_worker:
+            return result
+        tries += result == NO_WORKER
+        if tries == MOST_TRIES:
             return result
 
 
 def failure(result: int, path: object = None, other: object = None, remark: str = "") -> OSError:
     """The exception for -errno, as the standard library makes it, but for what a ``remark`` adds."""
+    if result == NO_WORKER:
+        remark += " (the kernel could start no worker for it)"
     message = os.strerror(-result) + remark
     if other is not None:
         return OSError(-result, message, path, None, other)
