@@ -263,6 +263,30 @@ def test_added_directory_of_one_without_any_comes_before_its_neighbours(tmp_path
     assert URING.run(main) == ["a", "new", "b", "c"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="pathlib's walk says the same of all from here on")
+@pytest.mark.parametrize("start", [".", "", "a", "absolute"])
+def test_on_error_is_told_the_names_that_pathlib_tells(tree: pathlib.Path, start: str) -> None:
+    here = tree / "a" if start == "a" else tree
+    start = str(tree) if start == "absolute" else start
+    told: list[str] = []
+    expected: list[str] = []
+
+    (here / "gone").mkdir()
+    for _, names, _ in pathlib.Path(start).walk(on_error=lambda error: expected.append(error.filename)):
+        if "gone" in names:
+            (here / "gone").rmdir()
+    (here / "gone").mkdir()
+
+    async def main() -> None:
+        async for _, names, _ in Path(start).walk(on_error=lambda error: told.append(error.filename)):
+            if "gone" in names:
+                (here / "gone").rmdir()
+
+    URING.run(main)
+    assert told == expected
+    assert len(told) == 1
+
+
 def test_error_of_on_error_ends_the_walk() -> None:
     def refuse(error: OSError) -> None:
         raise error
@@ -576,6 +600,30 @@ def test_what_was_found_before_an_error_comes_before_it(tree: pathlib.Path) -> N
             await directories.Listing(Path, failing())
 
     URING.run(main)
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("run", [trio_uring.run, trio.run], ids=["io_uring", "epoll"])
+def test_what_wants_an_asynchronous_function_takes_them(run: Any) -> None:
+    expected = sorted(map(str, pathlib.Path().iterdir()))
+
+    async def main() -> Iterator[Path]:
+        found: Iterator[Path] = await trio.to_thread.run_sync(trio.from_thread.run, Path().glob, "*")
+        return found
+
+    assert sorted(map(str, run(Path().iterdir))) == expected
+    assert sorted(map(str, run(main))) == expected
+    with pytest.raises(NotADirectoryError):
+        run(Path("file.py").iterdir)
+
+
+@pytest.mark.usefixtures("tree")
+def test_listing_that_no_task_was_made_of_can_be_closed_as_a_coroutine() -> None:
+    listing = Path().iterdir()
+    listing.close()
+    with pytest.raises(ZeroDivisionError):
+        listing.throw(ZeroDivisionError())
+    listing.close()
 
 
 def test_outside_of_a_run_there_is_one_error() -> None:

@@ -30,7 +30,7 @@ from trio_uring.files import temporary
 from trio_uring.files.position import OWN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from equivalence import Backend
 
@@ -194,7 +194,7 @@ def test_file_does_what_the_standard_librarys_does(backend: Backend, kind: str, 
 @pytest.mark.usefixtures("place")
 @both_backends
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode.get("buffering") != 16], ids=str)
-@pytest.mark.parametrize("max_size", [0, 10, 100, 1 << 20])
+@pytest.mark.parametrize("max_size", [-1, 0, 10, 100, 1 << 20])
 def test_spooled_file_does_what_the_standard_librarys_does(
     backend: Backend, max_size: int, mode: dict[str, Any]
 ) -> None:
@@ -580,6 +580,107 @@ def test_ctrl_c(place: pathlib.Path, kind: str, moment: str) -> None:
         print("interrupted", os.listdir({str(place)!r}))
     """
     assert output_of(program) == "interrupted []\n"
+
+
+@pytest.mark.parametrize("kind", ["NamedTemporaryFile", "TemporaryDirectory"])
+def test_ctrl_c_that_came_before_the_removal_is_raised_after_it(place: pathlib.Path, kind: str) -> None:
+    program = f"""
+    import os, signal, tempfile, trio, trio_uring
+    tempfile.tempdir = {str(place)!r}
+    options = {{"delete_on_close": False}} if {kind!r} == "NamedTemporaryFile" else {{}}
+    @trio.lowlevel.enable_ki_protection
+    async def main():
+        try:
+            async with getattr(trio_uring, {kind!r})(**options):
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            print(os.listdir({str(place)!r}))
+    try:
+        trio_uring.run(main)
+    except KeyboardInterrupt:
+        print("interrupted")
+    """
+    assert output_of(program) == "[]\ninterrupted\n"
+
+
+async def one_in_a_generator(manager: Any, amount: int) -> AsyncGenerator[Any, None]:
+    async with manager as one:
+        for _ in range(2):
+            await one.write(b"x" * amount)
+        yield one
+
+
+@both_backends
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("options", [{}, {"buffering": 0}], ids=["buffered", "raw"])
+def test_asynchronous_generator_that_is_closed_closes_and_removes_its_file(
+    place: pathlib.Path, backend: Backend, kind: str, options: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        generator = one_in_a_generator(getattr(trio_uring, kind)(**options), 100)
+        file = await generator.__anext__()
+        await generator.aclose()
+        assert file.closed
+        assert is_gone(place)
+
+    backend.run(main)
+
+
+@both_backends
+@pytest.mark.parametrize("amount", [10, 100_000, 3 << 20])
+@pytest.mark.parametrize("options", [{}, {"mode": "w+"}], ids=["binary", "text"])
+def test_asynchronous_generator_that_is_closed_writes_the_file_that_stays(
+    place: pathlib.Path, backend: Backend, amount: int, options: dict[str, Any]
+) -> None:
+    async def in_a_generator() -> AsyncGenerator[Any, None]:
+        async with trio_uring.NamedTemporaryFile(delete=False, **options) as file:
+            for _ in range(2):
+                await file.write("x" * amount if options else b"x" * amount)
+            yield file
+
+    async def main() -> None:
+        generator = in_a_generator()
+        file = await generator.__anext__()
+        await generator.aclose()
+        assert file.closed
+        assert pathlib.Path(file.name).read_bytes() == b"x" * 2 * amount
+
+    backend.run(main)
+
+
+def test_writes_behind_a_generator_that_is_closed_go_to_no_other_file(place: pathlib.Path) -> None:
+    """The one that is opened next has its descriptor's number."""
+
+    async def main() -> None:
+        generator = one_in_a_generator(trio_uring.NamedTemporaryFile(), 3 << 20)
+        file = await generator.__anext__()
+        number = file._own_fileno()
+        await generator.aclose()
+        with open(place / "other", "wb", buffering=0) as other:
+            assert other.fileno() == number
+            await trio.sleep(0)
+            await (await trio_uring.open_file(place / "other", "rb")).fsync()
+            assert os.fstat(number).st_size == 0
+
+    URING.run(main)
+
+
+def test_file_that_another_task_is_using_outlives_a_generator_that_is_closed(place: pathlib.Path) -> None:
+    """Until that task is done with it, and it is garbage."""
+
+    async def main() -> None:
+        generator = one_in_a_generator(trio_uring.NamedTemporaryFile(), 100)
+        file = await generator.__anext__()
+        task = trio.lowlevel.current_task()
+        file._turns.holder[0] = task
+        await generator.aclose()
+        assert not file.closed
+        assert os.listdir(place) != []
+        file._turns.leave(task)
+
+    URING.run(main)
+    gc.collect()
+    assert is_gone(place)
 
 
 def test_named_file_that_is_not_deleted_stays(place: pathlib.Path) -> None:

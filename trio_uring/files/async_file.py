@@ -180,12 +180,29 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             self._turns.leave(task)
             self._wrapped.close()
 
+    def close_at_once(self) -> None:
+        """Does what `aclose` does, without a step of the task: for one that may wait for nothing any more.
+        This blocks. A file that another task is in the middle of using, or whose writes cannot be waited
+        for here, is left to be closed by the garbage collector."""
+        behind = self._position.behind
+        if behind is not None:
+            behind.block(elsewhere=False)
+        if self._turns.holder or self._position.written_by is not None:
+            return
+        try:
+            self._write_now()
+        finally:
+            self._wrapped.close()
+
     def _unwritten(self) -> bool:
         """Whether there is data that has to be written before the file is closed."""
         return False
 
     async def _write_out(self) -> None:
         """Writes that data."""
+
+    def _write_now(self) -> None:
+        """`_write_out`, by the calling thread."""
 
     async def _settle(self) -> None:
         """In turn: waits for what has left the buffer and is still being written."""

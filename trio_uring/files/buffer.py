@@ -86,6 +86,13 @@ class FileBuffer(HeldBytes):
         self._write_pos = 0
         self._write_end = self._read_end = -1
 
+    def write_now(self) -> None:
+        """Writes what is buffered, and what a write that failed has left behind, by the calling thread.
+        Nothing is with the kernel."""
+        self._write_abandoned()
+        if self._behind is not None:
+            self._behind.write_now()
+
     def write_at_exit(self) -> None:
         """For a file that is alive when the interpreter ends, and may stay so for good. One that
         a thread is just writing is that thread's."""

@@ -166,6 +166,9 @@ class BufferedFile(BinaryFile):
     async def _write_out(self) -> None:
         await self._buffer.write_out()
 
+    def _write_now(self) -> None:
+        self._buffer.write_now()
+
     @enable_ki_protection
     async def _settle(self) -> None:
         task = current_task()

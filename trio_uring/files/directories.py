@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
+from collections.abc import Coroutine
 from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
@@ -36,15 +38,19 @@ _LONG: Final = 10e-3
 _BETWEEN_LOOKS: Final = 16
 """Entries from one look at the clock to the next."""
 
+_SAYS_HERE: Final = sys.version_info >= (3, 13)
+"""Whether the errors of pathlib's walk through the current directory have names that begin with it."""
+
 PathT = TypeVar("PathT", bound=trio.Path)
 
 
-class Listing(Generic[PathT]):
+class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
     """The paths that `Path.iterdir`, `Path.glob` or `Path.rglob` finds.
 
     Awaited, as `trio.Path`'s are, it is an iterator of all of them. ``async for`` reads them as they
     are asked for, each of which is a checkpoint: so a directory of any size takes little memory.
-    Each path comes once, whichever way it is asked for.
+    Each path comes once, whichever way it is asked for. What makes a task of an asynchronous function,
+    as `trio.run` and `trio.from_thread.run`, takes it as the coroutine of one.
     """
 
     def __init__(self, kind: type[PathT], texts: Generator[str, None, None]) -> None:
@@ -55,9 +61,26 @@ class Listing(Generic[PathT]):
         """What has ended the reading, which is raised where it was met."""
         self._is_at_end = False
         self._is_reading = False
+        self._sent_to: Coroutine[Any, Any, Iterator[PathT]] | None = None
+        """What has been made of it by `send` or `throw`."""
 
-    def __await__(self) -> Generator[object, object, Iterator[PathT]]:
+    def __await__(self) -> Generator[Any, Any, Iterator[PathT]]:
         return self._read_all().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine().throw(*error)
+
+    def close(self) -> None:
+        if self._sent_to is not None:
+            self._sent_to.close()
+
+    def _coroutine(self) -> Coroutine[Any, Any, Iterator[PathT]]:
+        if self._sent_to is None:
+            self._sent_to = self._read_all()
+        return self._sent_to
 
     async def _read_all(self) -> Iterator[PathT]:
         if self._is_at_end:
@@ -252,7 +275,7 @@ class _Directory:
 
     def subdirectories(self) -> list[_Directory]:
         """The last one first."""
-        base = "" if self.path == "." else self.path
+        base = "" if self.path == "." and not _SAYS_HERE else self.path
         return [_Directory(os.path.join(base, name)) for name in reversed(self.names)]
 
     def read(self, most: int, until: float, *, follow_symlinks: bool) -> int:

@@ -7,7 +7,8 @@
   removed at the latest by the garbage collector or the end of the interpreter.
 - To leave an ``async with`` closes and removes, also if that is cancelled, in a thread that waits for no
   other. A task that is thrown away, as its run has crashed, can wait for nothing any more
-  (GeneratorExit): what it has made is removed at once.
+  (GeneratorExit): what it has made is closed and removed at once, by the calling thread. So it is
+  in an asynchronous generator that is closed, which gets the same exception.
 - In a run on epoll all of this is the same, and threads read and write.
 """
 
@@ -130,7 +131,9 @@ class TemporaryFile(Generic[FileT]):
     @enable_ki_protection
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes the file."""
-        if kind is not GeneratorExit:
+        if kind is GeneratorExit:
+            self._file.close_at_once()
+        else:
             await self._file.aclose()
 
 
@@ -245,7 +248,10 @@ class NamedTemporaryFile(Generic[FileT]):
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes the file, and takes its name away."""
         if kind is GeneratorExit:
-            self._name.remove_now()
+            try:
+                self._file.close_at_once()
+            finally:
+                self._name.remove_now()
             return
         try:
             await self._file.aclose()
@@ -267,9 +273,9 @@ class _Named:
             await _surely(self.remove_now)
 
     def remove_now(self) -> None:
-        """Closes the file as well. One that is to stay is left alone: it may have something to write."""
+        """Not of a file that is still open, since somebody is in the middle of using it."""
         made = self._made
-        if made is not None and self._deletes:
+        if made is not None and self._deletes and made.file.closed:
             self._made = None
             made.__exit__(None, None, None)
 
@@ -490,7 +496,7 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
 
     async def _move_what_is_long(self) -> None:
         """After a write, which has happened: so it is not cancelled any more."""
-        if self._file is None and 0 < self._max_size < self._memory.tell():
+        if self._file is None and self._max_size and self._memory.tell() > self._max_size:
             with trio.CancelScope(shield=True):
                 async with self._moving:
                     await self._move()
@@ -675,5 +681,10 @@ def _own() -> trio.CapacityLimiter:
 
 
 async def _surely(clean_up: Callable[[], object]) -> None:
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(clean_up, limiter=_own())
+    """Also after a Ctrl-C that nobody has been told of yet: Trio raises it before it starts the thread."""
+    try:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(clean_up, limiter=_own())
+    except KeyboardInterrupt:
+        await _surely(clean_up)
+        raise
