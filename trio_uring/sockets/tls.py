@@ -93,16 +93,17 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
     ):
         tls = _usual(self, own, detector)
     most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
-    if tls is None or type(most) is not int or not 0 < most <= MOST:
+    if tls is None or type(most) is not int or most <= 0 or most > MOST:
         return await _as_trio_does(ORIGINAL["receive_some"](self, max_bytes))  # type: ignore[no-any-return]
     lock = own["_inner_recv_lock"]
     found = None
     detector._held = True
     try:
         waited = tls.is_drained and not incoming.pending
-        if not waited and pass_cancel_point(task):
-            await checkpoint_if_cancelled()
-        found = None if waited else decrypt(own, tls, most)
+        if not waited:
+            if pass_cancel_point(task):
+                await checkpoint_if_cancelled()
+            found = decrypt(own, tls, most)
         while found is None:
             if outgoing.pending or lock._owner is not None:
                 await move_forward(own, tls)
