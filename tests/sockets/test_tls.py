@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_
 
 import trio_uring
 from trio_uring import RingOptions
+from trio_uring.sockets import records, tls
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
 pytestmark = pytest.mark.usefixtures("no_hanging")
 
@@ -846,5 +849,56 @@ def test_without_memory_nothing_that_was_decrypted_is_lost_and_nothing_stays_loc
         assert number > 10
         await trio.aclose_forcefully(stream)
         peer.close()
+
+    URING.run(main)
+
+
+class HandlerError(Exception):
+    """What a signal handler raises."""
+
+
+@needs_completions
+def test_what_a_signal_handler_raises_where_a_function_begins_leaves_nothing_locked() -> None:
+    """Python runs handlers there."""
+
+    def raise_at(number: int) -> None:
+        begun = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal begun
+            if frame.f_code.co_filename in (tls.__file__, records.__file__):
+                begun += 1
+                if begun == number:
+                    raise HandlerError  # which ends the tracing
+
+        sys.settrace(trace)
+
+    async def main() -> None:
+        for name, *arguments in (("receive_some",), ("send_all", b"x"), ("wait_send_all_might_not_block",)):
+            raised, number = True, 0
+            while raised:
+                stream, peer = await with_peer()
+                peer.send(10)
+                await arrive()
+                await stream.receive_some(100)
+                peer.send(10, 10)
+                await arrive()
+                number += 1
+                tracing = sys.gettrace()
+                raise_at(number)
+                try:
+                    await getattr(stream, name)(*arguments)
+                    raised = False
+                except HandlerError:
+                    pass
+                finally:
+                    sys.settrace(tracing)
+                own = vars(stream)
+                assert [own[f"_inner_{one}_lock"]._owner for one in ("send", "recv")] == [None, None], number
+                detectors = [own[f"_outer_{one}_conflict_detector"] for one in ("send", "recv")]
+                assert not any(detector._held for detector in detectors), number
+                await trio.aclose_forcefully(stream)
+                peer.close()
+            assert number > 1
 
     URING.run(main)

@@ -43,7 +43,6 @@ from .records import (
     fail_receive,
     feed,
     move_forward,
-    release,
     release_to_next,
     send_out,
     take_in,
@@ -264,7 +263,7 @@ async def wait_send_all_might_not_block(self: Any) -> None:
         raise
     finally:
         detector._held = False
-        release(lock, was_free=True)
+        lock._owner = release_to_next(lock) if lock._lot._parked else None
 
 
 async def _as_trio_does(call: Coroutine[Any, Any, Any]) -> Any:
