@@ -135,8 +135,9 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
             left -= len(data)
     except WantReadError:
         pass
-    except MemoryError:
+    except MemoryError:  # Python's ssl may have lost a record, which has to be told
         tls.keep_data(data)
+        raise
     except OSError as error:
         tls.keep(error)
     tls.is_drained = bool(data) and not ssl_object.pending()
