@@ -347,7 +347,7 @@ class TemporaryDirectory(Generic[AnyStr]):
 
 
 def thread_of_its_own() -> trio.CapacityLimiter:
-    """What a thread is started with that waits for no other: those may be blocked for as long as they like."""
+    """The limit of a thread that waits for no other: those may be blocked for as long as they like."""
     return trio.CapacityLimiter(1)
 
 
