@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_
 
 import trio_uring
 from trio_uring import RingOptions
+from trio_uring.sockets import records, tls
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
 pytestmark = pytest.mark.usefixtures("no_hanging")
 
@@ -604,3 +607,298 @@ def test_a_stream_goes_on_in_another_run_with_what_it_has_kept() -> None:
         kept.clear()
         URING.run(first)
         backend.run(second)
+
+
+# Trio's own methods, in between and over streams that are not ours
+
+
+@pytest.mark.parametrize("between", [OFF, EPOLL], ids=["off", "epoll"])
+@needs_completions
+def test_what_trios_own_method_has_left_decrypted_is_returned_before_more_comes(between: Backend) -> None:
+    ends: list[Any] = []
+
+    async def drain() -> None:
+        ends.extend(await with_peer())
+        stream, peer = ends
+        for start in (0, 10):
+            peer.send(10)
+            await arrive()
+            assert await stream.receive_some(100) == expected(start, 10)
+
+    async def leave_some() -> None:
+        stream, peer = ends
+        peer.send(10)
+        await arrive()
+        assert await stream.receive_some(3) == expected(20, 3)
+
+    async def take() -> None:
+        stream, peer = ends
+        with trio.fail_after(5):
+            assert await stream.receive_some(100) == expected(23, 7)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    URING.run(drain)
+    between.run(leave_some)
+    URING.run(take)
+
+
+@every_backend
+def test_a_retry_that_somebody_replaces_meanwhile_is_called_by_each_method(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    async def main() -> None:
+        stream, peer = await with_peer()
+        for _ in range(2):
+            peer.send(10)
+            await arrive()
+            await stream.receive_some(100)
+            await stream.send_all(expected(peer.received, 1))
+            peer.pump()
+        theirs: Any = vars(trio.SSLStream)["_retry"]
+
+        async def retry(self: Any, function: Any, *args: Any, **options: Any) -> Any:
+            called.append(function.__name__)
+            return await theirs(self, function, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.SSLStream, "_retry", retry)
+            await stream.send_all(expected(peer.received, 1))
+            peer.send(10)
+            await arrive()
+            await stream.receive_some(100)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+    assert called == ["write", "read"]
+
+
+@every_backend
+def test_a_size_that_openssl_refuses_is_refused(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        for _ in range(2):
+            peer.send(10)
+            await arrive()
+            with pytest.raises(OverflowError):
+                await stream.receive_some(1 << 63)
+            assert len(await stream.receive_some(100)) == 10
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+class Interrupted(trio.abc.Stream):
+    """Tells whether Ctrl-C may interrupt what it does."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.is_protected: set[bool] = set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self.is_protected.add(trio.lowlevel.currently_ki_protected())
+        return await self.stream.receive_some(max_bytes)  # type: ignore[no-any-return]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.is_protected.add(trio.lowlevel.currently_ki_protected())
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        self.is_protected.add(trio.lowlevel.currently_ki_protected())
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+@pytest.mark.parametrize("is_task", [False, True])
+@pytest.mark.parametrize("is_protected", [False, True])
+@every_backend
+def test_ctrl_c_may_interrupt_a_users_stream_if_it_may_interrupt_who_calls(
+    backend: Backend, is_protected: bool, is_task: bool
+) -> None:
+    async def main() -> None:
+        near, far = await tcp_pair()
+        transport = Interrupted(near)
+        stream, other = client_of(transport), server_of(far)
+        protect = trio.lowlevel.enable_ki_protection if is_protected else trio.lowlevel.disable_ki_protection
+
+        async def call(method: Any, *args: Any) -> None:
+            transport.is_protected.clear()
+            if is_task and is_protected:
+                done = trio.Event()
+
+                async def act() -> None:
+                    await method(*args)
+                    done.set()
+
+                trio.lowlevel.spawn_system_task(act)
+                await done.wait()
+            elif is_task:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(method, *args)
+            else:
+
+                @protect
+                async def act_here() -> None:
+                    await method(*args)
+
+                await act_here()
+            assert transport.is_protected == {is_protected}
+
+        await shake_hands(stream, other)
+        await other.send_all(b"data")
+        await call(stream.receive_some)
+        await call(stream.send_all, b"x")
+        await call(stream.wait_send_all_might_not_block)
+        for end in (stream, other):
+            await trio.aclose_forcefully(end)
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_call_yields_whose_transport_fails_at_once(backend: Backend) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        transport = stream.transport_stream
+        task: Any = trio.lowlevel.current_task()
+        peer.send(10)
+        await arrive()
+        await stream.receive_some(100)  # and the tickets
+
+        async def fails(error: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
+            before = task._schedule_points
+            with pytest.raises(error):
+                await call()
+            assert task._schedule_points > before
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.receive_some)
+            await wait_all_tasks_blocked()
+            await fails(trio.BusyResourceError, stream.receive_some)
+            nursery.cancel_scope.cancel()
+        with transport._send_conflict_detector:
+            await fails(trio.BusyResourceError, stream.wait_send_all_might_not_block)
+            await fails(trio.BusyResourceError, lambda: stream.send_all(b"x"))
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+@needs_completions
+def test_without_memory_nothing_that_was_decrypted_is_lost_and_nothing_stays_locked() -> None:
+    """Each allocation of a receive fails in turn. OpenSSL's records are as large as what is asked for:
+    Python's ssl loses one itself if it has no memory to shorten it."""
+    no_memory = pytest.importorskip("_testcapi")
+
+    def step(call: Any, number: int) -> tuple[str, object]:
+        no_memory.set_nomemory(number, number + 1)
+        try:
+            return "yields", call.send(None)
+        except StopIteration as end:
+            return "returns", end.value
+        except MemoryError:
+            return "fails", b""
+        finally:
+            no_memory.remove_mem_hooks()
+
+    async def attempt(stream: Any, number: int) -> tuple[str, bytes]:
+        call = stream.receive_some(3 * RECORD)
+        moment = 0
+        while True:
+            how, value = step(call, number if moment == 0 else 1_000_000)
+            moment += 1
+            if how != "yields":
+                call.close()
+                assert type(value) is bytes
+                return how, value
+            await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        stream, peer = await with_peer()
+        attributes = vars(stream)
+        peer.send(RECORD)
+        await arrive()
+        received = len(await stream.receive_some(RECORD))
+        number, fewest, how = 0, 0, "fails"
+        while fewest < 5:  # in a row that met none
+            peer.send(RECORD, RECORD, RECORD, RECORD)
+            while peer.sent - received > attributes["_incoming"].pending:
+                peer.flush()
+                attributes["_incoming"].write(await stream.transport_stream.receive_some())
+            how, data = await attempt(stream, number)
+            fewest = fewest + 1 if how == "returns" else 0
+            assert not attributes["_outer_recv_conflict_detector"]._held
+            assert attributes["_inner_recv_lock"]._owner is None
+            while True:
+                assert data == expected(received, len(data)), number
+                received += len(data)
+                if received == peer.sent:
+                    break
+                with trio.fail_after(5):
+                    data = await stream.receive_some(RECORD)
+            number += 1
+        assert number > 10
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    URING.run(main)
+
+
+class HandlerError(Exception):
+    """What a signal handler raises."""
+
+
+@needs_completions
+def test_what_a_signal_handler_raises_where_a_function_begins_leaves_nothing_locked() -> None:
+    """Python runs handlers there."""
+
+    def raise_at(number: int) -> None:
+        begun = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal begun
+            if frame.f_code.co_filename in (tls.__file__, records.__file__):
+                begun += 1
+                if begun == number:
+                    raise HandlerError  # which ends the tracing
+
+        sys.settrace(trace)
+
+    async def main() -> None:
+        for name, *arguments in (("receive_some",), ("send_all", b"x"), ("wait_send_all_might_not_block",)):
+            raised, number = True, 0
+            while raised:
+                stream, peer = await with_peer()
+                peer.send(10)
+                await arrive()
+                await stream.receive_some(100)
+                peer.send(10, 10)
+                await arrive()
+                number += 1
+                tracing = sys.gettrace()
+                raise_at(number)
+                try:
+                    await getattr(stream, name)(*arguments)
+                    raised = False
+                except HandlerError:
+                    pass
+                finally:
+                    sys.settrace(tracing)
+                own = vars(stream)
+                assert [own[f"_inner_{one}_lock"]._owner for one in ("send", "recv")] == [None, None], number
+                detectors = [own[f"_outer_{one}_conflict_detector"] for one in ("send", "recv")]
+                assert not any(detector._held for detector in detectors), number
+                await trio.aclose_forcefully(stream)
+                peer.close()
+            assert number > 1
+
+    URING.run(main)

@@ -66,6 +66,12 @@ class Tls:
         self.error = error.with_traceback(None)
         self.is_usual = False
 
+    def keep_data(self, data: bytes) -> None:
+        """What could not be returned, or added to what is kept, for want of memory."""
+        self.is_usual = False
+        if not self.decrypted or self.decrypted[-1] is not data:
+            self.decrypted.append(data)
+
 
 def tls_of(stream: Any) -> Tls | None:
     """Returns the stream's, for the run that calls. None: the stream is Trio's there."""
@@ -104,9 +110,14 @@ def decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
     except OSError as error:
         tls.keep(error)
         return b""
-    if own["_incoming"].pending and data and len(data) < most:
-        return _with_more(own, tls, data, most)
-    tls.is_drained = 0 < len(data) < size or (bool(data) and not ssl_object.pending())
+    try:
+        if own["_incoming"].pending and data and len(data) < most:
+            return _with_more(own, tls, data, most)
+        tls.is_drained = 0 < len(data) < size or (bool(data) and not ssl_object.pending())
+    except MemoryError:
+        if not tls.decrypted:
+            tls.keep_data(data)
+        raise
     return data
 
 
@@ -117,16 +128,17 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     tls.is_usual = False
     left = most - len(data)
     incoming, ssl_object = own["_incoming"], own["_ssl_object"]
-    while data and left and incoming.pending:
-        try:
+    try:
+        while data and left and incoming.pending:
             data = ssl_object.read(left if left < RECORD else RECORD)
-        except (WantReadError, MemoryError):
-            break
-        except OSError as error:
-            tls.keep(error)
-            break
-        parts.append(data)
-        left -= len(data)
+            parts.append(data)
+            left -= len(data)
+    except WantReadError:
+        pass
+    except MemoryError:
+        tls.keep_data(data)
+    except OSError as error:
+        tls.keep(error)
     tls.is_drained = bool(data) and not ssl_object.pending()
     joined = b"".join(parts)
     parts.clear()
@@ -168,6 +180,9 @@ async def take_in(own: dict[str, Any], tls: Tls) -> None:
     try:
         if count == own["_inner_recv_count"]:
             feed(own, tls, await own["transport_stream"].receive_some(), 0)
+    except Exception:
+        await yield_shielded()
+        raise
     finally:
         release(lock, was_free=was_free)
 
@@ -184,6 +199,13 @@ async def end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bo
         await yield_shielded()
 
 
+async def fail_receive(tls: Tls, found: bytes | None) -> None:
+    """Keeps what was ``found``, and yields: what has failed may not have."""
+    if found:
+        tls.keep_data(found)
+    await yield_shielded()
+
+
 @enable_ki_protection
 async def send_out(own: dict[str, Any], made: bytes) -> None:
     """Sends what OpenSSL has made, behind all that it has made before."""
@@ -194,7 +216,11 @@ async def send_out(own: dict[str, Any], made: bytes) -> None:
             made = own["_delayed_outgoing"] + made
             own["_delayed_outgoing"] = None
         await own["transport_stream"].send_all(made)
-    except:  # nobody knows how much of it was sent
+    except Exception:  # nobody knows how much of it was sent
+        own["_state"] = BROKEN
+        await yield_shielded()
+        raise
+    except BaseException:
         own["_state"] = BROKEN
         raise
     finally:
@@ -219,7 +245,8 @@ def release(lock: Any, *, was_free: bool) -> None:
         lock._owner = None
 
 
-def release_to_next(lock: Any) -> None:
-    """One that was free, which somebody waits for by now."""
+def release_to_next(lock: Any) -> Any:
+    """One that was free, which somebody waits for by now. Returns that task, which owns it from now on."""
     add_parking_lot_breaker(lock._owner, lock._lot)
     lock.release()
+    return lock._owner

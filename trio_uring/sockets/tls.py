@@ -9,7 +9,8 @@ taken with a checkpoint, and OpenSSL is asked for data before any have come. The
 - OpenSSL is not asked where it is known to have nothing (`Tls.is_drained`);
 - one receive returns the data of as many records as have come and were asked for.
 
-So each call has the one checkpoint of the stream below, or one of its own if it need not wait.
+So each call has the one checkpoint of the stream below, or one of its own if it need not wait. Trio's own
+have yielded for a lock even if the stream below fails at once; here a failed call yields then.
 
 What comes after the first record of a receive was not asked for yet: an error is kept for the next
 call of the stream, whichever that is, and nothing more is decrypted; the end is told by OpenSSL as
@@ -25,21 +26,23 @@ Trio's own from the beginning.
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
-from ..loop.trio_internals import Replaced, SSLState, context
+from ..loop.operation import MOST
+from ..loop.trio_internals import Replaced, SSLState, context, ki_protection_enabled
 from .records import (
     BROKEN,
     WantReadError,
     decrypt,
     end_receive,
+    fail_receive,
     feed,
     move_forward,
-    release,
     release_to_next,
     send_out,
     take_in,
@@ -47,7 +50,7 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from .records import Tls
 
@@ -62,6 +65,7 @@ def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
     tls = tls_of(stream)
     if tls is None or own["_state"] is not _OK or detector._held:
         return None
+    tls.is_drained = False  # Trio's own methods may have read since, in another run or over another stream
     # Somebody else's ``_retry`` would not tell us what it has done with the SSLObject.
     tls.is_usual = (
         tls.error is None and not tls.decrypted and own["_handshook"].done and trio.SSLStream._retry is retry
@@ -88,15 +92,17 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
     ):
         tls = _usual(self, own, detector)
     most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
-    if tls is None or type(most) is not int or most <= 0:
-        return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
+    if tls is None or type(most) is not int or most <= 0 or most > MOST:
+        return await _as_trio_does(ORIGINAL["receive_some"](self, max_bytes))  # type: ignore[no-any-return]
     lock = own["_inner_recv_lock"]
+    found = None
     detector._held = True
     try:
         waited = tls.is_drained and not incoming.pending
-        if not waited and pass_cancel_point(task):
-            await checkpoint_if_cancelled()
-        found = None if waited else decrypt(own, tls, most)
+        if not waited:
+            if pass_cancel_point(task):
+                await checkpoint_if_cancelled()
+            found = decrypt(own, tls, most)
         while found is None:
             if outgoing.pending or lock._owner is not None:
                 await move_forward(own, tls)
@@ -105,19 +111,19 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
                 try:
                     feed(own, tls, await transport.receive_some(), most)
                 finally:
-                    if lock._lot._parked:
-                        release_to_next(lock)
-                    else:
-                        lock._owner = None
+                    lock._owner = release_to_next(lock) if lock._lot._parked else None
             waited = True
             found = decrypt(own, tls, most)
         if outgoing.pending or not waited:
             await end_receive(own, tls, found, waited=waited)
+    except Exception:
+        await fail_receive(tls, found)
+        raise
     finally:
         detector._held = False
     if found or tls.error is None:
         return found
-    return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
+    return await _as_trio_does(ORIGINAL["receive_some"](self, max_bytes))  # type: ignore[no-any-return]
 
 
 @enable_ki_protection
@@ -134,10 +140,11 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         or tls.transport is not transport
         or own["_state"] is not _OK
         or detector._held
+        or _SSLStream._retry is not retry
     ):
         tls = _usual(self, own, detector)
     if tls is None or not data:
-        await ORIGINAL["send_all"](self, data)
+        await _as_trio_does(ORIGINAL["send_all"](self, data))
         return
     lock, ssl_object = own["_inner_send_lock"], own["_ssl_object"]
     detector._held = True
@@ -159,14 +166,15 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         lock._owner = task  # the same, in one frame
         try:
             await transport.send_all(made)
-        except:
+        except Exception:
+            own["_state"] = BROKEN
+            await yield_shielded()
+            raise
+        except BaseException:
             own["_state"] = BROKEN
             raise
         finally:
-            if lock._lot._parked:
-                release_to_next(lock)
-            else:
-                lock._owner = None
+            lock._owner = release_to_next(lock) if lock._lot._parked else None
     finally:
         detector._held = False
 
@@ -181,13 +189,18 @@ async def retry(
     """``_retry``: calls a method of the SSLObject until it need not wait, and sends and receives what it
     needs for that. It may be interrupted wherever Trio's may."""
     kept: Tls | None = vars(self).get("_uring_tls")
+    if kept is not None:
+        kept.is_drained = False
     if kept is not None and kept.decrypted and fn == self._ssl_object.read:
         return await _take_decrypted(kept, *args)
     if kept is not None and kept.error is not None:
         await checkpoint_if_cancelled()
         if not isinstance(kept.error, _ERRORS):
             error, kept.error = kept.error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # whose traceback refers to this frame
         self._state = BROKEN
         raise trio.BrokenResourceError from kept.error
     tls = tls_of(self)
@@ -196,7 +209,6 @@ async def retry(
             self, fn, *args, ignore_want_read=ignore_want_read, is_handshake=is_handshake
         )
     await checkpoint_if_cancelled()
-    tls.is_drained = False
     answer = None
     waited = False
     wants = True
@@ -226,27 +238,49 @@ def _has_tickets(ssl_object: ssl.SSLObject) -> bool:
     return ssl_object.server_side and ssl_object.version() == "TLSv1.3"
 
 
+@enable_ki_protection
 async def _take_decrypted(kept: Tls, most: int) -> bytes:
     await checkpoint_if_cancelled()
-    data = b"".join(kept.decrypted)
-    kept.decrypted[:] = [data[most:]] if len(data) > most else []
     await yield_shielded()
-    return data[:most]
+    data = b"".join(kept.decrypted)
+    taken = data[:most]
+    kept.decrypted[:] = [data[most:]] if len(data) > most else []
+    return taken
 
 
 @enable_ki_protection
 async def wait_send_all_might_not_block(self: Any) -> None:
     detector, lock = self._outer_send_conflict_detector, self._inner_send_lock
     if tls_of(self) is None or self._state is not _OK or detector._held or lock._owner is not None:
-        await ORIGINAL["wait_send_all_might_not_block"](self)
+        await _as_trio_does(ORIGINAL["wait_send_all_might_not_block"](self))
         return
-    detector._held = True
     lock._owner = context.task
+    detector._held = True
     try:
         await self.transport_stream.wait_send_all_might_not_block()
+    except Exception:
+        await yield_shielded()
+        raise
     finally:
-        release(lock, was_free=True)
         detector._held = False
+        lock._owner = release_to_next(lock) if lock._lot._parked else None
+
+
+async def _as_trio_does(call: Coroutine[Any, Any, Any]) -> Any:
+    """Awaits Trio's own method for a function of this file: Ctrl-C may interrupt what that calls, as a
+    user's stream, unless it may not interrupt who calls us."""
+    frame = sys._getframe(1)
+    task = getattr(context, "task", None)
+    if task is not None and frame is task.coro.cr_frame:
+        is_protected = task._ki_protected
+    else:
+        is_protected = ki_protection_enabled(frame.f_back)
+    return await (call if is_protected else _interruptible(call))
+
+
+@disable_ki_protection
+async def _interruptible(call: Coroutine[Any, Any, Any]) -> Any:
+    return await call
 
 
 REPLACEMENTS: Final = (
