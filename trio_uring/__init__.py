@@ -18,16 +18,9 @@ if TYPE_CHECKING:
     from .command.capabilities import Capabilities, capabilities
     from .files.opening import open_file, wrap_file
     from .files.path import Path
-    from .files.temporary import (
-        NamedTemporaryFile,
-        SpooledTemporaryFile,
-        TemporaryDirectory,
-        TemporaryFile,
-        gettempdir,
-        gettempdirb,
-        mkdtemp,
-        mkstemp,
-    )
+    from .files.spooled import SpooledTemporaryFile
+    from .files.temporary import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
+    from .files.temporary_names import gettempdir, gettempdirb, mkdtemp, mkstemp
     from .files.to_stream import send_file
     from .loop.statistics import UringStatistics
     from .ring.errors import UringFallbackWarning, UringUnavailableError
@@ -73,19 +66,19 @@ _HOMES = {
     "NamedTemporaryFile": "files.temporary",
     "Path": "files.path",
     "RingOptions": "ring.options",
-    "SpooledTemporaryFile": "files.temporary",
+    "SpooledTemporaryFile": "files.spooled",
     "TemporaryDirectory": "files.temporary",
     "TemporaryFile": "files.temporary",
     "UringFallbackWarning": "ring.errors",
     "UringStatistics": "loop.statistics",
     "UringUnavailableError": "ring.errors",
     "capabilities": "command.capabilities",
-    "gettempdir": "files.temporary",
-    "gettempdirb": "files.temporary",
+    "gettempdir": "files.temporary_names",
+    "gettempdirb": "files.temporary_names",
     "install": "session.runs",
     "installed": "session.runs",
-    "mkdtemp": "files.temporary",
-    "mkstemp": "files.temporary",
+    "mkdtemp": "files.temporary_names",
+    "mkstemp": "files.temporary_names",
     "open_file": "files.opening",
     "run": "session.runs",
     "run_statistics": "session.runs",

@@ -57,11 +57,23 @@ def _distribution() -> str:
 
 
 def _python() -> str:
-    # Without it, a distribution may have optimised its build by means of its own.
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    how = "with" if optimized else "without"
     name = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{name}, configured {how} --enable-optimizations"
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    shared = bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
+    return f"{name}, {how_built(arguments, shared=shared, mapped=Path('/proc/self/maps').read_text())}"
+
+
+def how_built(arguments: str, *, shared: bool, mapped: str) -> str:
+    """From what sysconfig says, and the files that the interpreter has mapped.
+
+    A distribution may build the program and the shared library by different configurations, and tell
+    only that of the library: Debian's program is optimised, but not what it tells of.
+    """
+    if shared and "/libpython" not in mapped:
+        return "a build of the distribution's own, which sysconfig does not describe"
+    return (
+        f"configured {'with' if '--enable-optimizations' in arguments else 'without'} --enable-optimizations"
+    )
 
 
 def _commit() -> str:

@@ -344,7 +344,7 @@ CHARTS = {
         "connections", "Connections accepted, served once and closed", _bars, "connections per CPU second"
     ),
     "udp": Chart("udp", "UDP queries answered", _bars, "queries per CPU second"),
-    "tls": Chart("tls", "TLS", _against_baseline, "Messages or requests per CPU second of what is measured"),
+    "tls": Chart("tls", "TLS", _against_baseline, "Work per CPU second"),
     "files": Chart("files", "Files", _against_baseline, "Operations or bytes per second"),
     "scale-memory": Chart(
         "scale",

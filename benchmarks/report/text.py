@@ -33,7 +33,7 @@ GROUPS = {
     "idle": "An idle server",
     "fairness": "Fairness: how late a task runs beside a greedy one",
 }
-RIVALS = {"echo": "uvloop"}
+RIVALS = {"echo": "uvloop", "tls": "asyncio"}
 """By group: a side that trio-uring is to be compared with beside the baseline."""
 
 HOW_TO_READ = """\

@@ -15,9 +15,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from groups import fairness, files, network
+from groups import fairness, files, network, tls
 from groups.plan import SCALES
 from measure import agreement, percentiles
+from measure.machine import how_built
 from measure.programs import Programs
 from report import charts, overview, readable, style, summary
 from report.model import METRICS, Case, Report, Series, Side
@@ -393,12 +394,12 @@ def test_overview_is_a_few_cases_by_names_for_readers(tmp_path: Path) -> None:
 def test_overview_finds_each_of_its_cases_in_the_full_suite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "programs", lambda: Programs(Path(), Path(), tls=True))
+    monkeypatch.setattr(tls, "programs", lambda: Programs(Path(), Path(), tls=True))
     for name in ("write", "write_blocks", "write_lines"):
         monkeypatch.setattr(files, name, lambda *_: None)
     scale = SCALES["full"]
     planned = files.plan(scale, tmp_path)
-    for plan in (network.echo, network.http, network.tls, network.connections, network.udp):
+    for plan in (network.echo, network.http, tls.plan, network.connections, network.udp):
         planned += plan(scale)
     for part in overview.PARTS:
         for group, name in part.rows.values():
@@ -539,3 +540,18 @@ def test_report_is_made_from_the_command_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "1 do not." in (output / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shared", "mapped", "says"),
+    [
+        ("'--enable-optimizations' '--with-lto'", False, "", "configured with --enable-optimizations"),
+        ("'--prefix=/opt'", False, "", "configured without --enable-optimizations"),
+        ("'--enable-shared'", True, "r-xp /opt/lib/libpython3.13.so.1.0", "configured without"),
+        ("'--enable-shared'", True, "r-xp /usr/bin/python3.13", "which sysconfig does not describe"),
+    ],
+)
+def test_an_interpreter_is_called_optimised_only_if_it_is_known(
+    arguments: str, shared: bool, mapped: str, says: str
+) -> None:
+    assert says in how_built(arguments, shared=shared, mapped=mapped)

@@ -26,7 +26,6 @@ from file_limits import files_no_longer_than
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_uring
-from trio_uring.files import temporary
 from trio_uring.files.position import OWN
 
 if TYPE_CHECKING:
@@ -918,7 +917,7 @@ def test_spooled_file_that_cannot_be_moved_has_its_data(place: pathlib.Path) -> 
 def test_large_spooled_file_is_moved_as_a_whole(place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the kernel takes less than it is asked to."""
     pwrite = os.pwrite
-    monkeypatch.setattr(temporary.os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:1000], offset))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:1000], offset))
 
     async def main() -> None:
         async with trio_uring.SpooledTemporaryFile() as file:

@@ -65,15 +65,16 @@ def test_run_that_configures_the_log_is_told_then() -> None:
     assert output_of(program).count("Trio runs on io_uring") == 1
 
 
-def test_who_never_listens_costs_a_run_nothing_in_the_end() -> None:
-    program = """
+@pytest.mark.parametrize("waits", ["trio.sleep(0.0001)", "trio.lowlevel.checkpoint()"])
+def test_who_never_listens_costs_a_run_nothing_in_the_end(waits: str) -> None:
+    program = f"""
         import trio, trio_uring
         from trio_uring.loop.current import current_run
         async def main():
             manager = current_run()
             before = "get_events" in vars(manager)
-            for _ in range(110):
-                await trio.sleep(0.0001)
+            for _ in range(1100 if "checkpoint" in "{waits}" else 110):
+                await {waits}
             print(before, "get_events" in vars(manager))
         import trio_uring.session.runs
         trio_uring.run(main)

@@ -232,7 +232,7 @@ class Machine:
     async def receive(self, size: int | None, how_much: str, count: int, after: list[int]) -> Observation:
         ahead = self.peer.sent - self.received
         count = {"some": min(count, ahead), "all": ahead, "more": ahead + count}[how_much]
-        if size is None and how_much == "some":
+        if size is None and how_much != "all":  # it cannot be told where to stop
             size = 100
         if size is not None and size < 1000 and count > 20_000:
             size = 50_000
@@ -357,6 +357,8 @@ class Machine:
     async def peer_does(self, name: str, arguments: list[int]) -> Observation:
         peer = self.peer
         if peer.gone or (self.has_ended and name != "let_go") or name in {*RENEWING} - {self.renews}:
+            return ()
+        if name in RENEWING and peer.ended:
             return ()
         if name == "send_rubbish" and (self.waiting("send") or self.waiting("unwrap")):
             return ()

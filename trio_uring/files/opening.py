@@ -165,7 +165,7 @@ async def open_file(
     if opener is not None or not closefd or not _is_path(path):
         await checkpoint()
         wrapped = open(file, mode, buffering, *arguments, closefd, opener)  # noqa: SIM115
-        return _over(wrapped, buffering, newline, ours=False)
+        return over(wrapped, buffering, newline, ours=False)
     if buffering == 1:
         flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
         if "b" in mode:
@@ -181,7 +181,7 @@ async def open_file(
     else:
         fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
-    return _over(wrapped, buffering, newline, status, ours=True)
+    return over(wrapped, buffering, newline, status, ours=True)
 
 
 @overload
@@ -228,9 +228,11 @@ def _flags(
     raise AssertionError
 
 
-def _over(
+def over(
     wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
+    """The asynchronous file over one of the standard library's, which has moved no data yet. ``ours``: nobody
+    else has its descriptor."""
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped

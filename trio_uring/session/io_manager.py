@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from ..ring.opening import Ring
 
 
-_TIMES: Final = 100
+_TRIES: Final = 100
+_TICKS: Final = 1000
+"""How many waits, and ticks that do not wait, are made at most before a run that nobody listens to is not
+told of any more."""
 
 
 class IOManager(UringManager):
@@ -87,19 +90,18 @@ class IOManager(UringManager):
 
     def _tell(self, ring: Ring) -> None:
         """Logs that the run is on io_uring. While no handler listens to the log, it tries again each time
-        that the run waits, a hundred times at most: the program may configure its log within the run."""
+        that the run waits, for some time: the program may configure its log within the run."""
 
         def tell() -> bool:
             return logs.tell_backend("io_uring", ring.options, ring.flags)
 
-        left = _TIMES
+        left = _TICKS
 
         def get_events(timeout: float) -> int:
             nonlocal left
-            if timeout > 0:
-                left -= 1
-                if tell() or not left:
-                    vars(self).pop("get_events", None)
+            left -= _TICKS // _TRIES if timeout > 0 else 1
+            if (timeout > 0 and tell()) or left <= 0:
+                vars(self).pop("get_events", None)
             return type(self).get_events(self, timeout)
 
         if not tell():

@@ -1,0 +1,281 @@
+"""`SpooledTemporaryFile`: a temporary file that is in memory while it is short.
+
+What is in memory is a file of the standard library's there, so each call on it is done at once. A thread
+makes the file on the disk and moves the data, while all other calls wait; from then on each call is one
+on that file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ..loop.checkpoints import checkpoint_at_once
+from .async_file import AsyncFile, DataT
+from .opening import over
+from .temporary import thread_of_its_own
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from _typeshed import GenericPath, OpenBinaryMode, OpenTextMode, WriteableBuffer
+    from typing_extensions import Self
+
+    _Name = str | bytes | None
+    _Folder = GenericPath[str] | GenericPath[bytes] | None
+
+
+class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
+    """`tempfile.SpooledTemporaryFile`: a file in memory, and on the disk once it is longer than
+    ``max_size``, or `rollover` was called. Every method is a checkpoint.
+
+    It has a descriptor only then: ``fileno``, which would have to wait, moves nothing to the disk. Who
+    cannot write there still has the data in memory, after the error.
+    """
+
+    @overload
+    def __init__(
+        self: SpooledTemporaryFile[bytes],
+        max_size: int = 0,
+        mode: OpenBinaryMode = "w+b",
+        buffering: int = -1,
+        encoding: None = None,
+        newline: None = None,
+        suffix: _Name = None,
+        prefix: _Name = None,
+        dir: _Folder = None,
+        *,
+        errors: None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SpooledTemporaryFile[str],
+        max_size: int = 0,
+        *,
+        mode: OpenTextMode,
+        buffering: int = -1,
+        encoding: str | None = None,
+        newline: str | None = None,
+        suffix: _Name = None,
+        prefix: _Name = None,
+        dir: _Folder = None,
+        errors: str | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SpooledTemporaryFile[str],
+        max_size: int,
+        mode: OpenTextMode,
+        buffering: int = -1,
+        encoding: str | None = None,
+        newline: str | None = None,
+        suffix: _Name = None,
+        prefix: _Name = None,
+        dir: _Folder = None,
+        *,
+        errors: str | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        max_size: int = 0,
+        mode: str = "w+b",
+        buffering: int = -1,
+        encoding: str | None = None,
+        newline: str | None = None,
+        suffix: _Name = None,
+        prefix: _Name = None,
+        dir: _Folder = None,
+        *,
+        errors: str | None = None,
+    ) -> None:
+        self._bytes = io.BytesIO()
+        self._memory: Any = self._bytes
+        if "b" not in mode:
+            encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
+            self._memory = io.TextIOWrapper(self._bytes, encoding, errors, newline)
+        make: Any = tempfile.TemporaryFile
+        self._make = partial(make, mode, buffering, encoding, newline, suffix, prefix, dir, errors=errors)
+        self._layers = (buffering, newline)
+        self._mode = mode
+        self._max_size = max_size
+        self._moving = trio.Lock()
+        self._file: AsyncFile[Any] | None = None
+        """On the disk."""
+
+    # What is known at once
+
+    @property
+    def _now(self) -> Any:
+        return self._memory if self._file is None else self._file
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._now.closed)
+
+    @property
+    def encoding(self) -> str:
+        return str(self._now.encoding)
+
+    @property
+    def errors(self) -> str | None:
+        errors: str | None = self._now.errors
+        return errors
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        newlines: str | tuple[str, ...] | None = self._now.newlines
+        return newlines
+
+    @property
+    def mode(self) -> str:
+        return self._mode if self._file is None else self._file.mode
+
+    @property
+    def name(self) -> Any:
+        """The descriptor; None in memory."""
+        return None if self._file is None else self._file.name
+
+    def fileno(self) -> int:
+        """The descriptor, as of `open_file`'s.
+
+        Raises:
+          io.UnsupportedOperation: it is in memory.
+        """
+        return int(self._now.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._now.isatty())
+
+    def readable(self) -> bool:
+        return bool(self._now.readable())
+
+    def seekable(self) -> bool:
+        return bool(self._now.seekable())
+
+    def writable(self) -> bool:
+        return bool(self._now.writable())
+
+    # Calls
+
+    async def read(self, size: int | None = -1, /) -> DataT:
+        data: DataT = await self._call("read", size)
+        return data
+
+    async def read1(self, size: int = -1, /) -> bytes:
+        data: bytes = await self._call("read1", size)
+        return data
+
+    async def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return int(await self._call("readinto", buffer))
+
+    async def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        return int(await self._call("readinto1", buffer))
+
+    async def readline(self, size: int | None = -1, /) -> DataT:
+        line: DataT = await self._call("readline", size)
+        return line
+
+    async def readlines(self, hint: int | None = -1, /) -> list[DataT]:
+        lines: list[DataT] = await self._call("readlines", hint)
+        return lines
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> DataT:
+        line = await self.readline()
+        if line:
+            return line
+        raise StopAsyncIteration
+
+    async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return int(await self._call("seek", offset, whence))
+
+    async def tell(self) -> int:
+        return int(await self._call("tell"))
+
+    async def flush(self) -> None:
+        await self._call("flush")
+
+    async def truncate(self, size: int | None = None, /) -> int:
+        if size is not None and size > self._max_size:
+            await self.rollover()
+        return int(await self._call("truncate", size))
+
+    async def write(self, data: Any, /) -> int:
+        written = int(await self._call("write", data))
+        await self._move_what_is_long()
+        return written
+
+    async def writelines(self, lines: Iterable[Any], /) -> None:
+        await self._call("writelines", lines)
+        await self._move_what_is_long()
+
+    async def rollover(self) -> None:
+        """Moves it to the disk, if it is not there yet."""
+        await checkpoint_at_once()
+        async with self._moving:
+            await self._move()
+
+    async def aclose(self) -> None:
+        """Closes it, after it has been moved if it is being moved; it is gone then."""
+        if self._moving.locked():
+            with trio.CancelScope(shield=True):
+                async with self._moving:
+                    pass
+        if self._file is not None:
+            await self._file.aclose()
+        else:
+            self._memory.close()
+            await checkpoint_at_once()
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        if self._file is None:
+            await checkpoint_at_once()
+            if self._moving.locked():
+                async with self._moving:
+                    pass
+        if self._file is None:
+            return getattr(self._memory, name)(*arguments)
+        return await getattr(self._file, name)(*arguments)
+
+    async def _move_what_is_long(self) -> None:
+        """After a write, which has happened: so it is not cancelled any more."""
+        if self._file is None and self._max_size and self._memory.tell() > self._max_size:
+            with trio.CancelScope(shield=True):
+                async with self._moving:
+                    await self._move()
+
+    @enable_ki_protection
+    async def _move(self) -> None:
+        if self._file is not None:
+            return
+        position = self._memory.tell()
+        self._memory.flush()
+        with trio.CancelScope(shield=True):
+            made = await trio.to_thread.run_sync(
+                _made_with, self._make, self._bytes.getvalue(), limiter=thread_of_its_own()
+            )
+            file = over(made, *self._layers, ours=True)
+            await file.seek(position)
+        self._file = file
+        self._memory.close()
+
+
+def _made_with(make: Callable[[], Any], data: bytes) -> Any:
+    """For a thread: a file of the standard library's that has written nothing itself."""
+    made = make()
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(made.fileno(), data[done:], done)
+    except BaseException:
+        made.close()
+        raise
+    return made
