@@ -81,11 +81,12 @@ def test_a_trio_without_the_module_is_the_same_error_and_only_on_run() -> None:
     assert "0.29.0, 0.32.0, 0.35.0" in said
 
 
-def test_a_trio_without_its_socket_class_is_the_same_error_and_only_on_run() -> None:
+@pytest.mark.parametrize("name", ["_socket._SocketType", "_core._ki.ki_protection_enabled"])
+def test_a_trio_without_a_name_that_is_imported_is_the_same_error_and_only_on_run(name: str) -> None:
     said = output_of(
-        """
-        import trio, trio._socket
-        del trio._socket._SocketType
+        f"""
+        import trio
+        del trio.{name}
         import trio_uring
         try:
             trio_uring.run(print, "user code ran")
@@ -93,7 +94,7 @@ def test_a_trio_without_its_socket_class_is_the_same_error_and_only_on_run() -> 
             print(error)
         """
     )
-    assert f"Trio {trio.__version__}: trio._socket._SocketType is missing. It" in said
+    assert f"Trio {trio.__version__}: trio.{name} is missing. It" in said
 
 
 @pytest.mark.parametrize("missing", CHANGES)
