@@ -180,7 +180,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             self._turns.leave(task)
             self._wrapped.close()
 
-    def close_at_once(self) -> None:
+    def _close_at_once(self) -> None:
         """Does what `aclose` does, without a step of the task: for one that may wait for nothing any more.
         This blocks. A file that another task is in the middle of using, or whose writes cannot be waited
         for here, is left to be closed by the garbage collector."""

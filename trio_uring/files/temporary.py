@@ -128,7 +128,7 @@ class TemporaryFile(Generic[FileT]):
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Closes the file."""
         if kind is GeneratorExit:
-            self._file.close_at_once()
+            self._file._close_at_once()
         else:
             await self._file.aclose()
 
@@ -245,7 +245,7 @@ class NamedTemporaryFile(Generic[FileT]):
         """Closes the file, and takes its name away."""
         if kind is GeneratorExit:
             try:
-                self._file.close_at_once()
+                self._file._close_at_once()
             finally:
                 self._name.remove_now()
             return
