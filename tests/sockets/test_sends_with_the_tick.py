@@ -3,6 +3,7 @@ show on epoll."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from answers import give_answers
 from equivalence import EPOLL, URING, every_backend, needs_completions
 from pairs import peer_socket, reset, tcp_pair
 from socket_calls import described
@@ -22,7 +24,7 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import RingOptions
-from trio_uring.sockets import sending, streams
+from trio_uring.sockets import sender, sending, streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -489,3 +491,25 @@ def test_a_task_that_has_sent_and_its_data_are_not_kept(backend: Backend, whole:
         assert sys.getrefcount(data) == references
 
     backend.run(partial(woken_together, part, 1))
+
+
+@needs_completions
+def test_a_stream_that_is_closed_between_a_wait_for_room_and_the_next_try_tells_its_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another task has closed it in the tick in which the sender was woken, and ran first."""
+    give_answers(monkeypatch, sender, [-errno.EAGAIN], name="_send")
+
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+
+        async def closes(_: object) -> None:
+            stream.socket.close()
+
+        monkeypatch.setattr(streams, "wait_writable", closes)
+        async with peer, stream:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(bytearray(b"data"))
+            await wait_all_tasks_blocked()
+
+    URING.run(main)

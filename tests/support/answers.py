@@ -27,17 +27,20 @@ def submit_answer(core: Any, result: int) -> int:
     return slot
 
 
-def give_answers(monkeypatch: pytest.MonkeyPatch, module: object, answers: list[int]) -> None:
+def give_answers(
+    monkeypatch: pytest.MonkeyPatch, module: object, answers: list[int], *, name: str = "_submit"
+) -> None:
     """Has the kernel give these answers, one after the other, to the first operations that ``module``
-    submits, which are not made. Skips the test where the kernel cannot be told."""
+    submits, which are not made; ``name`` is what it submits them by. Skips the test where the kernel
+    cannot be told."""
     if not _can_be_told():
         pytest.skip("this kernel's NOP answers nothing that it is told to (Linux 6.10)")
-    submit: Callable[..., int] = module._submit  # type: ignore[attr-defined]
+    submit: Callable[..., int] = getattr(module, name)
 
     def answer(core: Any, *arguments: Any) -> int:
         return submit_answer(core, answers.pop(0)) if answers else submit(core, *arguments)
 
-    monkeypatch.setattr(module, "_submit", answer)
+    monkeypatch.setattr(module, name, answer)
 
 
 @functools.cache

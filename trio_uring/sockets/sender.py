@@ -54,7 +54,12 @@ class Sender(Operation):
     ) -> None:
         """Submits a send of the memory at ``address``, which belongs to ``held``, for the task that calls.
         ``whole``: the kernel sends all of it, however often it has to wait for room; else it sends what
-        there is room for."""
+        there is room for.
+
+        Raises trio.ClosedResourceError if the socket was closed since the caller looked: nobody would hear of
+        the result then."""
+        if connection.closed:
+            raise_closed()
         if self.task is not None:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
         try:
