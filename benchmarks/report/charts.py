@@ -262,11 +262,19 @@ PERCENTILES = {"p50": "o", "p99": "s", "p99.9": "D"}
 
 
 def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
-    """Of one case."""
-    (case,) = cases
+    """A part for each case, one below the other."""
+    rows = [len(_values(chart, report, case)) for case in cases]
+    figure = Figure(figsize=(WIDTH, sum(1.5 + ROW * count for count in rows)), layout="constrained")
+    parts = figure.subplots(len(cases), squeeze=False, height_ratios=[3 + count for count in rows])
+    for axes, case in zip(parts.flat, cases, strict=True):
+        _draw_percentiles(axes, chart, report, case)
+        if len(cases) > 1:
+            axes.set_title(case.name, loc="left", fontsize=10)
+    return figure
+
+
+def _draw_percentiles(axes: Axes, chart: Chart, report: Report, case: Case) -> None:
     sides = list(_values(chart, report, case))
-    figure = Figure(figsize=(WIDTH, 1.5 + ROW * len(sides)))
-    axes = figure.add_subplot()
     axes.set_xscale("log")
     times = [time for side in sides for name in PERCENTILES for time in case.series[side].values(name)]
     axes.set_xlim(0.8 * min(times), 1.25 * max(times))
@@ -288,7 +296,6 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     set_ticks(axes.xaxis, axes.get_xlim(), partial(tick, unit="s"))
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
     axes.set_xlabel(_axis(chart, case))
-    return figure
 
 
 # --- what they share ------------------------------------------------------------------
