@@ -270,6 +270,9 @@ def _percentiles(chart: Chart, report: Report, cases: list[Case]) -> Figure:
         _draw_percentiles(axes, chart, report, case)
         if len(cases) > 1:
             axes.set_title(case.name, loc="left", fontsize=10)
+    for name, marker in PERCENTILES.items():
+        parts.flat[0].plot([], [], marker, color="#555555", label=name)
+    parts.flat[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(PERCENTILES), frameon=False)
     return figure
 
 
@@ -289,9 +292,6 @@ def _draw_percentiles(axes: Axes, chart: Chart, report: Report, case: Case) -> N
             axes.plot(median, row, PERCENTILES[name], color=style[side].colour, markersize=6)
         text = " / ".join(readable.number(median, "s") for median in medians)
         note(axes, text, (1, row), ("axes fraction", "data"), offset=8)
-    for name, marker in PERCENTILES.items():
-        axes.plot([], [], marker, color="#555555", label=name)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(PERCENTILES), frameon=False)
     name_rows(axes, [report.sides[side].label for side in sides], 0.6)
     set_ticks(axes.xaxis, axes.get_xlim(), partial(tick, unit="s"))
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
