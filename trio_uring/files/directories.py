@@ -1,13 +1,13 @@
-"""What is in directories: `Path.iterdir`, `glob`, `rglob` and `walk`.
+"""How directories are read: `Path.iterdir`, `glob`, `rglob` and `walk`.
 
-- The ring has no operation for it, so worker threads of Trio's read it: many entries for each
-  call, and no thread waits between two calls.
-- A call ends after 4,096 entries or 10 ms, and where more is wanted there is another one. So
-  much is in memory at once, and between two calls a cancellation ends it. But `glob` and `rglob`
-  are pathlib's own, and do not stop on the way to their next match.
-- What a call has brought is there for who asks next, if the task that asked was cancelled meanwhile.
-- A directory with more entries than one call reads is open until the rest is read, or its
-  iterator is closed or forgotten.
+- The ring has no operation that reads a directory. So worker threads of Trio's do it. Each call of a
+  thread reads many entries, and no thread waits between two calls.
+- A call ends after 4,096 entries or 10 ms, and there is another one if more is wanted. So no more entries
+  than that are in memory at once, and a cancellation takes effect between two calls. But the searches of
+  `glob` and `rglob` are pathlib's own, and do not stop on the way to their next match.
+- If the task that asked is cancelled during a call, what the call brings is kept for whoever asks next.
+- A directory with more entries than one call reads is open until the rest is read, or until its iterator is
+  closed or garbage.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MOST: Final = 4096
-"""Entries that one call of a thread reads."""
+"""How many entries one call of a thread reads at most."""
 _LONG: Final = 10e-3
-"""Seconds, after which it reads no further."""
+"""After how many seconds a call reads no further."""
 _BETWEEN_LOOKS: Final = 16
-"""Entries from one look at the clock to the next."""
+"""How many entries are read from one look at the clock to the next."""
 
 _SAYS_HERE: Final = sys.version_info >= (3, 13)
-"""Whether the errors of pathlib's walk through the current directory have names that begin with it."""
+"""Whether the names in the errors of pathlib's walk through the current directory begin with ``./``."""
 
 PathT = TypeVar("PathT", bound=trio.Path)
 
@@ -47,22 +47,26 @@ PathT = TypeVar("PathT", bound=trio.Path)
 class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
     """The paths that `Path.iterdir`, `Path.glob` or `Path.rglob` finds.
 
-    Awaited, as `trio.Path`'s are, it is an iterator of all of them. ``async for`` reads them as they
-    are asked for, each of which is a checkpoint: so a directory of any size takes little memory.
-    Each path comes once, whichever way it is asked for. What makes a task of an asynchronous function,
-    as `trio.run` and `trio.from_thread.run`, takes it as the coroutine of one.
+    Awaiting it, as with `trio.Path`, gives an iterator of all paths. ``async for`` reads the paths as they
+    are asked for: each step is a checkpoint, and a directory of any size takes little memory. Each path
+    comes once, whichever way it is asked for.
+
+    It is also a coroutine. So `trio.run`, `trio.from_thread.run` and others that make a task of an
+    asynchronous function accept the methods that return it.
     """
 
     def __init__(self, kind: type[PathT], texts: Generator[str, None, None]) -> None:
         self._kind = kind
         self._unread = texts
+        """Finds the paths. Only worker threads advance it."""
         self._read: deque[str] = deque()
+        """The paths that were read, and that nobody has asked for yet."""
         self._error: Exception | None = None
-        """What has ended the reading, which is raised where it was met."""
+        """The error that has ended the reading, until it is raised."""
         self._is_at_end = False
         self._is_reading = False
         self._sent_to: Coroutine[Any, Any, Iterator[PathT]] | None = None
-        """What has been made of it by `send` or `throw`."""
+        """The coroutine that `send` and `throw` run. It is made when one of them is first called."""
 
     def __await__(self) -> Generator[Any, Any, Iterator[PathT]]:
         return self._read_all().__await__()
@@ -108,7 +112,7 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
         return _path(self._kind, self._read.popleft())
 
     async def aclose(self) -> None:
-        """Closes the directory that is open, if one is; then there are no more paths."""
+        """Closes the directory, if it is open. There are no more paths then."""
         if self._is_reading:
             raise _busy()
         self._is_at_end = True
@@ -127,7 +131,7 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
             self._is_reading = False
 
     def _read_some(self) -> None:
-        """For a thread."""
+        """Reads some paths into `_read`. Called in a worker thread."""
         until = monotonic() + _LONG
         read = self._read
         enough = len(read) + _MOST
@@ -150,7 +154,7 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
 
 def _path(kind: type[PathT], text: str) -> PathT:
     path = kind(text)
-    path._str = text  # type: ignore[attr-defined]  # or it would be put together of its parts
+    path._str = text  # type: ignore[attr-defined]  # else pathlib would put it together from its parts
     return path
 
 
@@ -159,7 +163,7 @@ def _busy() -> trio.BusyResourceError:
 
 
 def entries(directory: str) -> Generator[str, None, None]:
-    """The paths of what is in it. To be run by a thread, as `matches`."""
+    """Yields the path of each entry of the directory. Only a worker thread may run it."""
     prefix = "" if directory == "." else directory if directory.endswith("/") else f"{directory}/"
     with os.scandir(directory) as found:
         for entry in found:
@@ -167,13 +171,14 @@ def entries(directory: str) -> Generator[str, None, None]:
 
 
 def matches(find: Callable[[], Iterable[pathlib.Path]]) -> Generator[str, None, None]:
+    """Yields each path that ``find`` finds. Only a worker thread may run it."""
     yield from map(str, find())
 
 
 class Walk(Generic[PathT]):
-    """What `Path.walk` returns: an asynchronous iterator, whose every step is a checkpoint.
+    """What `Path.walk` returns: an asynchronous iterator. Each of its steps is a checkpoint.
 
-    Its ``aclose`` is for who breaks off and goes on holding it.
+    Call ``aclose`` if you break off and keep the iterator: a directory may still be open.
     """
 
     def __init__(
@@ -184,9 +189,10 @@ class Walk(Generic[PathT]):
         self._on_error = on_error
         self._follows = follow_symlinks
         self._stack = [_Directory(str(path))]
-        """Those to come, the next one last."""
+        """The directories to come, the next one last."""
         self._given: _Directory | None = None
-        """Whose subdirectories are to come once the caller, who may change the list, asks for more."""
+        """The directory that the last step gave, top down. Its subdirectories come with the next step, since
+        the caller may change their list until then."""
         self._is_reading = False
 
     def __aiter__(self) -> Self:
@@ -220,7 +226,7 @@ class Walk(Generic[PathT]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Closes the directory that is open, if one is; then there is nothing more to come."""
+        """Closes the directory that is open, if one is. The walk ends with that."""
         if self._is_reading:
             raise _busy()
         self._end()
@@ -231,6 +237,7 @@ class Walk(Generic[PathT]):
         self._given = None
 
     def _report(self, error: OSError) -> None:
+        """Calls ``on_error``, if there is one. The walk ends if that raises."""
         if self._on_error is not None:
             try:
                 self._on_error(error)
@@ -246,8 +253,8 @@ class Walk(Generic[PathT]):
             self._is_reading = False
 
     def _read_some(self) -> None:
-        """For a thread: those on top of the stack, up to the first that has subdirectories, which
-        come before the next."""
+        """Reads the directories on top of the stack, up to the first that has subdirectories: those come
+        before the next one. Called in a worker thread."""
         until = monotonic() + _LONG
         left = _MOST
         for directory in reversed(self._stack):
@@ -259,28 +266,31 @@ class Walk(Generic[PathT]):
 
 
 class _Directory:
+    """A directory of a walk."""
+
     __slots__ = ("_unread", "error", "is_left", "is_read", "names", "other_names", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.names: list[str] = []
-        """Of its subdirectories."""
+        """The names of its subdirectories."""
         self.other_names: list[str] = []
         self.error: OSError | None = None
-        """It could not be read."""
+        """Why it could not be read, or not to its end."""
         self.is_read = False
         self.is_left = False
-        """Its subdirectories have had their turn, as they have before it in a walk from the bottom up."""
+        """Whether its subdirectories have been put on the stack, above it. They come before it in a walk from
+        the bottom up; top down this stays False."""
         self._unread: Generator[os.DirEntry[str], None, None] | None = None
 
     def subdirectories(self) -> list[_Directory]:
-        """The last one first."""
+        """Returns its subdirectories, the last one first."""
         base = "" if self.path == "." and not _SAYS_HERE else self.path
         return [_Directory(os.path.join(base, name)) for name in reversed(self.names)]
 
     def read(self, most: int, until: float, *, follow_symlinks: bool) -> int:
-        """For a thread. Stops after ``most`` entries, or when the clock says ``until``. Returns how
-        many fewer than ``most`` it has read; 0 if there are more."""
+        """Reads entries until there are no more, ``most`` are read, or the clock says ``until``. Returns 0 if
+        more may be left; else how many fewer than ``most`` it has read. Called in a worker thread."""
         if self._unread is None:
             self._unread = _scanned(self.path)
         try:
@@ -301,6 +311,6 @@ class _Directory:
 
 
 def _scanned(path: str) -> Generator[os.DirEntry[str], None, None]:
-    """Closes the directory also when it is forgotten."""
+    """Yields the entries of the directory, and closes it at their end, or when the generator is garbage."""
     with os.scandir(path) as found:
         yield from found

@@ -1,9 +1,9 @@
-"""Opening files, and taking over open ones.
+"""Opening files, and wrapping open ones.
 
-The standard library's `open` decides on everything: which arguments are allowed, the flags,
-the kind of file, its encoding and the size of its buffer. It is called with an opener that
-hands it the descriptor that the ring has opened. An opener that opens nothing tells before
-that the arguments are good, and which flags they make.
+The standard library's `open` decides on everything: which arguments are allowed, the flags, the kind of
+file, its encoding and the size of its buffer. It is called twice. First its opener opens nothing: that it
+is called shows that the arguments are good, and it is given the flags. Then the ring opens the file, and
+the opener of the second call hands `open` that descriptor.
 """
 
 from __future__ import annotations
@@ -127,38 +127,40 @@ async def open_file(
     closefd: bool = True,
     opener: _Opener | None = None,
 ) -> AsyncFile[Any]:
-    """`trio.open_file` without threads where that is faithful: a regular file that is opened by
-    its name is opened, read and written by the ring. What the kernel has cached, of a name that is opened
-    to be read and of the file's contents, is opened and read by the calling thread, which does not wait.
+    """Opens a file as `trio.open_file` does, but without threads where that is faithful.
 
-    Arguments and errors are those of `open`. An ``opener`` is called by the calling thread.
-    Cancelled before the kernel has opened it, the file is not open; to wait for the other side of
-    a FIFO may be cancelled as well. Linux 5.6; 5.15 for FIFOs, which before go by a thread each,
-    and that waits on after a cancellation.
+    The ring opens, reads and writes a regular file that is opened by its name. What the kernel has cached,
+    of the name of a file that is opened to be read and of the file's contents, is opened and read by the
+    calling thread, which does not wait.
 
-    *Fast and slow*: the position of a file that was opened by its name is kept here. Others may use
-    a descriptor as well that was given as a number, by `wrap_file` or by an ``opener``; and any
-    file's, from the first ``fileno()``, ``wrapped``, ``buffer`` or ``raw`` that a caller asked for
-    on, and after a fork. Its position is the kernel's then, and reads and writes at it go by Trio's
-    worker threads, since only read(2) and write(2) lock it. So do those on file systems that the
-    ring was not tested on (it was on ext4, xfs, btrfs, tmpfs and overlays of these), and on
-    devices. Fast at all times, without a thread: ``pread``, ``pread_into``, ``pwrite``, ``fsync()``
-    and ``fdatasync()`` of the file, `Path.stat`.
+    Arguments and errors are those of `open`. An ``opener`` is called by the calling thread. A call that is
+    cancelled before the kernel has opened the file leaves nothing open. A call that waits for the other side
+    of a FIFO can be cancelled too. Needs Linux 5.6, and 5.15 for FIFOs: on an older kernel a thread opens
+    each FIFO, and waits on after a cancellation.
 
-    What a file has accepted is in its buffer, and on its way to the kernel if that was full, until
-    ``flush``: `os._exit`, `os.execv` or a signal that kills lose it, and another handle on the file
-    sees it only then. In particular a write to a regular file opened by its name that does not fit
-    the buffer goes on behind its call, 8 MiB at most; every call but a further write waits for it,
-    and in a daemon thread, which the end of the interpreter stops anywhere, it does not go on.
-    An error comes from the next call that needs the file, and what could not be written
-    stays to be tried again, as what is buffered does; `open` raises it from a large write, and
-    drops that. Where the file grows, up to three writes are with the kernel: should the disk be
-    full for one and not for the next, there are zeros between them until the kernel has
-    answered for all. Everything else, as files without a buffer, is written while its call lasts.
+    *Fast and slow*: the file object keeps the position of a file that was opened by its name. The kernel
+    keeps it once others may use the descriptor too: from the beginning if the descriptor was given as a
+    number, by `wrap_file` or by an ``opener``; otherwise after a fork, or after a caller has asked for
+    ``fileno()``, ``wrapped``, ``buffer`` or ``raw``. Reads and writes at the kernel's position go by Trio's
+    worker threads, since only read(2) and write(2) lock it. ``pread``, ``pread_into``, ``pwrite``,
+    ``fsync()`` and ``fdatasync()`` of such a file, and `Path.stat`, still take no thread. On file systems
+    that the ring was not tested on, and on devices such as /dev/zero, all reads and writes go by threads.
+    The ring was tested on ext4, xfs, btrfs, tmpfs and overlays of these.
 
-    One file object may be used by two runs, one after the other; in the middle of a call of the
-    one, the other gets a RuntimeError. In a run that is on epoll the same object does its work in
-    Trio's worker threads.
+    *Written behind*: what a file has accepted is in its buffer, or on its way to the kernel, until ``flush``.
+    `os._exit`, `os.execv` or a signal that kills the process lose it, and another handle on the file sees it
+    only then. A write that does not fit the buffer of a regular file opened by its name goes on after its
+    call has returned, for 8 MiB at most. Every call but a further write waits for it. In a daemon thread,
+    which the end of the interpreter stops anywhere, no write outlasts its call.
+
+    An error of such a write is raised by the next call that needs the file. What could not be written stays,
+    and is tried again, as what is buffered is; a file of `open` raises from the large write itself, and drops
+    its data. Where the file grows, up to three writes are with the kernel. If the disk is full for one and
+    not for the next, there are zeros between them until the kernel has answered for all. All other writes,
+    as to files without a buffer, end with their call.
+
+    Two runs may use one file object, one after the other. In the middle of a call of the one, the other gets
+    a RuntimeError. In a run on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
     path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
@@ -169,11 +171,11 @@ async def open_file(
     if buffering == 1:
         flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
         if "b" in mode:
-            buffering = -1  # the same, and it has warned of it by now
+            buffering = -1  # means the same, and `open` has warned by now
     else:
         try:
             flags = _flags(mode, buffering, *arguments, closefd)
-        except TypeError:  # perhaps only because one of them cannot be hashed
+        except TypeError:  # perhaps only because an argument cannot be hashed
             flags = _flags.__wrapped__(mode, buffering, *arguments, closefd)
     run = current_run()
     if run is not None:
@@ -189,11 +191,13 @@ def wrap_file(file: io.FileIO) -> RawFile: ...  # type: ignore[overload-overlap]
 @overload
 def wrap_file(file: WrappedT) -> AsyncIOWrapper[WrappedT]: ...
 def wrap_file(file: Any) -> Any:
-    """`trio.wrap_file`; of an `io.FileIO` a file as `open_file` makes them. Its position is the
-    kernel's, which others may move: by threads, but for ``pread`` and the like.
+    """Wraps an open file, as `trio.wrap_file` does. An `io.FileIO` becomes a file like those of `open_file`.
 
-    Any other file, as one with a buffer, which its other users go on to share, is wrapped
-    by Trio: its methods run in worker threads.
+    Its position, if it has one, is the kernel's, since others may move it. So threads read and write there,
+    while ``pread`` and the like take none: `open_file` says which.
+
+    Trio itself wraps any other file, for example one with a buffer, which its other users go on sharing. Its
+    methods run in worker threads.
     """
     if type(file) is not io.FileIO or file.closed:
         return trio.wrap_file(file)
@@ -201,10 +205,11 @@ def wrap_file(file: Any) -> Any:
 
 
 _CREATED: Final = 0o666
+"""The permissions of a new file, before the umask, as with `open`."""
 
 
 class _Trial(Exception):  # noqa: N818  # never seen
-    """The flags that `open` would open with."""
+    """Brings the flags that `open` would open with. Raised by an opener that opens nothing."""
 
 
 def _opens_nothing(_: str, flags: int) -> NoReturn:
@@ -212,7 +217,7 @@ def _opens_nothing(_: str, flags: int) -> NoReturn:
 
 
 def _is_path(path: object) -> TypeGuard[str | bytes]:
-    """Not a descriptor, nor what `open` refuses."""
+    """Whether ``path`` is the name of a file: neither a descriptor, nor something that `open` refuses."""
     return "\0" not in path if isinstance(path, str) else isinstance(path, bytes) and b"\0" not in path
 
 
@@ -220,7 +225,7 @@ def _is_path(path: object) -> TypeGuard[str | bytes]:
 def _flags(
     mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None, closefd: bool
 ) -> int:
-    """The flags for these arguments, or what `open` raises for them."""
+    """Returns the flags that `open` makes of these arguments. Raises what `open` raises for them."""
     try:
         open(os.devnull, mode, buffering, encoding, errors, newline, closefd, _opens_nothing)  # noqa: SIM115
     except _Trial as trial:
@@ -231,8 +236,9 @@ def _flags(
 def over(
     wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
-    """The asynchronous file over one of the standard library's, which has moved no data yet. ``ours``: nobody
-    else has its descriptor."""
+    """Returns the asynchronous file over ``wrapped``, a file of the standard library's that has moved no data
+    yet. ``ours``: it was opened by its name, and nobody else has its descriptor. ``status`` is the
+    `os.fstat`, if the caller has it."""
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped

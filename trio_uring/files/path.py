@@ -1,21 +1,21 @@
-"""`Path`: `trio.Path`, with the kernel doing what it has operations for.
+"""`Path` is `trio.Path`, but the kernel does what it has operations for.
 
-- What is not defined here is inherited, and goes through Trio's threads: absolute,
-  chmod, cwd, expanduser, full_match, group, home, is_junction, is_mount, lchmod, owner,
-  readlink, resolve. So does what reads directories: glob, iterdir, rglob, walk.
-- In a run on epoll everything does. So does a method whose operation the kernel is
-  too old for; each docstring names the version that brought it.
-- Errors, results and the order of events are pathlib's: a name that cannot be opened
-  is reported before a bad encoding, and text that cannot be encoded leaves an empty file.
-- Arguments that later Pythons gave to pathlib's methods are taken in all.
-- Each method is a checkpoint. A cancelled one has happened, or not, or, if it takes
-  several steps, in part. A descriptor is closed in any case, by the caller's thread:
-  closed by the kernel, it could still be open for writing when the file is executed.
-- What the kernel has cached of a name, and of a small file, is looked at by the caller's thread, which
-  does not wait (lowlevel/names.py).
-- The size of a file that was opened is asked for in the caller's thread, as by
-  builtin open. Whatever it says, the file is read until it ends; on a file system that the
-  ring is not for (`open_file` says which), by threads.
+- Methods that are not defined here are inherited, and use Trio's threads: absolute, chmod, cwd, expanduser,
+  full_match, group, home, is_junction, is_mount, lchmod, owner, readlink, resolve. The methods that read
+  directories use threads too: glob, iterdir, rglob, walk.
+- In a run on epoll all methods use threads. So does a method whose operation the kernel is too old for;
+  each docstring names the version of Linux that brought it.
+- Errors, results and the order of events are pathlib's: a name that cannot be opened is reported before a
+  bad encoding, and text that cannot be encoded leaves an empty file.
+- Arguments that later Pythons gave to pathlib's methods are accepted in all versions.
+- Each method is a checkpoint. One that is cancelled has happened, or not, or, if it takes several steps, in
+  part. In any case it has closed its descriptor, in the caller's thread: if the ring closed it, the file
+  could still be open for writing when somebody executes it.
+- The caller's thread looks at what the kernel has cached of a name, and of a small file. It does not wait
+  (lowlevel/names.py).
+- The caller's thread asks for the size of a file that was opened, as builtin `open` does. Whatever the
+  size, the file is read until it ends. Threads read it on a file system that the ring is not for
+  (`open_file` says which).
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ if TYPE_CHECKING:
 class Path(trio.Path, pathlib.PurePosixPath):
     """A `trio.Path` that starts no thread for what the kernel has an operation for.
 
-    Compares and hashes as `trio.Path` and `pathlib.Path` do; what is made of it,
-    by ``/`` or ``parent`` or ``rename``, is of this class too.
+    It compares and hashes as `trio.Path` and `pathlib.Path` do. Paths that are made of it, by ``/``,
+    ``parent`` or ``rename``, are of this class too.
     """
 
     __slots__ = ()
 
-    # Trio's methods make one of it in their threads.
+    # Trio's methods make such a path of this one, in their threads.
     _wrapped_cls: ClassVar[type[pathlib.Path]] = pathlib.PosixPath
 
     def __repr__(self) -> str:
@@ -153,17 +153,18 @@ class Path(trio.Path, pathlib.PurePosixPath):
         errors: str | None = None,
         newline: str | None = None,
     ) -> AsyncFile[Any]:
-        """`pathlib.Path.open`, by `trio_uring.open_file`: also in a run on epoll. Linux 5.6."""
+        """Opens the file as `pathlib.Path.open` does, by `trio_uring.open_file`, also in a run on epoll.
+        Linux 5.6."""
         if "b" not in mode:
             encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
         return await open_file(self, mode, buffering, encoding, errors, newline)
 
     @enable_ki_protection  # or Ctrl-C could come between an open and its close
     async def read_bytes(self) -> bytes:
-        """`pathlib.Path.read_bytes`. Linux 5.6.
+        """Reads the file as `pathlib.Path.read_bytes` does. Linux 5.6.
 
-        What the kernel has cached, the name and all of the file, is opened, read and closed by the
-        caller's thread, in one step.
+        If the kernel has cached the name and all of the file, the caller's thread opens, reads and closes
+        it in one step.
         """
         run = current_run()
         if run is None:
@@ -183,16 +184,16 @@ class Path(trio.Path, pathlib.PurePosixPath):
     async def read_text(
         self, encoding: str | None = None, errors: str | None = None, newline: str | None = None
     ) -> str:
-        """`pathlib.Path.read_text`. Linux 5.6. Decodes in the caller's thread."""
+        """Reads the file as `pathlib.Path.read_text` does. Linux 5.6. The caller's thread decodes it."""
         encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]  # not in typeshed
         _check_text_arguments(encoding, errors, newline)
         data = await self.read_bytes()
         return io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline).read()
 
     async def write_bytes(self, data: ReadableBuffer) -> int:
-        """`pathlib.Path.write_bytes`: the number of bytes. Linux 5.6.
+        """Writes the file as `pathlib.Path.write_bytes` does, and returns the number of bytes. Linux 5.6.
 
-        Cancelled: the file is there, empty or with a part of ``data``.
+        If it is cancelled after it has opened the file, that is empty or has a part of ``data``.
         """
         run = current_run()
         if run is None:
@@ -207,9 +208,10 @@ class Path(trio.Path, pathlib.PurePosixPath):
         errors: str | None = None,
         newline: str | None = None,
     ) -> int:
-        """`pathlib.Path.write_text`: the number of characters. Linux 5.6.
+        """Writes the file as `pathlib.Path.write_text` does, and returns the number of characters. Linux 5.6.
 
-        Encodes in the caller's thread. Cancelled: as `write_bytes`.
+        The caller's thread encodes the text. If it is cancelled after it has opened the file, that is empty
+        or has a part of the text.
         """
         if not isinstance(data, str):
             raise TypeError(f"data must be str, not {type(data).__name__}")
@@ -232,53 +234,55 @@ class Path(trio.Path, pathlib.PurePosixPath):
     # What is there
 
     async def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """`pathlib.Path.stat`. Linux 5.6."""
+        """Returns what `pathlib.Path.stat` returns. Linux 5.6."""
         if current_run() is None:
             return await super().stat(follow_symlinks=follow_symlinks)
         return await lowlevel.statx(self, follow_symlinks=follow_symlinks)
 
     async def lstat(self) -> os.stat_result:
-        """`pathlib.Path.lstat`. As `stat`."""
+        """Returns what `pathlib.Path.lstat` returns: a symbolic link is not followed. Linux 5.6."""
         return await self.stat(follow_symlinks=False)
 
     async def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """`pathlib.Path.exists`. As `stat`."""
+        """Answers as `pathlib.Path.exists` does. Linux 5.6."""
         return await self._is(lambda mode: True, follow_symlinks=follow_symlinks)
 
     async def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        """`pathlib.Path.is_dir`. As `stat`."""
+        """Answers as `pathlib.Path.is_dir` does. Linux 5.6."""
         return await self._is(stat.S_ISDIR, follow_symlinks=follow_symlinks)
 
     async def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        """`pathlib.Path.is_file`. As `stat`."""
+        """Answers as `pathlib.Path.is_file` does. Linux 5.6."""
         return await self._is(stat.S_ISREG, follow_symlinks=follow_symlinks)
 
     async def is_symlink(self) -> bool:
-        """`pathlib.Path.is_symlink`. As `stat`."""
+        """Answers as `pathlib.Path.is_symlink` does. Linux 5.6."""
         return await self._is(stat.S_ISLNK, follow_symlinks=False)
 
     async def is_socket(self) -> bool:
-        """`pathlib.Path.is_socket`. As `stat`."""
+        """Answers as `pathlib.Path.is_socket` does. Linux 5.6."""
         return await self._is(stat.S_ISSOCK)
 
     async def is_fifo(self) -> bool:
-        """`pathlib.Path.is_fifo`. As `stat`."""
+        """Answers as `pathlib.Path.is_fifo` does. Linux 5.6."""
         return await self._is(stat.S_ISFIFO)
 
     async def is_block_device(self) -> bool:
-        """`pathlib.Path.is_block_device`. As `stat`."""
+        """Answers as `pathlib.Path.is_block_device` does. Linux 5.6."""
         return await self._is(stat.S_ISBLK)
 
     async def is_char_device(self) -> bool:
-        """`pathlib.Path.is_char_device`. As `stat`."""
+        """Answers as `pathlib.Path.is_char_device` does. Linux 5.6."""
         return await self._is(stat.S_ISCHR)
 
     async def samefile(self, other_path: StrPath) -> bool:
-        """`pathlib.Path.samefile`; also with another `Path`. As `stat`."""
+        """Answers as `pathlib.Path.samefile` does. ``other_path`` may also be a `Path`. Linux 5.6."""
         mine = await self.stat()
         return os.path.samestat(mine, await type(self)(other_path).stat())
 
     async def _is(self, is_kind: Callable[[int], bool], *, follow_symlinks: bool = True) -> bool:
+        """Whether something is there whose mode ``is_kind`` accepts. Before Python 3.14 errors other than
+        `_NOTHING_THERE` are raised, as by pathlib."""
         run = current_run()
         try:
             if run is None:
@@ -298,15 +302,18 @@ class Path(trio.Path, pathlib.PurePosixPath):
     # Directories
 
     def iterdir(self) -> Listing[Self]:
-        """`pathlib.Path.iterdir`, to be awaited as `trio.Path`'s, or read by ``async for``."""
+        """Finds the paths that `pathlib.Path.iterdir` finds. Await it, as with `trio.Path`, for an iterator
+        of all of them, or read it by ``async for``."""
         return Listing(type(self), entries(str(self)))
 
     def glob(self, pattern: str, **options: bool | None) -> Listing[Self]:
-        """`pathlib.Path.glob`, with the options that it has in the version that runs. As `iterdir`."""
+        """Finds the paths that `pathlib.Path.glob` finds, with the options that it has in this Python. Await
+        it, or read it by ``async for``, as `iterdir`."""
         return Listing(type(self), matches(partial(self._wrapped_cls(self).glob, pattern, **options)))
 
     def rglob(self, pattern: str, **options: bool | None) -> Listing[Self]:
-        """`pathlib.Path.rglob`. As `glob`."""
+        """Finds the paths that `pathlib.Path.rglob` finds, with the options that it has in this Python. Await
+        it, or read it by ``async for``, as `iterdir`."""
         return Listing(type(self), matches(partial(self._wrapped_cls(self).rglob, pattern, **options)))
 
     def walk(
@@ -315,20 +322,20 @@ class Path(trio.Path, pathlib.PurePosixPath):
         on_error: Callable[[OSError], object] | None = None,
         follow_symlinks: bool = False,
     ) -> Walk[Self]:
-        """`pathlib.Path.walk`, also for Pythons before 3.12, which have none: to be read by ``async for``.
+        """Walks as `pathlib.Path.walk` does, also before Python 3.12, where pathlib has none. Read it by
+        ``async for``.
 
-        ``on_error`` is called in the task that reads. Directories without subdirectories are
-        read some in advance, 4,096 entries at most: what is changed in them meanwhile is not seen.
+        ``on_error`` is called in the task that reads. Directories without subdirectories may be read in
+        advance, 4,096 entries at most: what changes in them meanwhile is not seen.
         """
         return Walk(self, top_down, on_error, follow_symlinks)
 
     # Names
 
     async def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
-        """`pathlib.Path.touch`. Linux 5.6.
+        """Makes the file, or sets its times, as `pathlib.Path.touch` does. Linux 5.6.
 
-        Only if the file is new: for the times of one that exists the kernel has no
-        operation, and Trio's threads set them.
+        The kernel has no operation that sets times. So Trio's threads do it, if the file exists.
         """
         if current_run() is None:
             return await super().touch(mode, exist_ok)
@@ -342,7 +349,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         return await super().touch(mode, exist_ok)
 
     async def unlink(self, missing_ok: bool = False) -> None:
-        """`pathlib.Path.unlink`. Linux 5.11."""
+        """Removes the file as `pathlib.Path.unlink` does. Linux 5.11."""
         if not _kernel_has("unlinkat"):
             return await super().unlink(missing_ok)
         try:
@@ -352,25 +359,25 @@ class Path(trio.Path, pathlib.PurePosixPath):
                 raise
 
     async def rmdir(self) -> None:
-        """`pathlib.Path.rmdir`. Linux 5.11."""
+        """Removes the directory as `pathlib.Path.rmdir` does. Linux 5.11."""
         if _kernel_has("unlinkat"):
             await lowlevel.unlinkat(self, directory=True)
         else:
             await super().rmdir()
 
     async def rename(self, target: StrPath) -> Self:
-        """`pathlib.Path.rename`: the new path. Linux 5.11."""
+        """Renames the file as `pathlib.Path.rename` does, and returns the new path. Linux 5.11."""
         if not _kernel_has("renameat"):
             return await super().rename(target)
         await lowlevel.renameat(self, target)
         return type(self)(target)
 
     async def replace(self, target: StrPath) -> Self:
-        """`pathlib.Path.replace`: the new path. Linux 5.11."""
+        """Renames the file as `pathlib.Path.replace` does, and returns the new path. Linux 5.11."""
         return await self.rename(target)
 
     async def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """`pathlib.Path.mkdir`. Linux 5.15."""
+        """Makes the directory as `pathlib.Path.mkdir` does. Linux 5.15."""
         if not _kernel_has("mkdirat"):
             return await super().mkdir(mode, parents, exist_ok)
         try:
@@ -386,15 +393,18 @@ class Path(trio.Path, pathlib.PurePosixPath):
                 raise
 
     async def symlink_to(self, target: StrOrBytesPath, target_is_directory: bool = False) -> None:
-        """`pathlib.Path.symlink_to`. Linux 5.15."""
+        """Makes a symbolic link as `pathlib.Path.symlink_to` does. Linux 5.15."""
         if _kernel_has("symlinkat"):
             await lowlevel.symlinkat(target, self)
         else:
             await super().symlink_to(target, target_is_directory)
 
     async def hardlink_to(self, target: StrOrBytesPath) -> None:
-        """`pathlib.Path.hardlink_to`: of a symbolic link itself, and of what it points to
-        from Python 3.14 on. Linux 5.15."""
+        """Makes a hard link as `pathlib.Path.hardlink_to` does. Linux 5.15.
+
+        If ``target`` is a symbolic link, the hard link is to that itself before Python 3.14, and to what it
+        points to from then on.
+        """
         if _kernel_has("linkat"):
             await lowlevel.linkat(target, self, follow_symlinks=sys.version_info >= (3, 14))
         else:
@@ -403,7 +413,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
     if sys.version_info < (3, 12):
 
         async def link_to(self, target: StrOrBytesPath) -> None:
-            """`pathlib.Path.link_to`, which Python 3.12 has no longer. Linux 5.15."""
+            """Makes a hard link as `pathlib.Path.link_to` does, which Python 3.12 has removed. Linux 5.15."""
             warnings.warn("link_to() is deprecated, see hardlink_to()", DeprecationWarning, stacklevel=2)
             if _kernel_has("linkat"):
                 await lowlevel.linkat(self, target)
@@ -413,15 +423,17 @@ class Path(trio.Path, pathlib.PurePosixPath):
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC
 _NOTHING_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+"""The errors that say that nothing is there."""
 
 
 def _kernel_has(operation: str) -> bool:
-    """Whether the caller's run can make it: it is on io_uring, and the kernel new enough."""
+    """Whether the caller's run can make this operation: it is on io_uring, and the kernel is new enough."""
     return current_run() is not None and features.has_operation(operation)
 
 
 def _check_text_arguments(encoding: str | None, errors: str | None, newline: str | None) -> None:
-    """As builtin open does, before it opens anything."""
+    """Raises TypeError for an argument that is neither str nor None, as builtin `open` does before it opens
+    anything."""
     for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
         if not isinstance(value, (str, type(None))):
             raise TypeError(f"open() argument {name!r} must be str or None, not {type(value).__name__}")
@@ -429,7 +441,8 @@ def _check_text_arguments(encoding: str | None, errors: str | None, newline: str
 
 @enable_ki_protection  # or Ctrl-C could come between an open and its close
 async def _write_new(run: Run, path: Path, data: Callable[[], ReadableBuffer]) -> int:
-    """Makes or empties the file, and writes all of what ``data`` then returns."""
+    """Makes or empties the file, then calls ``data`` and writes all that it returns. Returns the number of
+    bytes."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     fd, status = await opened(run, path, flags, 0o666)
     if status is not None and stat.S_ISREG(status.st_mode) and is_measured(fd, status):

@@ -1,9 +1,11 @@
-"""Trio's files and paths: what their names are replaced by while runs with `RingOptions.files` go on.
+"""What replaces Trio's files and paths while there are runs with `RingOptions.files`.
 
-`trio.open_file`, `trio.wrap_file` and those methods of `trio.Path` that `Path` has are ours in
-such a run; in any other, and outside of runs, each calls Trio's own. A path stays what it is, also
-one of somebody's subclass: it is only looked at through ours, and what it makes is of its kind.
-What reads directories takes threads in any case, and stays Trio's.
+The names are `trio.open_file`, `trio.wrap_file` and the methods of `trio.Path` that `Path` defines too. In a
+run with that option they do what ours do. In any other run, and outside of runs, each calls Trio's own.
+
+A path stays what it is, even if it is of somebody's subclass: our method is called on a `Path` made of it,
+and a path that it returns is turned into the class of the first. The methods that read directories
+stay Trio's, since they take threads in any case.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 ORIGINAL: Final[dict[str, Any]] = {}
+"""Trio's own functions, by name."""
 PATHS_ORIGINAL: Final[dict[str, Any]] = {}
+"""The own methods of `trio.Path`, by name."""
 
 
 @functools.cache
 def table() -> tuple[Replaced, ...]:
-    """Made when it is first wanted: the files are built on what starts a run."""
+    """Returns the replacements. They are made when first asked for: an import at the head of this module
+    would be a circle, since the files are built on what starts a run."""
     from . import opening, path
 
     functions = {"open_file": _open_file(opening.open_file), "wrap_file": _wrap_file(opening.wrap_file)}
@@ -50,7 +55,7 @@ def _open_file(ours: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
 
 def _wrap_file(ours: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def wrap_file(file: Any) -> Any:
-        # What is not for ours it would give to this function again.
+        # Ours hands other files to `trio.wrap_file`, which is this function.
         is_for_ours = type(file) is io.FileIO and not file.closed and _are_ours()
         return ours(file) if is_for_ours else ORIGINAL["wrap_file"](file)
 
@@ -61,7 +66,7 @@ def _method(name: str, kind: type[trio.Path]) -> Callable[..., Awaitable[Any]]:
     ours = getattr(kind, name)
 
     def method(self: trio.Path, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        # Ours calls Trio's for what it has no operation for.
+        # For what it has no operation for, a method of ours calls Trio's, which is this function.
         if isinstance(self, kind) or not _are_ours():
             awaitable: Awaitable[Any] = PATHS_ORIGINAL[name](self, *args, **kwargs)
             return awaitable

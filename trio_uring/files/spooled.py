@@ -1,8 +1,8 @@
-"""`SpooledTemporaryFile`: a temporary file that is in memory while it is short.
+"""`SpooledTemporaryFile`, a temporary file that is in memory while it is short.
 
-What is in memory is a file of the standard library's there, so each call on it is done at once. A thread
-makes the file on the disk and moves the data, while all other calls wait; from then on each call is one
-on that file.
+In memory it is an `io.BytesIO`, below an `io.TextIOWrapper` in text mode, so each call is done at once. To
+move it to the disk, a thread makes a file there and writes the data, while all other calls wait. From then
+on each call goes to the file on the disk.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 
 class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
-    """`tempfile.SpooledTemporaryFile`: a file in memory, and on the disk once it is longer than
-    ``max_size``, or `rollover` was called. Every method is a checkpoint.
+    """A temporary file like `tempfile.SpooledTemporaryFile`, which starts in memory.
 
-    It has a descriptor only then: ``fileno``, which would have to wait, moves nothing to the disk. Who
-    cannot write there still has the data in memory, after the error.
+    It moves to the disk once it is longer than ``max_size`` bytes, if that is not 0, or when `rollover` is
+    called. If the move fails, the data is still in memory after the error. Every asynchronous method is a
+    checkpoint.
+
+    It has a descriptor on the disk only: ``fileno`` does not move it there, since it cannot wait.
     """
 
     @overload
@@ -105,13 +107,15 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
         self._mode = mode
         self._max_size = max_size
         self._moving = trio.Lock()
+        """Held while the file is moved to the disk."""
         self._file: AsyncFile[Any] | None = None
-        """On the disk."""
+        """The file on the disk; None while it is in memory."""
 
     # What is known at once
 
     @property
     def _now(self) -> Any:
+        """The file that has the data: the one in memory or the one on the disk."""
         return self._memory if self._file is None else self._file
 
     @property
@@ -138,14 +142,14 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @property
     def name(self) -> Any:
-        """The descriptor; None in memory."""
+        """The descriptor of the file on the disk; None in memory."""
         return None if self._file is None else self._file.name
 
     def fileno(self) -> int:
-        """The descriptor, as of `open_file`'s.
+        """Returns the descriptor, as a file of `open_file` does.
 
         Raises:
-          io.UnsupportedOperation: it is in memory.
+          io.UnsupportedOperation: the file is in memory.
         """
         return int(self._now.fileno())
 
@@ -218,13 +222,14 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
         await self._move_what_is_long()
 
     async def rollover(self) -> None:
-        """Moves it to the disk, if it is not there yet."""
+        """Moves the file to the disk, if it is not there yet."""
         await checkpoint_at_once()
         async with self._moving:
             await self._move()
 
     async def aclose(self) -> None:
-        """Closes it, after it has been moved if it is being moved; it is gone then."""
+        """Closes the file, and so removes it. If it is just being moved to the disk, this waits for the end
+        of that, even if it is cancelled."""
         if self._moving.locked():
             with trio.CancelScope(shield=True):
                 async with self._moving:
@@ -236,6 +241,7 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
             await checkpoint_at_once()
 
     async def _call(self, name: str, *arguments: Any) -> Any:
+        """Calls a method of the file that has the data, once nobody is moving it."""
         if self._file is None:
             await checkpoint_at_once()
             if self._moving.locked():
@@ -246,7 +252,8 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
         return await getattr(self._file, name)(*arguments)
 
     async def _move_what_is_long(self) -> None:
-        """After a write, which has happened: so it is not cancelled any more."""
+        """Moves the file to the disk if it is too long. Called after a write: that has happened, so the move
+        is not cancelled."""
         if self._file is None and self._max_size and self._memory.tell() > self._max_size:
             with trio.CancelScope(shield=True):
                 async with self._moving:
@@ -254,6 +261,7 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @enable_ki_protection
     async def _move(self) -> None:
+        """Moves the file to the disk, if it is not there yet. The caller holds `_moving`."""
         if self._file is not None:
             return
         position = self._memory.tell()
@@ -269,7 +277,8 @@ class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):
 
 
 def _made_with(make: Callable[[], Any], data: bytes) -> Any:
-    """For a thread: a file of the standard library's that has written nothing itself."""
+    """Makes a file and puts ``data`` into it, below the file object, which has written nothing itself. Called
+    in a worker thread."""
     made = make()
     try:
         done = 0

@@ -1,15 +1,15 @@
-"""Temporary files and directories: what the standard library's `tempfile` has, asynchronous.
+"""Temporary files and directories, as the standard library's `tempfile` has them, for tasks.
 
-- `tempfile` itself makes them and removes them, in a worker thread of Trio's: names, places, flags and
-  errors are its own. A file that it has made is nobody else's, and so is read and written as
-  one that `open_file` has opened by its name.
-- What was made has an owner from then on: whatever becomes of the task, or of its run, it is closed and
-  removed at the latest by the garbage collector or the end of the interpreter.
-- To leave an ``async with`` closes and removes, also if that is cancelled, in a thread that waits for no
-  other. A task that is thrown away, as its run has crashed, can wait for nothing any more
-  (GeneratorExit): what it has made is closed and removed at once, by the calling thread. So it is
-  in an asynchronous generator that is closed, which gets the same exception.
-- In a run on epoll all of this is the same, and threads read and write.
+- `tempfile` itself makes and removes them, in a worker thread of Trio's. So names, places, flags and errors
+  are its own. Nobody else has the file that it makes. So the file is read and written as one that
+  `open_file` has opened by its name.
+- Whatever becomes of the task or of its run, what was made is closed and removed, at the latest by the
+  garbage collector or at the end of the interpreter.
+- Leaving the ``async with`` closes and removes it, even if the task is cancelled, in a thread that waits for
+  no other thread. A task that is thrown away because its run has crashed gets GeneratorExit, and cannot
+  wait any more. So the calling thread then closes and removes at once. An asynchronous generator that is
+  closed gets the same exception, and the same is done.
+- All of this holds in a run on epoll too, where threads read and write.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ FileT = TypeVar("FileT", bound=AsyncFile[Any])
 
 
 class TemporaryFile(Generic[FileT]):
-    """`tempfile.TemporaryFile`, for ``async with``: a file without a name, which is gone when it is
-    closed. Its methods are those of `open_file`'s."""
+    """Makes a file as `tempfile.TemporaryFile` does, for an ``async with``.
+
+    The file has no name, and is gone when it is closed. Its methods are those of a file of `open_file`.
+    """
 
     @overload
     def __init__(
@@ -134,10 +136,11 @@ class TemporaryFile(Generic[FileT]):
 
 
 class NamedTemporaryFile(Generic[FileT]):
-    """`tempfile.NamedTemporaryFile`, for ``async with``: a file that others can open by its ``name``.
+    """Makes a file as `tempfile.NamedTemporaryFile` does, for an ``async with``.
 
-    With ``delete`` the name is taken away when the file is closed, or, with ``delete_on_close=False``,
-    when the ``async with`` is left; the latter also before Python 3.12, whose `tempfile` has it not.
+    Others can open the file by its ``name``. With ``delete`` the name is removed when the file is closed, or,
+    with ``delete_on_close=False``, when the ``async with`` is left. ``delete_on_close`` is accepted before
+    Python 3.12 too, where `tempfile` does not have it.
     """
 
     @overload
@@ -242,7 +245,7 @@ class NamedTemporaryFile(Generic[FileT]):
 
     @enable_ki_protection
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Closes the file, and takes its name away."""
+        """Closes the file, and removes its name, if that is to be deleted."""
         if kind is GeneratorExit:
             try:
                 self._file._close_at_once()
@@ -256,20 +259,21 @@ class NamedTemporaryFile(Generic[FileT]):
 
 
 class _Named:
-    """What `tempfile` has for a file with a name: it takes that away, if it is to be deleted, when it is
-    told to, or is garbage itself."""
+    """The name of a temporary file: what `tempfile` has ``made``, which removes the name when it is told to,
+    or when it is garbage itself."""
 
     def __init__(self, made: Any, *, deletes: bool) -> None:
         self._made = made
         self._deletes = deletes
 
     async def remove(self) -> None:
-        """When the file is closed."""
+        """Removes the name in a thread, if it is to be deleted. Called by a task when the file is closed."""
         if self._made is not None and self._deletes:
             await surely(self.remove_now)
 
     def remove_now(self) -> None:
-        """Not of a file that is still open, since somebody is in the middle of using it."""
+        """Removes the name, if it is to be deleted, in the calling thread. The name of a file that is still
+        open stays, since somebody is in the middle of using it."""
         made = self._made
         if made is not None and self._deletes and made.file.closed:
             self._made = None
@@ -277,13 +281,14 @@ class _Named:
 
 
 class TemporaryDirectory(Generic[AnyStr]):
-    """`tempfile.TemporaryDirectory`, for ``async with``, which gives its name.
+    """Makes a directory as `tempfile.TemporaryDirectory` does, for an ``async with``.
 
-    ``delete=False`` keeps it, also before Python 3.12, whose `tempfile` has it not.
+    The ``async with`` gives the directory's name. ``delete=False`` keeps the directory, also before Python
+    3.12, where `tempfile` does not have it.
     """
 
     name: AnyStr
-    """Once it is made."""
+    """The name of the directory. It is set when the directory is made."""
 
     @overload
     def __init__(
@@ -323,7 +328,7 @@ class TemporaryDirectory(Generic[AnyStr]):
 
     @enable_ki_protection
     async def __aenter__(self) -> AnyStr:
-        """Makes the directory; its name."""
+        """Makes the directory, and returns its name."""
         directory = await trio.to_thread.run_sync(self._make)
         if sys.version_info < (3, 12) and not self._deletes:
             directory._finalizer.detach()
@@ -333,7 +338,7 @@ class TemporaryDirectory(Generic[AnyStr]):
 
     @enable_ki_protection
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Removes the directory, with all that is in it."""
+        """Removes the directory and all that is in it, unless ``delete`` is false."""
         if self._deletes and kind is GeneratorExit:
             self._directory.cleanup()
         elif self._deletes:
@@ -341,19 +346,22 @@ class TemporaryDirectory(Generic[AnyStr]):
 
     @enable_ki_protection
     async def cleanup(self) -> None:
-        """Removes the directory now, with all that is in it. Cancelled, it is gone all the same."""
+        """Removes the directory and all that is in it, now. Even a call that is cancelled has done so."""
         await surely(self._directory.cleanup)
         await checkpoint_if_cancelled()
 
 
 def thread_of_its_own() -> trio.CapacityLimiter:
-    """The limit of a thread that waits for no other: those may be blocked for as long as they like."""
+    """Returns a limiter for one thread. So that thread waits for no other: the threads of Trio's own limiter
+    may all be blocked, for any time."""
     return trio.CapacityLimiter(1)
 
 
 async def surely(clean_up: Callable[[], object]) -> None:
-    """Cleans up in a thread, whatever is cancelled; also after a Ctrl-C that nobody has been told of yet,
-    which Trio raises before it starts the thread."""
+    """Calls ``clean_up`` in a thread, even if the task is cancelled.
+
+    If a Ctrl-C is pending, Trio raises KeyboardInterrupt before it starts the thread. Then this still cleans
+    up, and raises it afterwards."""
     try:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(clean_up, limiter=thread_of_its_own())

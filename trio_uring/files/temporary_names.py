@@ -1,8 +1,8 @@
-"""`mkstemp`, `mkdtemp`, `gettempdir` and `gettempdirb`: the standard library's functions, in a worker
+"""`mkstemp`, `mkdtemp`, `gettempdir` and `gettempdirb` call the standard library's functions in a worker
 thread of Trio's.
 
-What `mkstemp` and `mkdtemp` make is for the caller to remove. If the task that called is gone by then, as
-its run has crashed, it is removed at once.
+The caller has to remove what `mkstemp` and `mkdtemp` make. If the task is gone before it gets the result,
+since its run has crashed, what was made is removed at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ async def mkstemp(
 ) -> tuple[int, bytes]: ...
 @enable_ki_protection
 async def mkstemp(suffix: Any = None, prefix: Any = None, dir: Any = None, text: bool = False) -> Any:
-    """`tempfile.mkstemp`: descriptor and name of a new file, both for the caller to clean up."""
+    """Makes a file as `tempfile.mkstemp` does. Returns its descriptor, which the caller has to close, and its
+    name, which the caller has to remove."""
     return await _made_for_caller(partial(tempfile.mkstemp, suffix, prefix, dir, text), _discard_file)
 
 
@@ -53,28 +54,30 @@ async def mkdtemp(
 ) -> bytes: ...
 @enable_ki_protection
 async def mkdtemp(suffix: Any = None, prefix: Any = None, dir: Any = None) -> Any:
-    """`tempfile.mkdtemp`: the name of a new directory, for the caller to remove."""
+    """Makes a directory as `tempfile.mkdtemp` does. Returns its name; the caller has to remove it."""
     return await _made_for_caller(partial(tempfile.mkdtemp, suffix, prefix, dir), os.rmdir)
 
 
 async def gettempdir() -> str:
-    """`tempfile.gettempdir`, which looks for a directory that it can write to when it is first asked."""
+    """Returns what `tempfile.gettempdir` returns. Its first call looks for a directory that can be written
+    to."""
     return await trio.to_thread.run_sync(tempfile.gettempdir)
 
 
 async def gettempdirb() -> bytes:
-    """`tempfile.gettempdirb`. As `gettempdir`."""
+    """Returns what `gettempdir` returns, as bytes, by `tempfile.gettempdirb`."""
     return await trio.to_thread.run_sync(tempfile.gettempdirb)
 
 
 async def _made_for_caller(make: Callable[[], MadeT], discard: Callable[[MadeT], object]) -> MadeT:
+    """Returns what ``make``, called in a thread, returns. Calls ``discard`` with it if the task is gone."""
     new = _Unclaimed(make, discard)
     await trio.to_thread.run_sync(new.make)
     return new.claim()
 
 
 class _Unclaimed(Generic[MadeT]):
-    """What a thread makes for a task, and discards if that is gone."""
+    """What a thread makes for a task. It is discarded if nobody claims it before this object is garbage."""
 
     def __init__(self, make: Callable[[], MadeT], discard: Callable[[MadeT], object]) -> None:
         self._make = make
@@ -82,9 +85,11 @@ class _Unclaimed(Generic[MadeT]):
         self._made: list[MadeT] = []
 
     def make(self) -> None:
+        """Called in a thread."""
         self._made.append(self._make())
 
     def claim(self) -> MadeT:
+        """Returns what was made, which is the caller's from now on. Called by the task."""
         return self._made.pop()
 
     def __del__(self) -> None:

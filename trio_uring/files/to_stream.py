@@ -1,12 +1,12 @@
-"""`send_file`: a file's bytes to a stream, to a socket without copying them through Python.
+"""`send_file` sends a file's bytes to a stream. To a socket it does so without copying them through Python.
 
-splice(2) moves pages between a file and a pipe, so a regular file goes by way of one:
-file to pipe, then pipe to socket. Both are operations of the ring, which a worker of the
-kernel's makes. Trio's sockets do not block: when the socket is full the kernel says
-EAGAIN, and we wait for room as `send_all` does.
+splice(2) needs a pipe at one of its ends. So a regular file goes by way of a pipe: from the file to the
+pipe, then from the pipe to the socket. Both are operations of the ring, which a worker thread of the kernel
+makes. Trio's sockets do not block: when the socket is full the kernel says EAGAIN, and we wait for room as
+`send_all` does.
 
-The ring looks descriptors up when the tick ends. A stream may be closed by then, and its
-number be another connection's; so each splice gets a duplicate of its own.
+The ring looks a descriptor up when the tick ends. By then the stream may be closed, and another connection
+may have its number. So each splice gets a duplicate of the socket's descriptor.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from ..loop.readiness import HasFileno
 
-# fcntl names it from Python 3.11 on.
+# The fcntl module has this name from Python 3.11 on.
 _F_SETPIPE_SZ: Final = 1031
 _PIPE: Final = 1 << 20
-"""Bytes. What an unprivileged user may have (/proc/sys/fs/pipe-max-size)."""
+"""The pipe's size in bytes: the most that an unprivileged user may have (/proc/sys/fs/pipe-max-size)."""
 _PIECE: Final = 1 << 16
-"""Bytes that are copied at once to what is no socket."""
+"""How many bytes are copied at a time to a stream that is no socket."""
 _NO_LIMIT: Final = (1 << 63) - 1
 
 
@@ -47,32 +47,31 @@ async def send_file(
     *,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Sends a file's bytes; returns how many, fewer than ``count`` if the file ends before.
+    """Sends a file's bytes, and returns how many: fewer than ``count`` if the file ends before.
 
     Args:
-      stream: a `trio.SocketStream` is sent to without copying, on io_uring. To any other,
-        and in a run on epoll, the bytes are copied in pieces of 64 KiB: `send_all`.
-      file: a descriptor, or anything with ``fileno()``. What its object has buffered and
-        not written yet is not sent; what `open_file`'s writes behind is waited for. It has to
-        stay open.
-      offset: where in the file to begin, in bytes. The file's own position is neither used
-        nor moved; but what has no offsets, a pipe or a terminal, is read as it comes.
-      count: bytes to send at most. Default: all, to the end of the file.
-      progress: called with the number of bytes sent so far, after each piece. It is how to
-        know after a cancellation or an error. To a socket without copying, it is what the
-        kernel has accepted, exactly; else it counts the pieces that went out whole.
+      stream: where to send. To a `trio.SocketStream` in a run on io_uring nothing is copied. To any other
+        stream, and in a run on epoll, ``send_all`` sends copies of 64 KiB.
+      file: a descriptor, or anything with ``fileno()``. It has to stay open. What the file object has
+        buffered and not written yet is not sent. What a file of `open_file` writes behind its calls is
+        waited for.
+      offset: where in the file to begin, in bytes. The file's own position is neither used nor moved. A
+        file without offsets, as a pipe or a terminal, is read as it comes.
+      count: how many bytes to send at most. Default: all, to the end of the file.
+      progress: called after each piece with the number of bytes sent so far, so that it is known after a
+        cancellation or an error. Where nothing is copied, this is exactly what the kernel has accepted.
+        Otherwise it counts the pieces that were sent whole.
 
-    Without copying, what is sent is the file's pages, by and by: data that changes after this
-    has returned may still be what the peer receives.
+    Where nothing is copied, the socket sends the file's own pages. If the file changes after this has
+    returned, the peer may receive the changed data.
 
-    A regular file can be sent again from where it stopped; what was taken out of a pipe
-    is lost if it had not been sent. On io_uring no thread is used; on epoll, files are
-    read in Trio's threads. Linux 5.7.
+    After a cancellation or an error, a regular file can be sent again from where it stopped. What was taken
+    out of a pipe and not sent is lost. On io_uring no thread is used; on epoll, Trio's threads read files.
+    Needs Linux 5.7.
 
     Raises:
-      trio.BusyResourceError, trio.ClosedResourceError, trio.BrokenResourceError: as
-        ``stream.send_all``.
-      OSError: the file cannot be read; ESPIPE: an ``offset`` into what has none.
+      trio.BusyResourceError, trio.ClosedResourceError, trio.BrokenResourceError: as ``stream.send_all``.
+      OSError: the file cannot be read. ESPIPE: ``offset`` is given, and the file has no offsets.
       ValueError: ``offset`` or ``count`` is negative.
     """
     if offset < 0 or (count is not None and count < 0):
@@ -80,7 +79,7 @@ async def send_file(
     sending = _Sending(file, offset, count, progress)
     if isinstance(file, AsyncFile):
         await file._settle()
-        fileno_of(file)  # which raises if it was closed meanwhile
+        fileno_of(file)  # raises if the file was closed meanwhile
     if not sending.left:
         await trio.lowlevel.checkpoint()
     elif isinstance(stream, trio.SocketStream) and current_run() is not None:
@@ -92,7 +91,7 @@ async def send_file(
 
 
 class _Sending:
-    """How far it has come. Bytes are taken from the file first, and then sent."""
+    """How far a call of `send_file` has come. Bytes are taken from the file first, and then sent."""
 
     def __init__(
         self,
@@ -107,23 +106,29 @@ class _Sending:
         if offset and not self.has_offsets:
             raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
         self.offset = offset if self.has_offsets else None
+        """Where in the file to go on, in bytes; None if it has no offsets."""
         self.left = _NO_LIMIT if count is None else count
+        """How many bytes may still be taken."""
         self.sent = 0
+        """How many bytes were sent."""
         self._progress = progress
 
     def take(self, size: int) -> None:
+        """Notes that ``size`` bytes were taken from the file."""
         self.left -= size
         if self.offset is not None:
             self.offset += size
 
     def send(self, size: int) -> None:
+        """Notes that ``size`` bytes were sent, and reports the progress."""
         self.sent += size
         if self._progress is not None:
             self._progress(self.sent)
 
 
 async def _spliced(sending: _Sending, stream: trio.SocketStream) -> bool:
-    """False if the kernel cannot splice from this file; nothing was sent then."""
+    """Sends without copying. Returns False if the kernel cannot splice from this file: nothing was sent
+    then."""
     if stream.socket.did_shutdown_SHUT_WR:
         raise trio.ClosedResourceError("can't send data after sending EOF")
     with stream._send_conflict_detector:
@@ -139,6 +144,7 @@ async def _spliced(sending: _Sending, stream: trio.SocketStream) -> bool:
 
 
 async def _splice_by_pipe(sending: _Sending, stream: trio.SocketStream) -> bool:
+    """Sends as `_spliced` does, from a file that has offsets."""
     with _pipe() as (reader, writer):
         while sending.left:
             try:
@@ -160,8 +166,8 @@ async def _splice_by_pipe(sending: _Sending, stream: trio.SocketStream) -> bool:
 
 
 async def _splice_to(stream: trio.SocketStream, pipe: int | HasFileno, count: int) -> int:
-    """Bytes moved from a pipe to the socket; 0 at the pipe's end."""
-    # Trio's own socket would take us for somebody who reads from its descriptor.
+    """Moves up to ``count`` bytes from a pipe to the socket. Returns how many; 0 at the end of the pipe."""
+    # Not Trio's socket: whoever asks it for its descriptor counts as somebody who may read from that.
     sock: HasFileno = getattr(stream.socket, "_sock", stream.socket)
     with _as_stream_errors():
         while True:
@@ -172,7 +178,7 @@ async def _splice_to(stream: trio.SocketStream, pipe: int | HasFileno, count: in
                 pass
             finally:
                 os.close(duplicate)
-            # Either may have been the reason.
+            # The socket may have been full, or the pipe empty.
             await trio.lowlevel.wait_writable(sock)
             await trio.lowlevel.wait_readable(pipe)
 
@@ -181,7 +187,7 @@ async def _splice_to(stream: trio.SocketStream, pipe: int | HasFileno, count: in
 def _pipe() -> Iterator[tuple[int, int]]:
     reader, writer = os.pipe()
     try:
-        with suppress(OSError):  # a user who has many pipes keeps a small one, which is slower
+        with suppress(OSError):  # if the user has many pipes, this one stays small, and is slower
             fcntl.fcntl(writer, _F_SETPIPE_SZ, _PIPE)
         yield reader, writer
     finally:
@@ -216,6 +222,6 @@ async def _read(sending: _Sending, buffer: bytearray) -> int:
         return await lowlevel.read(sending.file, buffer, sending.offset)
     if sending.offset is not None:
         return await trio.to_thread.run_sync(os.preadv, fileno_of(sending.file), [buffer], sending.offset)
-    with suppress(PermissionError):  # epoll's, for a device that never blocks
+    with suppress(PermissionError):  # from epoll, for a file or device that never blocks
         await trio.lowlevel.wait_readable(sending.file)
     return await trio.to_thread.run_sync(os.readv, fileno_of(sending.file), [buffer])

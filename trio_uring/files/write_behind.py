@@ -1,37 +1,37 @@
-"""What a file has accepted, and writes while its user goes on.
+"""The writes of a file that go on behind its user's calls.
 
-A file system that cannot write to its page cache without blocking, as ext4, has the ring
-hand each write to a worker of the kernel's. To wake that worker, and then the task, takes
-as long as writing 100 KB and more. So what leaves a file's buffer because of a write is
-added here, and the task goes on.
+Where a file system cannot write to its page cache without blocking, as ext4, the ring hands each write
+to a worker thread of the kernel. To wake the worker, and then the task, takes as long as to write 100 KB
+or more. So a write that does not fit a file's buffer is added here, and the task goes on at once.
+
+The states of a file's `WriteBehind`:
 
   state    parts    with the kernel             next
   IDLE     none     nothing                     FLYING, by `add`
-  FLYING   some     writes of the first ones    FLYING with the others, IDLE or STUCK, by their
+  FLYING   some     writes of the first parts   FLYING with the next parts, IDLE or STUCK, by their
                                                 completions, of which no task need know
   STUCK    some     nothing                     IDLE, by `finish`
 
-- Only of files whose position is ours, on file systems that were measured, and not in a daemon
-  thread, which may be stopped anywhere when the interpreter ends. So nobody who keeps
-  to the file object sees it, and each write has an offset of its own, whoever gets the file
-  meanwhile. With O_APPEND it goes to the end of the file, and the kernel says where that was.
-- One write at a time, but several where a file grows at its end, or the worker would pause
-  between two for as long as it takes to wake us and to be woken. The kernel does the writes
-  to a file one after the other, in order. That is not promised, but only what others see of
-  the file meanwhile depends on it: our writes do not overlap, and what fails is made good.
-- When a write fell short, all others land, and what they have written behind it is cut off
-  again: it is written after what was left, in its turn. Until then, if a disk was full for
-  one write and not for the next, there are zeros between the two.
-- STUCK, since a write failed. The error is told once, to whoever next waits for us; what was
-  not written stays, and `finish` tries again: as the standard library's buffer after a flush
-  that failed.
-- The run holds us while we are FLYING, and a run ends when nobody is. What is STUCK when
-  the file is thrown away is tried once more by our finaliser, which blocks.
-- FLYING, no other run may use the file: its thread changes what is here.
-- A child that was forked while we are FLYING leaves the writes to its parent.
-- No more is accepted than MOST_BEHIND, which the files of a run that are FLYING share out,
-  but always one write. So what they all hold together is a few times that, and one write
-  and one buffer each.
+- Only writes to regular files whose position is ours (position.py) go behind, and none in a daemon thread,
+  which the end of the interpreter may stop anywhere. So nobody who keeps to the file object can tell. Each
+  write has an explicit offset, whoever else gets the descriptor meanwhile. With O_APPEND it goes to the
+  end of the file, and the kernel says where that was.
+- A file has one write with the kernel at a time, but several while it grows at its end: else the worker
+  would pause after each write until it has woken us and we have woken it. The kernel makes the writes to
+  one file one after the other, in order. It does not promise that, but only what others see of the file
+  meanwhile depends on it: our writes do not overlap, and what fails is made good.
+- If a write falls short, the writes behind it are waited for, and what they have written is cut off again.
+  Their data is written again in its turn, after what the short write has left. Until then, if the disk was
+  full for one write and not for the next, there are zeros between the two.
+- A file is STUCK after a write that failed. The error is raised once, in the next call that waits for the
+  writes. What was not written stays, and `finish` tries again, as the standard library's buffer does
+  after a flush that failed.
+- The run refers to a file that is FLYING, and does not end while there is one. A file that is
+  STUCK when it is thrown away is tried once more by its finaliser, which blocks.
+- While a file is FLYING no other run may use it, since the run's thread changes what is here.
+- If a process forks while a file is FLYING, the parent makes the writes, and the child forgets them.
+- The files of a run that are FLYING share MOST_BEHIND: each accepts its part of that and no more, but
+  always one write. So together they hold a few times MOST_BEHIND, and one write and one buffer each.
 """
 
 from __future__ import annotations
@@ -71,54 +71,60 @@ _from_buffer: Any = ffi.from_buffer
 _cast: Any = ffi.cast
 
 MOST_BEHIND: Final = 8 << 20
-"""Bytes."""
+"""How many bytes a file may have accepted and not written, if no other file of its run is FLYING."""
 _AT_ONCE: Final = 1 << 20
-"""Bytes, and what is left of a part. Larger writes would pause less often, but get page cache
-in larger blocks. A virtual machine that reports free blocks of 2 MiB to its host has to wait
-until it gets such memory back: 1,400 us for 1 MiB instead of 250 (ext4, Linux 6.18)."""
+"""A write takes parts until it has so many bytes. Larger writes would pause less often, but get page cache
+in larger blocks. A virtual machine that reports free blocks of 2 MiB to its host has to wait until it gets
+such memory back: 1,400 us for 1 MiB instead of 250 (ext4, Linux 6.18)."""
 _MOST_FLIGHTS: Final = 3
-"""Writes of a file that are with the kernel. Of plain `open`, 1 MiB at a time: one 0.63, two
-0.83, three 0.90 (with warm memory, ext4, Linux 6.18)."""
+"""How many writes of one file may be with the kernel. The speed, as a share of what plain `open` reaches
+with 1 MiB a call, is 0.63 with one, 0.83 with two and 0.90 with three (warm memory, ext4, Linux 6.18)."""
 _MOST_PARTS: Final = 1024
-"""That one write takes (IOV_MAX)."""
+"""How many parts one write may have (IOV_MAX)."""
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR, NO_WORKER)
+"""The answers after which a write is made again, without an error. NO_WORKER becomes one if it comes
+MOST_TRIES times in a row."""
 _PAUSE: Final = 0.0002
-"""Seconds, between two looks of a thread that cannot sleep in the run."""
+"""How many seconds a thread that cannot sleep in the run waits from one look to the next."""
 
 
 class Flight:
-    """A write that is with the kernel."""
+    """A write that is with the kernel. The run holds it in `Run.operations`."""
 
     __slots__ = ("_behind", "_held", "length", "parts", "result", "start")
 
     task: Final = None
-    """No task sleeps on it: the run has it `settle`."""
+    """No task sleeps until the result is there: the run calls `settle` instead."""
 
     def __init__(self, behind: WriteBehind, start: int, length: int, parts: int, held: object) -> None:
         self._behind = behind
         self._held = held
+        """Keeps alive the memory that the kernel reads."""
         self.start = start
-        """Where it goes to, in bytes."""
+        """The offset in the file at which the write begins, in bytes."""
         self.length = length
+        """How many bytes it is to write."""
         self.parts = parts
+        """How many parts it writes."""
         self.result: int | None = None
 
     @property
     def end(self) -> int:
+        """The offset that the write reaches if all of it is made."""
         return self.start + self.length
 
     @property
     def reached(self) -> int:
-        """Where it has got to."""
+        """The offset that the write has reached."""
         return self.start + max(self.result or 0, 0)
 
     def settle(self) -> None:
-        """The run has its ``result``, and has processed all other events."""
+        """Has the file take the result. Called by the run when all events of a tick are processed."""
         self._behind.land()
 
 
 class WriteBehind:
-    """Of one file. Who adds or waits has the file's turn."""
+    """What one file has accepted and not written yet. Whoever adds or waits has the file's turn."""
 
     __slots__ = (
         "__weakref__",
@@ -143,25 +149,29 @@ class WriteBehind:
         self._transfers = transfers
         self._raw = transfers.raw
         self._kept = kept
-        """Files of the standard library, which would close the descriptor if they were collected."""
+        """Files of the standard library. Each would close the descriptor if it were garbage collected."""
         self.size = 0
-        """Bytes that are not known to be written."""
+        """How many bytes were accepted and are not known to be written."""
         self._parts: deque[bytes] = deque()
+        """What was accepted, in order. A part goes when all of it is written."""
         self._start = 0
-        """Where in the first of them we are."""
+        """How many bytes of the first part are written."""
         self._written_to = 0
-        """Where in the file that is to go; the file's position is past all parts."""
+        """The offset in the file at which the rest of the first part goes."""
         self._run: Run | None = None
-        """FLYING: of the run that writes."""
+        """The run that writes, while FLYING; else None."""
         self._flights: deque[Flight] = deque()
+        """The writes that are with the kernel, in order."""
         self._appends = transfers.position.kind is APPENDED
         self._grows = False
-        """FLYING: at the end of the file."""
+        """Whether the flights write at the end of the file. Set when the first one is submitted."""
         self._error: Exception | None = None
+        """The error of a write that failed, until it is raised."""
         self._tries = 0
-        """How often in a row the kernel had no worker for the first write."""
+        """How often in a row the kernel could start no worker for the first write."""
         self._waiting: Task | None = None
-        self._pwrite = os.pwrite  # which the module may not have any longer when we are finalised
+        """The task that sleeps until a flight lands."""
+        self._pwrite = os.pwrite  # for `write_now`, when the module's names may be gone
         transfers.position.behind = self
         _all.add(self)
 
@@ -169,8 +179,8 @@ class WriteBehind:
         self.write_now()
 
     def write_now(self) -> None:
-        """STUCK: tries once more, by the calling thread. For finalisers: it uses no name of this
-        module, which may have none any longer."""
+        """Writes what is left in the calling thread, unless FLYING. This blocks. Finalisers call it, so
+        it uses no name of this module: at the end of the interpreter they are gone."""
         if self._run is not None or self._raw.closed:
             return
         while self._parts:
@@ -181,23 +191,26 @@ class WriteBehind:
                 self._went_out(self._pwrite(self._raw.fileno(), rest, self._written_to))
 
     def write_at_exit(self) -> None:
-        """All that is left; also FLYING, of a guest run that its host has left behind."""
+        """Writes all that is left when the interpreter ends. This blocks. The file may be FLYING in a guest
+        run that its host has left behind: the thread of that run then waits for the flights."""
         run = self._run
         if run is not None and threading.get_ident() == run.owner:
             self._block_with(run)
         self.write_now()
 
     def appends_now(self) -> bool:
-        """Whether the kernel's position is being moved, by writes at the end of the file."""
+        """Whether the kernel is making writes at the end of the file, which move its position."""
         return self._appends and self._run is not None
 
     @property
     def unplaced(self) -> int:
-        """Bytes that are to be written, and that the file's position is not past."""
+        """How many of the bytes to be written the file's position does not count yet. An OWN position
+        counts all of them, an APPENDED one none."""
         return self.size if self._appends else 0
 
     async def make_room(self, length: int) -> None:
-        """Waits until ``length`` bytes, in two parts at most, may be added. Raises what went wrong."""
+        """Waits until ``length`` bytes, in two parts at most, may be added. Raises the error of a write that
+        failed."""
         while self.size:
             if self._run is None:
                 await self.finish()
@@ -210,7 +223,8 @@ class WriteBehind:
                 return
 
     def add(self, *parts: bytes) -> None:
-        """Takes them, one after the other; there has to be room."""
+        """Accepts ``parts``, in this order, and has them written. Called by a task of the run, once
+        `make_room` has returned."""
         run = current_run()
         assert run is not None
         for data in parts:
@@ -221,8 +235,8 @@ class WriteBehind:
             self._write_more(run)
 
     def leave(self, data: bytes) -> None:
-        """Takes data to be written later; also the last of a file that is thrown away, on
-        whatever thread."""
+        """Accepts ``data`` to be written later. Called by `add`, and, in any thread, with the last data of a
+        file that is thrown away."""
         position = self._transfers.position
         if not self.size:
             self._written_to = position.at
@@ -232,18 +246,19 @@ class WriteBehind:
             position.at += len(data)
 
     async def wait(self) -> None:
-        """Waits while FLYING. Raises what went wrong."""
+        """Waits until nothing is with the kernel. Raises the error of a write that failed, once."""
         while self._run is not None:
             await self._sleep()
         error, self._error = self._error, None
         if error is not None:
             try:
                 raise error
-            finally:  # or its traceback would keep the file until garbage is collected
+            finally:  # else its traceback would keep the file until garbage is collected
                 del error
 
     async def finish(self) -> None:
-        """Waits until all is written. Raises what went wrong."""
+        """Waits until all is written, and tries again what has failed. Raises the error of a write that
+        failed, before or now."""
         await self.wait()
         while self._parts:
             data = self._parts[0]
@@ -256,9 +271,11 @@ class WriteBehind:
             self._went_out(written)
 
     def block(self, *, elsewhere: bool) -> None:
-        """Waits while FLYING, for who may not await: a task, or the host of a guest run, which wait
-        with the run; or, if the run can be waited for, another thread. In the middle of a tick
-        nobody can."""
+        """Blocks until nothing is with the kernel. For callers that cannot await.
+
+        On the thread of the run that writes, a task and the host of a guest run may block so. In the middle
+        of a tick nobody can, and this returns at once. Any other thread waits only with ``elsewhere``, and
+        only until the run is closed."""
         run = self._run
         if run is None:
             return
@@ -270,7 +287,7 @@ class WriteBehind:
             time.sleep(_PAUSE)
 
     def _block_with(self, run: Run) -> None:
-        """Waits while FLYING, on the run's own thread."""
+        """Blocks until nothing is with the kernel, on the run's own thread: it processes the completions."""
         while self._run is not None and not run.closed:
             _flush(run.core)
             run.reap()
@@ -278,9 +295,10 @@ class WriteBehind:
                 time.sleep(_PAUSE)
 
     def land(self) -> None:
-        """Takes the results that have come, in the order of the writes."""
+        """Takes the results that have come, in the order of the writes, and submits the next writes. Called
+        when a flight has its result."""
         run, flights = self._run, self._flights
-        if run is None:  # two that came together were taken together
+        if run is None:  # an earlier call in this tick has taken all results
             return
         while flights and flights[0].result == flights[0].length:
             self._went_out(flights.popleft().length)
@@ -295,13 +313,13 @@ class WriteBehind:
                 self._write(run)
         else:
             self._write_more(run)
-        _flush(run.core)  # or the worker would wait for the tasks of this tick
+        _flush(run.core)  # else the worker would wait until the tasks of this tick have run
         if self._waiting is not None:
             run.reschedule(self._waiting, READY)
             self._waiting = None
 
     def _fall_short(self) -> None:
-        """The first flight has, and all have landed."""
+        """Makes good that the first flight fell short or failed. All flights have landed."""
         flights = list(self._flights)
         self._flights.clear()
         result = flights[0].result or 0
@@ -309,14 +327,15 @@ class WriteBehind:
         if result < 0 and (result not in _AGAIN or self._tries == MOST_TRIES):
             self._tries = 0
             self._error = failure(result)
-        with suppress(OSError, ValueError):  # it was closed below us
+        with suppress(OSError, ValueError):  # somebody has closed the file, or it may not shrink
             self._cut_off(flights[0].reached, flights)
         self._went_out(max(result, 0))
 
     def _cut_off(self, end: int, flights: list[Flight]) -> None:
-        """What was written past ``end``; a file that may only grow keeps it, to be overwritten."""
+        """Cuts off what was written past ``end``. A file that may not shrink keeps it, to be overwritten."""
         if self._appends:
-            # The kernel tries for the rest, and has not moved the position when that fails.
+            # After a short write the kernel tries to write the rest. If that fails, it has not moved the
+            # position.
             self._raw.seek(0, os.SEEK_END)
             return
         fd = self._raw.fileno()
@@ -325,12 +344,12 @@ class WriteBehind:
             os.ftruncate(fd, end)
 
     def _write(self, run: Run) -> None:
-        """IDLE: the first write."""
+        """Submits the first write, and as many more as there may be. The file is not FLYING."""
         try:
             fd = self._raw.fileno()
             self._transfers.position.tell_kernel()
             self._grows = not self._appends and self._written_to == os.fstat(fd).st_size
-        except (OSError, ValueError) as error:  # it was closed below us
+        except (OSError, ValueError) as error:  # somebody has closed the file
             self._error = error
             return
         self._submit(run, fd)
@@ -340,7 +359,7 @@ class WriteBehind:
             self._write_more(run)
 
     def _write_more(self, run: Run) -> None:
-        """FLYING: as many as there may be, of a full size each."""
+        """Submits further writes of full size, as many as there may be. The file is FLYING."""
         flights = self._flights
         while (
             self._grows
@@ -351,14 +370,15 @@ class WriteBehind:
         ):
             try:
                 fd = self._raw.fileno()
-            except ValueError as error:  # it was closed below us
+            except ValueError as error:  # somebody has closed the file
                 self._error = error
                 return
             if not self._submit(run, fd):
                 return
 
     def _submit(self, run: Run, fd: int) -> bool:
-        """Of the parts that are not with the kernel, what it writes at once."""
+        """Submits one write of the first parts that are not with the kernel. If that fails, sets `_error`
+        and returns False."""
         flights = self._flights
         skipped = 0 if flights else self._start
         start = flights[-1].end if flights else self._written_to
@@ -385,6 +405,7 @@ class WriteBehind:
         return True
 
     def _went_out(self, written: int) -> None:
+        """Drops the next ``written`` bytes, which are in the file now."""
         self.size -= written
         self._written_to += written
         start = self._start + written
@@ -393,6 +414,7 @@ class WriteBehind:
         self._start = start
 
     async def _sleep(self) -> None:
+        """Sleeps until a flight lands. Raises RuntimeError in another run than the one that writes."""
         if self._run is not current_run():
             raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
         self._waiting = current_task()
@@ -403,7 +425,7 @@ class WriteBehind:
         return Abort.SUCCEEDED
 
     def leave_to_parent(self) -> None:
-        """In a forked child."""
+        """Forgets everything if FLYING: the parent writes it. Called in a forked child."""
         if self._run is None:
             return
         self._run = self._error = self._waiting = self._transfers.position.written_by = None

@@ -1,18 +1,19 @@
-"""TLS records: what an SSLStream takes in from the stream below, what is decrypted of it, and what is sent
-out. sockets/tls.py has the methods of the stream, which are made of these functions.
+"""How an SSLStream takes in TLS records from the stream below, decrypts them, and sends its own. The methods
+of the stream (sockets/tls.py) are made of these functions. Only the task that calls such a method may call
+them.
 
-They work on the attributes of Trio's SSLStream, as its own methods do, which may be called on the same
-stream at the same time. An SSLStream has ``__getattr__`` and ``__setattr__`` of Python's, so what is read
-and set is its ``__dict__``, here called ``own``.
+They work on the attributes of Trio's SSLStream, as Trio's own methods do, which other tasks may be in the
+middle of. An SSLStream has a ``__getattr__`` and a ``__setattr__`` written in Python, which are slow. So its
+``__dict__`` is read and set instead, here called ``own``.
 
-- Between a call of the SSLObject and the turn to send what that has made nothing is awaited: records go
-  out in the order in which they were made. The turn is the inner send lock.
-- Who takes in holds the inner receive lock. Who finds it held waits until another has taken in, and then
-  looks again; ``_inner_recv_count`` tells.
-- A lock that is free is taken by setting its owner, without a checkpoint. Trio is told of the owner only
-  if somebody waits for the lock when it is released, since it would have to tell those if the owner ended
-  before that; and the functions here end no task in between.
-- What was decrypted stands in `Tls.decrypted` until it can be returned.
+- Records go out in the order in which they were made. So nothing is awaited between a call of the SSLObject
+  and asking for the inner send lock, under which its output is sent.
+- A task that takes in holds the inner receive lock. A task that finds it held waits until another has taken
+  in, and then looks again: ``_inner_recv_count`` shows whether that has happened.
+- A lock that is free is taken by setting its owner, without a checkpoint. Trio knows the owner of a lock so
+  that it can tell the tasks that wait if the owner ends with the lock. No task ends while it holds a
+  lock here. So Trio is told of the owner only when the lock is released to a task that waits.
+- What was decrypted stays in `Tls.decrypted` until it can be returned.
 """
 
 from __future__ import annotations
@@ -32,49 +33,50 @@ if TYPE_CHECKING:
     from ..loop.run import Run
 
 RECORD: Final = 16384
-"""Bytes: what one record has at most, and so what OpenSSL returns at most. It is given memory for all
-that it is asked for."""
+"""How many bytes of data one record has at most, and so how many OpenSSL returns at most. It is not asked for
+more, since each read makes memory for all that is asked for."""
 _OVERHEAD: Final = 256
-"""Bytes that the last record may take beside its data, and more."""
+"""How many bytes a record may take beside its data. No record takes so many."""
 BROKEN: Final = getattr(SSLState, "BROKEN", None)
 WantReadError: Final = ssl.SSLWantReadError
 
 
 class Tls:
-    """What we know of an SSLStream beside what it knows itself."""
+    """What we know of an SSLStream beside what the stream itself knows."""
 
     __slots__ = ("decrypted", "error", "is_drained", "is_usual", "run", "runner", "transport")
     run: Run
     runner: object
-    """Of the run that used the stream last."""
+    """Trio's runner of the run that used the stream last."""
     transport: object
-    """What it was over then."""
+    """The stream below, at that time."""
 
     def __init__(self) -> None:
         self.is_usual = False
-        """The handshake is over, and nothing is kept for the next call."""
+        """Whether the handshake is over, and nothing is kept for the next call."""
         self.is_drained = False
-        """The last that was done with the SSLObject and what comes in was a read that has left nothing:
-        the next one is bound to fail until more comes."""
+        """Whether the last use of the SSLObject was a read that has left nothing, and nothing came in since.
+        Then another read would have to wait."""
         self.decrypted: list[bytes] = []
-        """What could not be returned yet."""
+        """The data that could not be returned yet."""
         self.error: OSError | None = None
-        """OpenSSL's, which the next call is to raise: an SSLError nearly always."""
+        """OpenSSL's error, which the next call has to raise. It is nearly always an SSLError."""
 
     def keep(self, error: OSError) -> None:
-        """Its traceback would refer back to the stream."""
+        """Keeps the error for the next call, without its traceback, which would refer back to the stream."""
         self.error = error.with_traceback(None)
         self.is_usual = False
 
     def keep_data(self, data: bytes) -> None:
-        """What could not be returned, or added to what is kept, for want of memory."""
+        """Keeps data that could not be returned, for want of memory or because of an error."""
         self.is_usual = False
         if not self.decrypted or self.decrypted[-1] is not data:
             self.decrypted.append(data)
 
 
 def tls_of(stream: Any) -> Tls | None:
-    """Returns the stream's, for the run that calls. None: the stream is Trio's there."""
+    """Returns the stream's `Tls`, for the run that calls. None if the stream is left to Trio's own methods in
+    that run."""
     own = stream.__dict__
     run = run_for(own["transport_stream"])
     if run is None:
@@ -87,8 +89,8 @@ def tls_of(stream: Any) -> Tls | None:
 
 
 def run_for(transport: object) -> Run | None:
-    """Returns the run that calls, if ``transport`` is a stream that works by completions in it, and if
-    SSLStreams over such are to be ours."""
+    """Returns the run that calls, if ``transport`` works by completions in it, and if the run has the feature
+    "tls". Else None."""
     if type(transport) is not trio.SocketStream:
         return None
     sockets = sockets_of_run()
@@ -98,8 +100,8 @@ def run_for(transport: object) -> Run | None:
 
 
 def decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
-    """Up to ``most`` bytes of the records that are there; empty at the end, or after an error. None: no
-    record is whole."""
+    """Returns up to ``most`` bytes of data of the records that have come. Empty at the end of the data, or if
+    there is an error, which is kept in `Tls.error`. None if no record has come whole."""
     size = most if most < RECORD else RECORD
     ssl_object = own["_ssl_object"]
     try:
@@ -122,7 +124,7 @@ def decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
 
 
 def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
-    """The data of one record and of those behind it."""
+    """Returns ``data``, which is that of one record, with the data of the records behind it."""
     parts = tls.decrypted
     parts.append(data)
     tls.is_usual = False
@@ -135,7 +137,7 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
             left -= len(data)
     except WantReadError:
         pass
-    except MemoryError:  # Python's ssl may have lost a record, which has to be told
+    except MemoryError:  # raised, since Python's ssl may have lost a record
         tls.keep_data(data)
         raise
     except OSError as error:
@@ -148,8 +150,8 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
 
 
 def feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
-    """Gives OpenSSL what has come, or the end; of what was read ahead behind it as much as ``most`` bytes of
-    data may take."""
+    """Gives OpenSSL the ``data`` that has come from the stream below; empty stands for its end. Then gives it
+    of what was read ahead as much as it may need for ``most`` bytes of data."""
     tls.is_drained = False
     incoming, size = own["_incoming"], len(data)
     if data:
@@ -157,7 +159,7 @@ def feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
     else:
         incoming.write_eof()
     own["_inner_recv_count"] += 1
-    if size > own["_estimated_receive_size"]:  # noqa: PLR1730  # not so often
+    if size > own["_estimated_receive_size"]:  # noqa: PLR1730  # seldom true, and a call of `max` takes longer
         own["_estimated_receive_size"] = size
     while size >= RECORD and (wanted := most + _OVERHEAD - incoming.pending) > 0:
         more = take_ahead(own["transport_stream"], wanted)
@@ -167,15 +169,15 @@ def feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
 
 
 async def move_forward(own: dict[str, Any], tls: Tls) -> None:
-    """What OpenSSL needs for what it could not do: it is sent what OpenSSL has made, or else OpenSSL is given
-    what comes."""
+    """Does what OpenSSL needs for a read that had to wait: sends what OpenSSL has made, if there is any, or
+    else takes in what comes."""
     made = own["_outgoing"].read()
     await (send_out(own, made) if made else take_in(own, tls))
 
 
 @enable_ki_protection
 async def take_in(own: dict[str, Any], tls: Tls) -> None:
-    """Has OpenSSL get what comes next, by this task or by another that is about it."""
+    """Returns once OpenSSL was given what comes next, by this task, or by another that was about to."""
     lock, count = own["_inner_recv_lock"], own["_inner_recv_count"]
     was_free = await acquire(lock)
     try:
@@ -189,8 +191,8 @@ async def take_in(own: dict[str, Any], tls: Tls) -> None:
 
 
 async def end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bool) -> None:
-    """Sends what the records have OpenSSL answer; what was ``found`` in them outlives that. Yields if the
-    receive has not ``waited``."""
+    """Sends what OpenSSL answers to the records, and keeps what was ``found`` in them until that is sent. If
+    there is nothing to send, yields, unless the receive has ``waited`` or the task has budget left."""
     if tls.error is None and own["_outgoing"].pending:
         tls.decrypted.append(found)
         tls.is_usual = False
@@ -201,7 +203,7 @@ async def end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bo
 
 
 async def fail_receive(tls: Tls, found: bytes | None) -> None:
-    """Keeps what was ``found``, and yields: what has failed may not have."""
+    """Keeps what was ``found`` for the next call, and yields: the call that failed may not have yielded."""
     if found:
         tls.keep_data(found)
     await yield_shielded()
@@ -209,7 +211,7 @@ async def fail_receive(tls: Tls, found: bytes | None) -> None:
 
 @enable_ki_protection
 async def send_out(own: dict[str, Any], made: bytes) -> None:
-    """Sends what OpenSSL has made, behind all that it has made before."""
+    """Sends ``made``, which OpenSSL has made, after all that it has made before."""
     lock = own["_inner_send_lock"]
     was_free = await acquire(lock)
     try:
@@ -229,7 +231,8 @@ async def send_out(own: dict[str, Any], made: bytes) -> None:
 
 
 async def acquire(lock: Any) -> bool:
-    """Whether it was free. Trio does not know of an owner whom it would have to replace if he ended."""
+    """Takes the lock, and returns whether it was free. Then Trio is not told of the owner. To be released by
+    `release`."""
     if lock._owner is None:
         lock._owner = context.task
         return True
@@ -238,6 +241,7 @@ async def acquire(lock: Any) -> bool:
 
 
 def release(lock: Any, *, was_free: bool) -> None:
+    """Releases a lock. ``was_free`` is what `acquire` returned."""
     if not was_free:
         lock.release()
     elif lock._lot._parked:
@@ -247,7 +251,8 @@ def release(lock: Any, *, was_free: bool) -> None:
 
 
 def release_to_next(lock: Any) -> Any:
-    """One that was free, which somebody waits for by now. Returns that task, which owns it from now on."""
+    """Releases a lock that was free when it was taken, and that tasks wait for by now. Returns the first of
+    these, which owns the lock from now on."""
     add_parking_lot_breaker(lock._owner, lock._lot)
     lock.release()
     return lock._owner

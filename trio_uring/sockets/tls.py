@@ -1,26 +1,28 @@
-"""`trio.SSLStream` over a stream that works by completions: what its methods are replaced by while
-runs are on io_uring.
+"""What replaces methods of `trio.SSLStream` while runs are on io_uring. It is for streams over a stream that
+works by completions.
 
-A message takes Trio's two checkpoints and an exception more than it needs: a lock that is free is
-taken with a checkpoint, and OpenSSL is asked for data before any have come. Then it gives one record,
-16 KiB, a call. Here
+For each message Trio's own methods have two checkpoints and an exception that are not needed. They take a
+free lock with a checkpoint, and ask OpenSSL for data before any have come. Then a call returns the data of
+one record, 16 KiB at most. Here
 
-- a lock that is free is taken without a checkpoint; one that is not, as by Trio, in its order;
-- OpenSSL is not asked where it is known to have nothing (`Tls.is_drained`);
+- a free lock is taken without a checkpoint. A lock that is held is waited for, in order, as by Trio;
+- OpenSSL is not asked when it is known to have nothing (`Tls.is_drained`);
 - one receive returns the data of as many records as have come and were asked for.
 
-So each call has the one checkpoint of the stream below, or one of its own if it need not wait. Trio's own
-have yielded for a lock even if the stream below fails at once; here a failed call yields then.
+So each call has the one checkpoint of the stream below, or one of its own if it need not wait. When the
+stream below fails at once, Trio's own methods have yielded already, for a lock. Here a call that fails
+yields then.
 
-What comes after the first record of a receive was not asked for yet: an error is kept for the next
-call of the stream, whichever that is, and nothing more is decrypted; the end is told by OpenSSL as
-often as it is asked. What was decrypted is kept until it can be returned.
+The records behind the first one of a receive were not asked for yet. So an error in them is kept for the
+next call on the stream, whichever that is, and nothing more is decrypted. The end of the data need not be
+kept: OpenSSL tells it as often as it is asked. What was decrypted is kept until it can be returned.
 
-A handshake, `unwrap` and `aclose` are Trio's own, which call ``_retry``, and so does all that is
-rare: a stream that is not ready, not whole or busy, a renegotiation, arguments that have to be
-refused. All of it works on the same attributes of the stream. What is not ours, as a stream over
-something else than `trio.SocketStream`, in a run that is on epoll, or without the feature, is
-Trio's own from the beginning.
+The handshake, `unwrap` and `aclose` are Trio's own methods, which call ``_retry``. Trio's own methods also
+do all that is rare: a stream that is not ready, broken or busy, a renegotiation, arguments that have to be
+refused. They and ours work on the same attributes of the stream.
+
+A stream over something else than a `trio.SocketStream` is left to Trio's own methods altogether. So is every
+stream in a run on epoll, or without the feature "tls".
 """
 
 from __future__ import annotations
@@ -55,18 +57,19 @@ if TYPE_CHECKING:
     from .records import Tls
 
 ORIGINAL: Final[dict[str, Any]] = {}
+"""Trio's own methods, by name."""
 _OK: Final = getattr(SSLState, "OK", None)
 _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
 _SSLStream: Final = trio.SSLStream
 
 
 def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
-    """Returns the stream's, if the call may go the short way. None: it is for Trio's own method."""
+    """Returns the stream's `Tls` if our method may do the call. None if Trio's own method has to."""
     tls = tls_of(stream)
     if tls is None or own["_state"] is not _OK or detector._held:
         return None
     tls.is_drained = False  # Trio's own methods may have read since, in another run or over another stream
-    # Somebody else's ``_retry`` would not tell us what it has done with the SSLObject.
+    # If somebody else has replaced ``_retry``, his does not tell us what it has done with the SSLObject.
     tls.is_usual = (
         tls.error is None and not tls.decrypted and own["_handshook"].done and trio.SSLStream._retry is retry
     )
@@ -75,6 +78,7 @@ def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
 
 @enable_ki_protection
 async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
+    """Replaces ``receive_some``."""
     own = self.__dict__
     incoming, outgoing = own["_incoming"], own["_outgoing"]
     detector, transport = own["_outer_recv_conflict_detector"], own["transport_stream"]
@@ -106,7 +110,7 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         while found is None:
             if outgoing.pending or lock._owner is not None:
                 await move_forward(own, tls)
-            else:  # the same, in one frame
+            else:  # what `take_in` does, without a frame of its own
                 lock._owner = task
                 try:
                     feed(own, tls, await transport.receive_some(), most)
@@ -128,6 +132,7 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
 
 @enable_ki_protection
 async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
+    """Replaces ``send_all``."""
     own = self.__dict__
     detector, transport = own["_outer_send_conflict_detector"], own["transport_stream"]
     tls: Tls | None = own.get("_uring_tls")
@@ -163,7 +168,7 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         if lock._owner is not None or own["_delayed_outgoing"] is not None:
             await send_out(own, made)
             return
-        lock._owner = task  # the same, in one frame
+        lock._owner = task  # what `send_out` does, without a frame of its own
         try:
             await transport.send_all(made)
         except Exception:
@@ -186,8 +191,8 @@ async def retry(
     ignore_want_read: bool = False,
     is_handshake: bool = False,
 ) -> Any:
-    """``_retry``: calls a method of the SSLObject until it need not wait, and sends and receives what it
-    needs for that. It may be interrupted wherever Trio's may."""
+    """Replaces ``_retry``: calls a method of the SSLObject until that need not wait, and sends and receives
+    what OpenSSL needs for it. Ctrl-C may interrupt it wherever it may interrupt Trio's."""
     kept: Tls | None = vars(self).get("_uring_tls")
     if kept is not None:
         kept.is_drained = False
@@ -200,7 +205,7 @@ async def retry(
             try:
                 raise error
             finally:
-                del error  # whose traceback refers to this frame
+                del error  # its traceback refers to this frame
         self._state = BROKEN
         raise trio.BrokenResourceError from kept.error
     tls = tls_of(self)
@@ -233,13 +238,14 @@ async def retry(
 
 
 def _has_tickets(ssl_object: ssl.SSLObject) -> bool:
-    """Whether its handshake has ended with tickets of the session. The client may not expect them yet, so
-    they are sent with the first data."""
+    """Whether the output of the handshake's last step is session tickets: so it is for a server with TLS 1.3.
+    The client may not read them yet, so they are sent with the first data."""
     return ssl_object.server_side and ssl_object.version() == "TLSv1.3"
 
 
 @enable_ki_protection
 async def _take_decrypted(kept: Tls, most: int) -> bytes:
+    """Returns up to ``most`` bytes of what was decrypted and could not be returned. This is a checkpoint."""
     await checkpoint_if_cancelled()
     await yield_shielded()
     data = b"".join(kept.decrypted)
@@ -250,6 +256,7 @@ async def _take_decrypted(kept: Tls, most: int) -> bytes:
 
 @enable_ki_protection
 async def wait_send_all_might_not_block(self: Any) -> None:
+    """Replaces ``wait_send_all_might_not_block``."""
     detector, lock = self._outer_send_conflict_detector, self._inner_send_lock
     if tls_of(self) is None or self._state is not _OK or detector._held or lock._owner is not None:
         await _as_trio_does(ORIGINAL["wait_send_all_might_not_block"](self))
@@ -267,8 +274,8 @@ async def wait_send_all_might_not_block(self: Any) -> None:
 
 
 async def _as_trio_does(call: Coroutine[Any, Any, Any]) -> Any:
-    """Awaits Trio's own method for a function of this file: Ctrl-C may interrupt what that calls, as a
-    user's stream, unless it may not interrupt who calls us."""
+    """Awaits Trio's own method, for a function of this file. Ctrl-C may interrupt what that calls, such as a
+    user's stream, unless the caller of our function is protected from it."""
     frame = sys._getframe(1)
     task = getattr(context, "task", None)
     if task is not None and frame is task.coro.cr_frame:
@@ -280,6 +287,7 @@ async def _as_trio_does(call: Coroutine[Any, Any, Any]) -> Any:
 
 @disable_ki_protection
 async def _interruptible(call: Coroutine[Any, Any, Any]) -> Any:
+    """Awaits ``call``, where Ctrl-C may interrupt it."""
     return await call
 
 
