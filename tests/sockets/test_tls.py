@@ -3,6 +3,7 @@ in checkpoints, and whose streams are left to Trio. What is as on epoll is for t
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 import sys
@@ -903,3 +904,82 @@ def test_what_a_signal_handler_raises_where_a_function_begins_leaves_nothing_loc
             assert number > 1
 
     URING.run(main)
+
+
+class Three:
+    def __index__(self) -> int:
+        return 3
+
+
+@every_backend
+def test_an_answer_that_is_cancelled_on_its_way_breaks_the_stream(backend: Backend) -> None:
+    """That to a renegotiation, while the socket is full of what somebody else has sent."""
+
+    async def main() -> None:
+        stream, peer = await with_peer(TLS12)
+        peer.reads = False
+        below = stream.transport_stream.socket
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                below._sock.send(bytes(HUGE))
+        peer.renegotiate()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cancel_later, scope)
+                await stream.receive_some(100)
+        assert scope.cancelled_caught
+        for call in (receive, send, unwrap):
+            with pytest.raises(trio.BrokenResourceError):
+                await call(stream)
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
+@every_version
+@every_backend
+def test_what_a_call_of_trios_own_has_left_is_received_at_once(
+    backend: Backend, version: ssl.TLSVersion
+) -> None:
+    """Sizes that are no int are for Trio's own."""
+
+    async def main() -> None:
+        stream, peer = await with_peer(version)
+        for number in range(3):
+            peer.send(10)
+            await arrive()
+            assert await stream.receive_some(Three()) == expected(10 * number, 3)  # type: ignore[arg-type]
+            assert await stream.receive_some(100) == expected(10 * number + 3, 7)
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+
+
+@needs_completions
+@pytest.mark.parametrize("backend", [OFF, EPOLL], ids=["off", "epoll"])
+def test_what_a_run_of_trios_own_has_left_is_received_at_once(backend: Backend) -> None:
+    kept: list[Any] = []
+
+    async def first() -> None:
+        stream, peer = await with_peer()
+        peer.send(10)
+        await arrive()
+        assert await stream.receive_some(100) == expected(0, 10)
+        kept.extend([stream, peer])
+
+    async def second() -> None:
+        stream, peer = kept
+        peer.send(10)
+        assert await stream.receive_some(3) == expected(10, 3)
+
+    async def third() -> None:
+        stream, peer = kept
+        assert await stream.receive_some(100) == expected(13, 7)
+        await stream.aclose()
+        peer.close()
+
+    URING.run(first)
+    backend.run(second)
+    URING.run(third)

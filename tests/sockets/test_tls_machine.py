@@ -40,7 +40,7 @@ RINGS = [
     Backend("budget", RingOptions(checkpoint_budget=16)),
     Backend("small buffers, budget", RingOptions(checkpoint_budget=16, **SMALL)),  # type: ignore[arg-type]
 ]
-STALLED = 2
+STALLED = 10
 RENEWING = ("renegotiate", "ask_for_new_keys")
 Step = tuple[Any, ...]
 
@@ -234,7 +234,7 @@ class Machine:
         count = {"some": min(count, ahead), "all": ahead, "more": ahead + count}[how_much]
         if size is None and how_much != "all":  # it cannot be told where to stop
             size = 100
-        if size is not None and size < 1000 and count > 20_000:
+        if size is not None and size < 1000 and count > 1000:
             size = 50_000
         if self.waiting() or self.is_renewing or self.peer.gone:
             after = []  # A receive that has met the end is a checkpoint afterwards, which may lose it.
