@@ -89,8 +89,8 @@ class RawFile(BinaryFile):
 
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
-        """Writes from ``data`` with one transfer. Returns the number of bytes written, which may be fewer;
-        None if the descriptor is non-blocking and takes none. The kernel has them then."""
+        """Writes from ``data`` with one transfer. Returns the number of bytes that the kernel has taken,
+        which may be fewer; None if the descriptor is non-blocking and takes none."""
         return await self._write(data)  # type: ignore[return-value]
 
     @writing
@@ -144,7 +144,8 @@ class RawFile(BinaryFile):
 
     async def _readline(self, limit: int = -1) -> bytes:
         """Reads a line, and leaves the position at its end. If the position is ours, it goes back over what
-        was read too much. From a stream each transfer is of one byte."""
+        was read too much. If it is shared, a thread reads the line. From a stream each transfer is of
+        one byte."""
         if self._position.kind is SHARED:
             return await trio.to_thread.run_sync(self._wrapped.readline, limit)
         block = io.DEFAULT_BUFFER_SIZE if self._position.is_ours else 1

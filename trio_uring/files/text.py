@@ -186,8 +186,9 @@ class TextFile(AsyncFile[str]):
 
     @either
     async def truncate(self, size: int | None = None, /) -> int:
-        """Writes what is buffered, and makes the file ``size`` bytes long, or cuts it where the last
-        transfer ended. Returns the new size. The ring does it from Linux 6.9 on, else a worker thread."""
+        """Writes what is buffered, and makes the file ``size`` bytes long, or lets it end where the
+        last transfer ended. Returns the new size. The ring does it from Linux 6.9 on, else a worker
+        thread."""
         await self._flush()
         if not self._can_write:
             self._wrapped.truncate(size)  # which raises

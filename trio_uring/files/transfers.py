@@ -5,7 +5,8 @@ A transfer goes one of these ways, by the kind of the file's position (files/pos
   position   read                              write                            pread, pwrite
   OWN        at once, then the ring, at an     the ring, at an explicit offset  pread at once, then
              explicit offset                                                    the ring
-  APPENDED   as OWN                            the ring, at the file's end      as OWN
+  APPENDED   as OWN                            the ring, at the file's end,     as OWN
+                                               one at a time
   SHARED     read(2)                           write(2)                         as OWN, if the file
                                                                                 system is measured, else
                                                                                 pread(2), pwrite(2)
@@ -198,7 +199,8 @@ class Transfers:
             return io.DEFAULT_BUFFER_SIZE
         if left <= 0:
             return io.DEFAULT_BUFFER_SIZE
-        # One byte more tells at once whether the file has grown. But then the result is a copy: not if large.
+        # One byte more shows at once that this was the end. But the result is then cut, which copies it: a
+        # large one is read without.
         return left + 1 if left < LARGE else left
 
     async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
