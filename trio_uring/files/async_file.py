@@ -1,14 +1,14 @@
 """What the asynchronous files of all kinds share.
 
-- Every one of them holds a file of the standard library, open on the same descriptor, and
-  moves the data itself. That file is asked for all that moves none: attributes, closing,
-  the warning about a file that was not closed, and the exception for a call that cannot
-  succeed, because the file is closed or detached, or is not open for that.
-- Its own buffers stay empty. So does everything that is reached through it, as ``raw`` and
-  ``buffer`` are: that goes past our buffers.
-- One call at a time, first come, first served. A task waits for its turn only if another
-  is in the middle of a call; a task of another run is refused then.
-- Ctrl-C arrives at the end of a call, or at the kernel's answer, and nowhere between: what
+- Each file holds a file of the standard library that is open on the same descriptor, its
+  ``wrapped``. Ours moves the data. The wrapped file does what moves none: it has the attributes,
+  closes the descriptor, and warns if it was never closed. It also raises the exception of a call
+  that cannot succeed: on a file that is closed or detached, or not open for reading or writing.
+- The buffers of the wrapped file stay empty. Whoever uses it, or its ``raw`` or ``buffer``, goes
+  past our buffers.
+- A file serves one call at a time, first come, first served: each call has its turn (`Turns`). A
+  task waits only if another is in the middle of a call. A task of another run is refused then.
+- Ctrl-C arrives at the end of a call, or at the kernel's answer, and nowhere between. So what
   the kernel has moved and what we know of it never differ.
 """
 
@@ -41,12 +41,13 @@ FileT = TypeVar("FileT", bound="AsyncFile[Any]")
 
 
 class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
-    """An asynchronous file: the methods of `trio.open_file`'s, of which every one is a
-    checkpoint. A call that raises `trio.Cancelled` has not happened, or has as far as
-    the file's position says; what was read meanwhile will be read again."""
+    """An asynchronous file. It has the methods of the files of `trio.open_file`, and every async one is
+    a checkpoint. A call that raises `trio.Cancelled` has happened as far as the file's position says,
+    which may be not at all. What it had read will be read again."""
 
     _when_closed: Callable[[], Awaitable[None]] | None = None
-    """Called once, when `aclose` has closed it, also in vain: to take away its name (temporary.py)."""
+    """What `aclose` calls once, at its end, even if it failed: it removes a temporary file's name
+    (files/temporary.py)."""
 
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
@@ -59,8 +60,8 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
 
     @property
     def wrapped(self) -> Any:
-        """The standard library's file on the same descriptor. Its buffers know nothing of ours.
-        Who asks for it can move the position: as `fileno`."""
+        """The standard library's file on the same descriptor. Its buffers know nothing of ours. Whoever
+        has it can move the position, so asking for it has the effects of `fileno`."""
         self._share()
         return self._wrapped
 
@@ -78,18 +79,19 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         return str(self._wrapped.mode)
 
     def fileno(self) -> int:
-        """The descriptor. From then on others may use it: reads and writes go by threads, as
-        `open_file` says. Waits for what is being written behind, as closing does."""
+        """Returns the descriptor. Others may use it from then on, so later reads and writes are made by
+        threads, as `open_file` says. Blocks until earlier writes that are still under way are made."""
         fd = int(self._wrapped.fileno())
         self._share()
         return fd
 
     def _own_fileno(self) -> int:
-        """The descriptor, for us alone: nobody gets it."""
+        """Returns the descriptor without the effects of `fileno`. Only for this package, which hands it to
+        nobody."""
         return int(self._wrapped.fileno())
 
     def _share(self) -> None:
-        """Before others may use the descriptor."""
+        """Gives the position to the kernel. Called before others may use the descriptor."""
         if self._position.is_ours and not self.closed:
             self._position.share()
 
@@ -98,7 +100,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         await self._sync(data_only=False)
 
     async def fdatasync(self) -> None:
-        """`fsync`, but of the metadata only what is needed to find the data."""
+        """Does what `fsync` does, but waits for no more metadata than is needed to find the data."""
         await self._sync(data_only=True)
 
     async def _sync(self, *, data_only: bool) -> None:
@@ -126,10 +128,10 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         raise StopAsyncIteration
 
     async def readline(self, size: int | None = -1, /) -> DataT:
-        """One line, of ``size`` characters or bytes at most; empty at the end."""
+        """Reads one line, of ``size`` characters or bytes at most. It is empty at the end of the file."""
         raise NotImplementedError
 
-    if TYPE_CHECKING:  # what every kind has as well, each with words of its own
+    if TYPE_CHECKING:  # every kind of file has these, with a docstring of its own
 
         async def read(self, size: int | None = -1, /) -> DataT: ...
         async def readlines(self, hint: int | None = -1, /) -> list[DataT]: ...
@@ -142,9 +144,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         async def detach(self) -> AsyncFile[Any]: ...
 
     async def aclose(self) -> None:
-        """Writes what is buffered and closes the file, also if it is cancelled meanwhile.
+        """Writes what is buffered and closes the file. It does both even if it is cancelled.
 
-        The descriptor is closed by the calling thread, as `os.close` does.
+        The calling thread closes the descriptor, as with `os.close`.
         """
         try:
             if self._turns.holder or self._unwritten():
@@ -172,7 +174,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             if self._unwritten() and not self._wrapped.closed:
                 await self._write_out()
         except (trio.Cancelled, KeyboardInterrupt):
-            # Only now: to enter a scope takes longer than to write.
+            # The scope is entered only when needed: entering it takes longer than writing.
             with trio.CancelScope(shield=True):
                 await self._write_out()
             raise
@@ -181,9 +183,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             self._wrapped.close()
 
     def _close_at_once(self) -> None:
-        """Does what `aclose` does, without a step of the task: for one that may wait for nothing any more.
-        This blocks. A file that another task is in the middle of using, or whose writes cannot be waited
-        for here, is left to be closed by the garbage collector."""
+        """Does what `aclose` does, but blocks. Called by a task that may not await any more. If another
+        task is in the middle of a call, or the writes under way cannot be waited for here, the file is
+        left to the garbage collector, which closes it."""
         behind = self._position.behind
         if behind is not None:
             behind.block(elsewhere=False)
@@ -195,20 +197,21 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
             self._wrapped.close()
 
     def _unwritten(self) -> bool:
-        """Whether there is data that has to be written before the file is closed."""
+        """Tells whether there is data that has to be written before the file is closed."""
         return False
 
     async def _write_out(self) -> None:
-        """Writes that data."""
+        """Writes what is buffered. Called by the task that has the turn."""
 
     def _write_now(self) -> None:
-        """`_write_out`, by the calling thread."""
+        """Writes what is buffered, and blocks. Called when no task has the turn."""
 
     async def _settle(self) -> None:
-        """In turn: waits for what has left the buffer and is still being written."""
+        """Takes the turn, and waits until nothing that has left the buffer is still being written."""
 
     def _length(self, name: str, value: int | None) -> int:
-        """The argument of a method: a number, -1 for None."""
+        """Returns a length that a caller gave as an int, and -1 for None. For other values calls the
+        method ``name`` of the wrapped file, which raises."""
         if type(value) is int and -_HUGE <= value < _HUGE:
             return value
         if value is None:
@@ -227,10 +230,11 @@ _HUGE = 1 << 63
 
 
 class Turns:
-    """Who may use a file. All the layers of one file share one of these.
+    """The turns of the tasks that use a file: the task that has the turn is in the middle of a call. The
+    text, binary and raw file on one descriptor share their `Turns`.
 
-    The tasks of one run wait for each other; those of another are refused, while a task of the
-    first is in the middle of a call, or the run is still writing to the file.
+    The tasks of one run wait for each other. A task of another run is refused while one of the
+    first is in the middle of a call, and while the first run is still writing to the file.
     """
 
     __slots__ = ("_position", "_waiting", "holder")
@@ -238,16 +242,17 @@ class Turns:
     def __init__(self, position: Position) -> None:
         self._position = position
         self.holder: dict[int, trio.lowlevel.Task] = {}
-        """The task that has the turn, at 0: an entry that is made and found in one step, whatever
-        threads ask for it."""
+        """The task that has the turn, under the key 0; empty if none has. A dict's `setdefault` sets and
+        looks up in one step, even if several threads try."""
         self._waiting: trio.lowlevel.ParkingLot | None = None
-        """Tasks of the holder's run."""
+        """The tasks that wait for their turn. They are of the holder's run."""
 
     def taken(self) -> bool:
         return bool(self.holder)
 
     def take_now(self) -> bool:
-        """Takes the turn, if no other task of this run has it."""
+        """Takes the turn for the calling task, and returns True. Returns False if another task of this run
+        has it."""
         task = running_task()
         holder = self.holder.setdefault(0, task)
         if holder is not task:
@@ -259,23 +264,24 @@ class Turns:
         return True
 
     def check_run(self, task: Any) -> None:
-        """For who has the turn: raises, and has it no longer, if another run writes to the file."""
+        """Gives up the turn and raises RuntimeError, if another run is writing to the file. Called for the
+        task that has just taken the turn."""
         if self._position.written_by is not task._runner.io_manager:
             del self.holder[0]
             raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
 
     async def take(self) -> None:
-        """Takes the turn, after other tasks if need be."""
+        """Takes the turn for the calling task. Waits for other tasks if need be."""
         if not self.take_now():
             if self._waiting is None:
                 self._waiting = trio.lowlevel.ParkingLot()
-            # Whoever leaves hands the turn to the task that it wakes.
+            # `leave` makes the task that it wakes the holder.
             await self._waiting.park()
-            self.holder[0] = running_task()  # even if that was interrupted
+            self.holder[0] = running_task()  # in case a signal handler interrupted `leave`
 
     def leave(self, task: trio.lowlevel.Task) -> None:
-        """Also for a task that may not have got the turn: an exception out of a signal handler may
-        come between any two calls."""
+        """Ends the turn of a task, and wakes the next. Does nothing if the task has no turn: a signal
+        handler may raise just before it gets one, so callers do not know."""
         if not self.holder or self.holder[0] is not task:
             return
         if self._waiting:
@@ -298,8 +304,9 @@ class _Method(Protocol):
 
 
 def _in_turn(allowed: str) -> _Method:
-    """Makes a method wait for its turn, and have the standard library answer if the file
-    is closed, or not open for what ``allowed`` is the name of."""
+    """Returns a decorator, with which a method of a file waits for its turn. If the file is closed or
+    detached, or its attribute ``allowed`` is false, the wrapped file answers instead, and raises as a
+    rule."""
 
     def decorate(
         method: Callable[Concatenate[FileT, P], Coroutine[Any, Any, R]],
@@ -311,7 +318,7 @@ def _in_turn(allowed: str) -> _Method:
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
             holder = turns.holder
-            # `take_now`, without its frame.
+            # This is `take_now`, inlined for speed.
             try:
                 task = context.task
             except AttributeError:
@@ -327,7 +334,7 @@ def _in_turn(allowed: str) -> _Method:
                     return answer
                 return await method(self, *args, **kwargs)
             finally:
-                # `leave`, without its frame, and without a call, after which a signal may be handled.
+                # This is `leave`, inlined for speed. Without a call no signal is handled meanwhile.
                 if turns._waiting is not None:
                     turns.leave(task)
                 elif holder and holder[0] is task:
@@ -346,7 +353,8 @@ either = _in_turn("__class__")
 async def gather_lines(
     readline: Callable[[], Awaitable[DataT]], hint: int, lines: list[DataT]
 ) -> list[DataT]:
-    """What ``readlines`` returns: lines until they are longer than ``hint``, if that is positive."""
+    """Reads lines into ``lines``, and returns it, as ``readlines`` does. Stops when they are longer than
+    ``hint`` together, if that is positive."""
     length = 0
     while line := await readline():
         lines.append(line)
@@ -357,7 +365,7 @@ async def gather_lines(
 
 
 async def write_lines(write: Callable[[Any], Awaitable[object]], lines: Iterable[Any]) -> None:
-    """``writelines``. A checkpoint, also without lines."""
+    """Writes lines, as ``writelines`` does. This is a checkpoint, even without any lines."""
     await checkpoint_at_once()
     for line in lines:
         await write(line)

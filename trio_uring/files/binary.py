@@ -1,4 +1,4 @@
-"""What binary files have in common, with a buffer or without: transfers at offsets, and syncing."""
+"""What binary files with and without a buffer have in common: transfers at offsets, and syncing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class BinaryFile(AsyncFile[bytes]):
-    """A binary file. `pread`, `pread_into` and `pwrite` neither use nor move the position, and
-    any number of tasks may be in them at once. On a file system that the ring is for they take no
-    thread, whoever shares the file."""
+    """A binary file. `pread`, `pread_into` and `pwrite` neither use nor move the position, and any number
+    of tasks may call them at the same time. On a file system that the ring is used for
+    (lowlevel/file_systems.py) they need no thread, even if the descriptor is shared."""
 
     def __init__(self, wrapped: Any, transfers: Transfers, turns: Turns | None = None) -> None:
         super().__init__(wrapped, transfers.position, turns)
@@ -28,8 +28,8 @@ class BinaryFile(AsyncFile[bytes]):
 
     @enable_ki_protection
     async def pread(self, size: int, offset: int, /) -> bytes:
-        """`os.pread`: up to ``size`` bytes from ``offset`` on, empty past the end, after writing
-        what is buffered."""
+        """Reads up to ``size`` bytes from ``offset`` on, as `os.pread` does. Returns b"" past the end.
+        Writes what is buffered before."""
         length, start = size_of(size), size_of(offset)
         if not self._can_read:
             self._wrapped.readinto(bytearray())  # which raises
@@ -42,7 +42,8 @@ class BinaryFile(AsyncFile[bytes]):
 
     @enable_ki_protection
     async def pread_into(self, buffer: WriteableBuffer, offset: int, /) -> int:
-        """`os.preadv` into ``buffer``; the number of bytes, 0 past the end. As `pread`."""
+        """Reads into ``buffer`` from ``offset`` on, as `os.preadv` does. Returns the number of bytes, which
+        is 0 past the end. Writes what is buffered before."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             start = size_of(offset)
             if not self._can_read:
@@ -54,8 +55,9 @@ class BinaryFile(AsyncFile[bytes]):
 
     @enable_ki_protection
     async def pwrite(self, data: ReadableBuffer, offset: int, /) -> int:
-        """`os.pwrite`: the number of bytes, which may be fewer; after writing what is buffered.
-        With O_APPEND the kernel writes at the end, whatever the ``offset``."""
+        """Writes ``data`` at ``offset``, as `os.pwrite` does. Returns the number of bytes written, which may
+        be fewer. Writes what is buffered before. With O_APPEND the kernel writes at the end of the file,
+        whatever the ``offset``."""
         with pinned(self._wrapped, "write", data) as memory:
             start = size_of(offset)
             if not self._can_write:
@@ -72,8 +74,8 @@ class BinaryFile(AsyncFile[bytes]):
         await self._transfers.sync(data_only=data_only)
 
     async def _write_before(self, *, changes: bool) -> None:
-        """In turn, if need be: writes what is buffered; before the file ``changes`` past the
-        buffer, also forgets what was read ahead."""
+        """Writes what is buffered, if anything is, and takes the turn for it. If the caller ``changes``
+        the file past the buffer, forgets what was read ahead as well."""
 
     async def _forget_ahead(self) -> None:
-        """The same, afterwards."""
+        """Forgets what was read ahead. Called after a change to the file past the buffer."""

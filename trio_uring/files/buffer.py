@@ -1,15 +1,16 @@
 """The buffer of a file, which binary and text files hold, and the transfers from and to it.
 
-What it holds, and how that lies there, is for files/held_bytes.py.
+files/held_bytes.py says what the buffer holds, and where in its memory.
 
-- What does not fit takes no detour: a large read goes to where it is wanted, a large write
-  comes from where it is, or goes on behind its call (files/write_behind.py), as does the buffer
-  that it found. While something is behind, the buffer has nothing that was read.
-- A call that is cancelled in the middle gives back to the buffer what it had read, and
-  leaves there what it had accepted and not yet written. The buffer is longer than its
-  size for as long as that takes.
-- A call that fails has lost what it had read, as with the standard library: the position is
-  past it. What has no position gives it back.
+- Large transfers go past the buffer. A large read goes straight to the caller's memory, and a large
+  write comes straight from there.
+- A write that does not fit may also be *behind*: the call returns, and the ring writes the data, and
+  what the buffer held, later (files/write_behind.py). While anything is behind, the buffer has
+  nothing that was read.
+- A call that is cancelled in the middle gives back to the buffer what it had read, and leaves there
+  what it had accepted and not yet written. The buffer is longer than its size while it holds that.
+- A call that fails loses what it had read, as in the standard library: the position is past it. A file
+  without a position (a pipe) loses nothing: there the buffer takes it back.
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ _memmove: Any = ffi.memmove
 
 
 class FileBuffer(HeldBytes):
-    """Of one file. Who calls has the file's turn."""
+    """The buffer of one file. Its methods are called by the task that has the file's turn, but for the
+    `write_now` and `write_at_exit` of a file that no task uses any more."""
 
     _alive: ClassVar[dict[int, tuple[list[object], weakref.ref[FileBuffer]]]] = {}
-    """All that may have something to write, with the standard library's files of each. These are not
-    garbage before it is: else they would close the descriptor before it has written what it has."""
+    """All buffers that may have something to write, each with the standard library's files on its
+    descriptor. So these are not collected before the buffer is: they would close the descriptor, and
+    the buffer could not write any more."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         super().__init__(size)
@@ -54,12 +57,12 @@ class FileBuffer(HeldBytes):
         self.can_write: bool = wrapped.writable()
         self._can_read: bool = wrapped.readable()
         self.kept: list[object] = [wrapped]
-        """Files of the standard library that close the descriptor when nobody has them."""
+        """The standard library's files on the descriptor, which close it when they are collected."""
         if self.can_write:
             self._alive[id(self)] = (self.kept, weakref.ref(self))
         self._behind: WriteBehind | None = None
         self._writes = False
-        """Whether the kernel has what is in the buffer, and has not answered."""
+        """Whether the kernel is writing from the buffer now."""
 
     def __del__(self) -> None:
         try:
@@ -69,9 +72,9 @@ class FileBuffer(HeldBytes):
             self._alive.pop(id(self), None)
 
     def _write_abandoned(self) -> None:
-        """Writes what is buffered, for a file that is thrown away without being closed.
-        This blocks, as with the standard library. As all that it calls, it uses no name of a
-        module: at the end of the interpreter they are gone."""
+        """Writes what is buffered, and blocks, as the standard library does. Called by the finaliser of a
+        file that was never closed. Neither this nor what it calls uses a global name of a module: those
+        are gone when the interpreter ends."""
         if not self._in_buffer() or self.position.raw.closed:
             return
         self._rewind()
@@ -87,15 +90,16 @@ class FileBuffer(HeldBytes):
         self._write_end = self._read_end = -1
 
     def write_now(self) -> None:
-        """Writes what is buffered, and what a write that failed has left behind, by the calling thread.
-        Nothing is with the kernel."""
+        """Writes what is buffered, and what is behind since its write has failed. Blocks. Called when the
+        kernel has no write of this file."""
         self._write_abandoned()
         if self._behind is not None:
             self._behind.write_now()
 
     def write_at_exit(self) -> None:
-        """For a file that is alive when the interpreter ends, and may stay so for good. One that
-        a thread is just writing is that thread's."""
+        """Writes what is buffered and what is behind. Called when the interpreter ends, for each file that
+        still exists then, since its finaliser may never run. A buffer that a thread is just writing is
+        left to that thread."""
         if not self._writes:
             with suppress(OSError, ValueError):  # the finaliser tries again, and tells
                 self._write_abandoned()
@@ -105,29 +109,31 @@ class FileBuffer(HeldBytes):
     # Where we are
 
     def takes_at_once(self, length: int) -> bool:
-        """Whether `write` of this length has nothing to wait for, unless too much is behind."""
+        """Tells whether a `write` of this length need not wait, unless too much is behind."""
         small = length < self._large and not self.unwritten
         return small or self.fits(length) or self._behind_for(length) is not None
 
     def tell(self) -> int:
-        """The offset in the file, in bytes."""
+        """Returns the position in the file as its user sees it, in bytes."""
         behind = self._behind.unplaced if self._behind is not None else 0
         return max(self.position.tell() + behind - self._raw_offset(), 0)
 
     @property
     def unwritten(self) -> bool:
-        """Whether there is data that has still to go to the kernel."""
+        """Whether there is data that is not written yet, in the buffer or behind."""
         return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
 
     # Reading
 
     def give_back_after(self, stop: BaseException, data: bytes) -> None:
-        """`give_back`, unless the call has failed and the position tells."""
+        """Gives back to the buffer the data that a call had read before ``stop`` ended it. Does nothing if
+        the call failed on a file that has a position: it is past the data then."""
         if not isinstance(stop, OSError) or self.position.kind is STREAM:
             self.give_back(data)
 
     async def fill(self) -> int | None:
-        """One transfer into the buffer, of which all was given out."""
+        """Makes one transfer into the buffer, from which all was given out. Returns the number of bytes, 0
+        at the end of the file; None if the descriptor is non-blocking and has nothing."""
         self._drop_read()
         self._pos = 0
         return await self._fill()
@@ -142,7 +148,9 @@ class FileBuffer(HeldBytes):
         return got
 
     async def leave(self, taken: int) -> None:
-        """Before a read goes past the buffer, of which it has ``taken`` the end."""
+        """Makes the buffer empty: writes what is to be written, and forgets what was read. Called before a
+        read goes past the buffer. The call has ``taken`` so many bytes from the buffer, which get them
+        back if the write fails."""
         if self.can_write:
             try:
                 await self.flush()
@@ -152,7 +160,8 @@ class FileBuffer(HeldBytes):
         self._drop_read()
 
     async def read(self, length: int) -> bytes | None:
-        """So many bytes, fewer only at the end. None: non-blocking, and nothing there."""
+        """Reads so many bytes; fewer only at the end of the file. Returns None if the descriptor is
+        non-blocking and has nothing."""
         ahead = self.ahead
         if length <= ahead:
             await checkpoint_at_once()
@@ -168,7 +177,7 @@ class FileBuffer(HeldBytes):
             self._drop_read()
         done = ahead
         try:
-            # Whole blocks go to their place; what is left comes by way of the buffer.
+            # Whole blocks are read straight into the result. The rest comes by way of the buffer.
             got: int | None = 1
             while got and (direct := length - done - (length - done) % self.size):
                 got = await self.transfers.read(_from_buffer(data) + done if done else data, direct, data)
@@ -192,7 +201,8 @@ class FileBuffer(HeldBytes):
         return data[:done] if done or got == 0 else None
 
     async def read_all(self) -> bytes | None:
-        """All to the end. None: non-blocking, and nothing there."""
+        """Reads all to the end of the file. Returns None if the descriptor is non-blocking and has
+        nothing."""
         ahead = self.ahead
         parts = [self.take(ahead)] if ahead else []
         if ahead or self.can_write:
@@ -207,7 +217,7 @@ class FileBuffer(HeldBytes):
         return b"".join(parts) if parts or complete else None
 
     async def read1(self, size: int) -> bytes:
-        """What is `ahead`, or else one transfer: up to ``size`` bytes."""
+        """Returns up to ``size`` bytes of what is `ahead`. If nothing is, makes one transfer."""
         length = size if size >= 0 else self.size
         ahead = self.ahead
         if ahead or not length:
@@ -217,7 +227,9 @@ class FileBuffer(HeldBytes):
         return await self.transfers.read_new(length) or b""
 
     async def read_to(self, target: Memory, *, once: bool) -> int | None:
-        """Fills ``target``, or reads to it ``once``, if nothing is `ahead`."""
+        """Reads into ``target`` until it is full. With ``once`` makes one transfer at most, and none if
+        something is `ahead` and what is missing would fit in the buffer. Returns the number of bytes, 0
+        at the end of the file; None if the descriptor is non-blocking and has nothing."""
         memory, length, held = target.address, target.length, target.held
         ahead = self.ahead
         done = min(ahead, length)
@@ -250,7 +262,8 @@ class FileBuffer(HeldBytes):
         return done if done or got == 0 else None
 
     async def readline(self, limit: int) -> bytes:
-        """A line of which the buffer has only a part."""
+        """Reads a line of which the buffer has only a part (`line_at_hand` was None), of ``limit`` bytes at
+        most if that is not negative."""
         ahead = self.ahead
         parts = [self.take(ahead)] if ahead else []
         left = limit - ahead if limit >= 0 else -1
@@ -272,7 +285,8 @@ class FileBuffer(HeldBytes):
     # Writing
 
     async def write(self, memory: Memory) -> int:
-        """Takes all that is there; its length in bytes."""
+        """Takes all bytes of ``memory``, and returns their number. The buffer keeps them, or they are
+        written, or behind."""
         address, length, held = memory.address, memory.length, memory.held
         if self.fits(length):
             self.put(address, length)
@@ -296,7 +310,7 @@ class FileBuffer(HeldBytes):
                     raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", done)
                 done += got
         except (trio.Cancelled, KeyboardInterrupt) as stop:
-            # What has happened in part happens: the buffer takes the rest.
+            # A write that was made in part counts as made: the buffer takes the rest.
             if done:
                 self._keep(address + done, length - done)
             if not done or isinstance(stop, KeyboardInterrupt):
@@ -306,7 +320,7 @@ class FileBuffer(HeldBytes):
         return length
 
     def _behind_for(self, length: int) -> WriteBehind | None:
-        """What takes a write of this length that does not fit."""
+        """Returns the `WriteBehind` that may take a write of this length; None if it may not be behind."""
         if length > MOST_BEHIND or not self.position.may_go_behind:
             return None
         run = current_run()
@@ -317,11 +331,12 @@ class FileBuffer(HeldBytes):
         return self._behind
 
     async def _add_behind(self, behind: WriteBehind, memory: Memory) -> int:
-        """The buffer and then the data, or what the buffer takes of it once it is empty."""
+        """Puts behind what is buffered, and then the data of ``memory``. Data that is not large is put in
+        the buffer instead, which is empty by then. Returns the length of the data in bytes."""
         length = memory.length
         buffered = self._write_end - self._write_pos if self._in_buffer() else 0
         await behind.make_room(buffered + length)
-        if not self.position.is_ours:  # somebody has asked for the descriptor meanwhile
+        if not self.position.is_ours:  # meanwhile somebody has asked for the descriptor
             return await self.write(memory)
         parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
         kept = length if length < self._large else 0
@@ -335,13 +350,13 @@ class FileBuffer(HeldBytes):
         return length
 
     def _rewind(self) -> None:
-        """Moves the file's position to where the data is to be written."""
+        """Moves the file's position to where the buffered data is to be written."""
         if back := self._raw_offset() + self._pos - self._write_pos:
             self.position.seek(-back, 1)
             self._raw_pos -= back
 
     async def write_out(self) -> None:
-        """Writes what is behind, and what is buffered."""
+        """Writes what is behind, and then what is buffered. Waits until both are written."""
         if self._behind is not None:
             await self._behind.finish()
         if self._in_buffer():
@@ -363,26 +378,27 @@ class FileBuffer(HeldBytes):
         self._restore_size()
 
     async def flush(self) -> None:
-        """Writes what is buffered, and has the file's position where ours is."""
+        """Writes what is buffered, forgets what was read ahead, and moves the file's position to where its
+        user is."""
         await self.write_out()
         if self._can_read:
             self.position.seek(-self._raw_offset(), os.SEEK_CUR)
             self._drop_read()
 
     async def settle(self) -> None:
-        """Waits for what has left the buffer and is still being written."""
+        """Waits until all that is behind is written. What is in the buffer stays there."""
         if self._behind is not None:
             await self._behind.finish()
 
     async def landed(self) -> None:
-        """Waits until no write is with the kernel. Raises what went wrong."""
+        """Waits until the kernel has no write of this file. Raises the error of one that failed."""
         if self._behind is not None:
             await self._behind.wait()
 
     # Moving
 
     async def seek(self, offset: int, whence: int) -> int:
-        """As `io.BufferedRandom.seek`, also the errors. A checkpoint."""
+        """Moves the position, and raises, as `io.BufferedRandom.seek` does. This is a checkpoint."""
         await checkpoint_at_once()
         target = index(offset) if hasattr(offset, "__index__") else _FAR
         position = self.position
@@ -403,7 +419,7 @@ class FileBuffer(HeldBytes):
         return reached
 
     def go_back(self, offset: int) -> None:
-        """To where `tell` was, for a call that only read since then."""
+        """Moves back to ``offset``, where `tell` was when a call began. That call has only read."""
         self._drop_read()
         self.position.seek(offset)
 

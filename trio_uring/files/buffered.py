@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BufferedFile(BinaryFile):
-    """A binary file for writing; as `io.BufferedWriter`."""
+    """A binary file that is written through a buffer, like an `io.BufferedWriter`."""
 
     def __init__(self, wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> None:
         super().__init__(wrapped, buffer.transfers, turns)
@@ -32,16 +32,16 @@ class BufferedFile(BinaryFile):
 
     @property
     def raw(self) -> io.FileIO:
-        """The standard library's file on the same descriptor: past our buffer. Who asks for it
-        can move the position: as `fileno`."""
+        """The standard library's raw file on the same descriptor. It goes past our buffer. Whoever has it
+        can move the position, so asking for it has the effects of `fileno`."""
         raw: io.FileIO = self._wrapped.raw
         self._share()
         return raw
 
     @reading
     async def read(self, size: int | None = -1, /) -> bytes:
-        """``size`` bytes, fewer only at the end; all to the end if that is negative. None:
-        non-blocking, and nothing there."""
+        """Reads ``size`` bytes, fewer only at the end of the file; all to the end if ``size`` is negative
+        or None. Returns None if the descriptor is non-blocking and has nothing."""
         length = self._length("read", size)
         if length < -1:
             self._wrapped.read(size)
@@ -53,22 +53,22 @@ class BufferedFile(BinaryFile):
 
     @reading
     async def read1(self, size: int = -1, /) -> bytes:
-        """What the buffer has, or else one transfer: up to ``size`` bytes."""
+        """Returns up to ``size`` bytes of what the buffer has. If it has nothing, makes one transfer."""
         if size is None:
             self._wrapped.read1(size)
         return await self._buffer.read1(self._length("read1", size))
 
     @reading
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fills ``buffer``; the number of bytes, fewer only at the end. None: non-blocking, and
-        nothing there."""
+        """Reads until ``buffer`` is full or the file ends. Returns the number of bytes; None if the
+        descriptor is non-blocking and has nothing."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             return await self._buffer.read_to(memory, once=False)  # type: ignore[return-value]
 
     @reading
     async def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """What the buffer has, or else one transfer, into ``buffer``; the number of bytes. None:
-        non-blocking, and nothing there."""
+        """Reads into ``buffer``, with one transfer at most. Returns the number of bytes; None if the
+        descriptor is non-blocking and has nothing."""
         with pinned(self._wrapped, "readinto1", buffer, writable=True) as memory:
             return await self._buffer.read_to(memory, once=True)  # type: ignore[return-value]
 
@@ -84,7 +84,8 @@ class BufferedFile(BinaryFile):
 
     @reading
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """The lines to the end, or until they are longer than ``hint`` bytes."""
+        """Reads the lines to the end of the file, or until they are longer than ``hint`` bytes together, if
+        that is positive."""
         number = self._length("readlines", hint)
         await checkpoint_at_once()
         lines: list[bytes] = []
@@ -96,7 +97,7 @@ class BufferedFile(BinaryFile):
 
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
-        """Takes all of ``data``; its length in bytes."""
+        """Takes all of ``data``, and returns its length in bytes."""
         if type(data) is bytes and self._buffer.fits(length := len(data)):
             await checkpoint_at_once()
             self._buffer.put(data, length)
@@ -113,26 +114,26 @@ class BufferedFile(BinaryFile):
 
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Moves the position; where it is then, in bytes. Writes what is buffered."""
+        """Writes what is buffered, and moves the position. Returns the new position, in bytes."""
         return await self._buffer.seek(offset, whence)
 
     @either
     async def tell(self) -> int:
-        """The position, in bytes."""
+        """Returns the position, in bytes."""
         await checkpoint_at_once()
         await self._buffer.landed()
         return self._buffer.tell()
 
     @writing
     async def truncate(self, size: int | None = None, /) -> int:
-        """Makes the file ``size`` bytes long, or as long as the position, after writing
-        what is buffered. By the ring from Linux 6.9 on, else by a worker thread."""
+        """Writes what is buffered, and makes the file ``size`` bytes long, or as long as the position says.
+        Returns the new size. The ring does it from Linux 6.9 on, else a worker thread."""
         await self._buffer.flush()
         return await self._transfers.truncate(size)
 
     @either
     async def flush(self) -> None:
-        """Writes what is buffered: it is with the kernel then, and others can read it."""
+        """Writes what is buffered. The kernel has it then, and others can read it."""
         if not self._unwritten():
             await checkpoint_at_once()
         if self._can_write:
@@ -140,8 +141,8 @@ class BufferedFile(BinaryFile):
 
     @either
     async def detach(self) -> RawFile:
-        """Writes what is buffered, and returns the file without the buffer; this one is
-        of no use from then on."""
+        """Writes what is buffered, and returns a file without a buffer on the same descriptor. This one
+        cannot be used any more."""
         await checkpoint_at_once()
         if self._can_write:
             await self._buffer.flush()
@@ -195,12 +196,13 @@ class BufferedFile(BinaryFile):
 
 
 class BufferedReaderFile(BufferedFile):
-    """A binary file for reading, or for both; as `io.BufferedReader` or `io.BufferedRandom`."""
+    """A binary file that is read, or read and written, through a buffer, like an `io.BufferedReader` or
+    an `io.BufferedRandom`."""
 
     @reading
     async def peek(self, size: int = 0, /) -> bytes:
-        """What is in the buffer, after one transfer if there is nothing; the position does
-        not move."""
+        """Returns what is in the buffer, and does not move the position. If nothing is there, makes one
+        transfer first."""
         self._length("peek", size)
         if self._can_write:
             await self._buffer.flush()

@@ -1,8 +1,9 @@
 """Positions in text files: the standard library's cookies.
 
-A cookie says where in the file to start, and what to do there to have the decoder, which may
-be in the middle of a character or of a line end, in the state that it was in. The standard
-library works it out itself, on a text file in memory that has the bytes since the snapshot.
+The decoder of a text file may be in the middle of a character or of a line end. So a position in the
+file is more than an offset. It is a number, the cookie, which says at which byte to start, and what to
+decode and skip there until the decoder is in the same state. The standard library computes it for us: a
+text file of its own, in memory, reads the bytes since the snapshot.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import NamedTuple
 
 
 class Snapshot(NamedTuple):
-    """A state of the decoder in which it holds no bytes, and the bytes that were decoded since."""
+    """A state of the decoder in which it holds no bytes (so its flags are all), and the bytes that it was
+    given since."""
 
     flags: int
     data: bytes
 
 
 class Cookie(NamedTuple):
-    """A position: go there, give the decoder these flags and these bytes, then skip these
-    characters."""
+    """A cookie in its parts: go to the byte ``position``, set the decoder's ``flags``, decode as many
+    ``bytes``, and skip as many ``characters``. ``at_end`` is 1 if the decoder has to be told that the file
+    ends after the bytes."""
 
     position: int
     flags: int = 0
@@ -45,7 +48,8 @@ class Cookie(NamedTuple):
 def cookie_past(
     start: Cookie, data: bytes, characters: int, like: io.TextIOWrapper, newline: str | None
 ) -> int:
-    """The cookie of as many characters past ``start``, where the file has ``data``."""
+    """Returns the cookie of the place that is ``characters`` past ``start``. ``data`` is what the file has
+    from ``start`` on, and ``like`` a text file with the same encoding."""
     memory = io.TextIOWrapper(
         _Memory(data, start.position), encoding=like.encoding, errors=like.errors, newline=newline
     )
@@ -56,7 +60,7 @@ def cookie_past(
 
 
 class _Memory(io.BytesIO):
-    """A part of a file, from a position on."""
+    """A binary file in memory that has a part of another, and the same positions."""
 
     def __init__(self, data: bytes, position: int) -> None:
         super().__init__(data)

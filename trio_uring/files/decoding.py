@@ -1,11 +1,12 @@
-"""The characters of a file with a buffer: decoded, cut into lines, and put back.
+"""The characters of a text file: its bytes are decoded, cut into lines, and given out.
 
-- What was decoded and not yet given out is ``_decoded[used:]``. ``_snapshot`` is a state of
-  the decoder in which it holds no bytes, and the bytes that lead from there to ``_decoded``.
-- A call that is cancelled in the middle has not happened. Where there are positions, all is as it
-  was before, and the bytes are read again. What has none gets its characters back.
-- As with the standard library, `readlines` that stops before the end has lost the position, until
-  the file is moved or flushed, and a call that fails is where it failed.
+- What was decoded and not yet given out is ``_decoded[used:]``. ``_snapshot`` is an earlier state of the
+  decoder in which it held no bytes, and the bytes that lead from there to ``_decoded``.
+- A call that is cancelled in the middle has not happened. In a file that has positions, all is put back
+  as it was, and the bytes are read again. In a file without positions (a pipe), the characters are
+  kept for the next call.
+- As in the standard library, a `readlines` that stops before the end loses the position: `tell` raises
+  until the file is moved or flushed. A call that fails leaves the file where it failed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _CHUNK: Final = 8192
 
 
 class Decoding:
-    """Of one text file; of one that is not read, only whether its position is known. Who calls has
-    the file's turn."""
+    """What one text file has decoded. For a file that is open for writing only, it knows only whether the
+    position is known. Its methods are called by the task that has the file's turn."""
 
     def __init__(self, wrapped: io.TextIOWrapper, buffer: FileBuffer, newline: str | None) -> None:
         self._wrapped = wrapped
@@ -34,35 +35,36 @@ class Decoding:
         self._newline = newline
         self._seekable = wrapped.seekable()
         self._telling = self._seekable
-        """Whether the position is known: whether snapshots are made."""
+        """Whether snapshots are made, so that the position is known."""
         self._decoder: Any = _new_decoder(wrapped, newline) if wrapped.readable() else None
         self._decoded = ""
         self.used = 0
-        """How many characters of it were given out."""
+        """How many characters of ``_decoded`` were given out."""
         self._snapshot: Snapshot | None = None
         self._bytes_per_character = 0.0
 
     @property
     def ahead(self) -> int:
-        """How many characters can be given out."""
+        """How many characters can be given out without another transfer."""
         return len(self._decoded) - self.used
 
     @property
     def newlines(self) -> str | tuple[str, ...] | None:
-        """The kinds of line ends that were read, if they are translated or told apart."""
+        """The kinds of line ends that were read so far. None if none was read, or if the file was opened
+        with a fixed ``newline``."""
         kinds: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", None)
         return kinds
 
     def take(self, length: int) -> str:
-        """The next ``length`` characters of what is `ahead`, or all of it."""
+        """Gives out the next ``length`` characters of what is `ahead`; all of it if that is less."""
         start = self.used
         text = self._decoded[start : start + length]
         self.used = start + len(text)
         return text
 
     def line_at_hand(self, limit: int) -> str | None:
-        """The next line, of ``limit`` characters at most, if it is decoded already. The caller gives
-        it out by adding its length to `used`."""
+        """Returns the next line, of ``limit`` characters at most if that is not negative; None if it is not
+        all decoded yet. The caller gives it out by adding its length to `used`."""
         if not self._decoded:
             return None
         start = self.used
@@ -74,7 +76,7 @@ class Decoding:
         return self._decoded[start:end]
 
     async def read_all(self) -> str:
-        """All characters to the end."""
+        """Reads all characters to the end of the file."""
         data = await self._buffer.read_all()
         text: str = self._decoder.decode(data or b"", True)
         text = self.take(len(self._decoded)) + text
@@ -83,7 +85,7 @@ class Decoding:
         return text
 
     async def read(self, length: int) -> str:
-        """So many characters, fewer only at the end."""
+        """Reads so many characters; fewer only at the end of the file."""
         mark = self._mark()
         parts = [self.take(length)]
         left = length - len(parts[0])
@@ -97,10 +99,11 @@ class Decoding:
         return "".join(parts)
 
     async def readline(self, limit: int = -1, mark: _Mark | None = None) -> str:
-        """A line of which only a part is decoded. ``mark``: of the call that it is a part of."""
+        """Reads a line of which only a part is decoded, of ``limit`` characters at most if that is not
+        negative. If this is a part of a longer call, ``mark`` is that call's beginning."""
         mark = mark or self._mark()
         parts: list[str] = []
-        held = ""  # may be the first half of an end mark
+        held = ""  # a "\r" that may be the first half of a line end
         length = 0
         while True:
             try:
@@ -128,7 +131,8 @@ class Decoding:
             self._decoded, self.used = "", 0
 
     async def readlines(self, hint: int) -> list[str]:
-        """The lines to the end, or until they are longer than ``hint``, if that is positive."""
+        """Reads the lines to the end of the file, or until they are longer than ``hint`` characters
+        together, if that is positive."""
         mark = self._mark()
         lines: list[str] = []
         self._telling = False
@@ -150,8 +154,8 @@ class Decoding:
         return line
 
     async def _read_chunk(self, length: int, mark: _Mark) -> bool:
-        """Decodes one more transfer, of about ``length`` characters, over what there was.
-        False at the end."""
+        """Reads about ``length`` more characters with one transfer, and decodes them. They replace what was
+        decoded before, which was given out. Returns False at the end of the file."""
         snapshot = Snapshot(*reversed(self._decoder.getstate())) if self._telling else None
         size = max(_CHUNK, int(max(self._bytes_per_character, 1.0) * length))
         data = await self._buffer.read1(size)
@@ -165,7 +169,7 @@ class Decoding:
         return bool(text or data)
 
     def _line_end(self, text: str, start: int) -> int:
-        """Where the line ends, past its end mark; 0 if there is none."""
+        """Returns the index after the first line end at or after ``start``; 0 if there is none."""
         if self._newline:
             found = text.find(self._newline, start)
             return found + len(self._newline) if found >= 0 else 0
@@ -181,7 +185,8 @@ class Decoding:
         return _Mark(self, self._decoder.getstate())
 
     def _go_back(self, mark: _Mark, stop: BaseException, given: list[str]) -> None:
-        """After a call that has given out so much since ``mark``, and is not to have happened."""
+        """Undoes what a call has done since ``mark``, which ``stop`` has ended, as the head of this file
+        says. ``given`` are the characters that it had taken."""
         has_failed = isinstance(stop, Exception)
         if not self._seekable:
             if not has_failed or isinstance(stop, OSError):
@@ -199,18 +204,18 @@ class Decoding:
     # Positions
 
     def flushed(self) -> None:
-        """The file was flushed: its position is known again."""
+        """Notes that the file was flushed: its position is known again."""
         self._telling = self._seekable
 
     def written(self) -> None:
-        """What was read ahead is not what comes next."""
+        """Forgets what was read ahead. Called after a write: it is not what comes next any more."""
         if self._snapshot is not None:
             self._forget()
         if self._decoder is not None:
             self._decoder.reset()
 
     def tell(self, position: int) -> int:
-        """The cookie, with the buffer at ``position``."""
+        """Returns the cookie of where the file's user is. ``position`` is where its buffer is, in bytes."""
         if self._snapshot is None:
             return position
         flags, data = self._snapshot
@@ -220,7 +225,8 @@ class Decoding:
         return cookie_past(start, data, self.used, self._wrapped, self._newline)
 
     def moved(self, cookie: Cookie | None) -> None:
-        """The buffer is where ``cookie`` says, or at the end of the file if there is none."""
+        """Brings the decoder into the state for ``cookie``, or for the end of the file if that is None.
+        Called when the buffer was moved there."""
         self._forget()
         if self._decoder is None:
             return
@@ -232,7 +238,7 @@ class Decoding:
             self._decoder.reset()
 
     def skip(self, cookie: Cookie, data: bytes) -> None:
-        """Goes over the characters that ``cookie`` says, of which the bytes are ``data``."""
+        """Skips the characters that ``cookie`` says. ``data`` are the bytes to decode for that."""
         self._decoded = self._decoder.decode(data, bool(cookie.at_end))
         self._snapshot = Snapshot(cookie.flags, data)
         if len(self._decoded) < cookie.characters:
@@ -240,11 +246,11 @@ class Decoding:
         self.used = cookie.characters
 
     def lose(self) -> None:
-        """The position is not known any longer."""
+        """Notes that the position is not known any more."""
         self._telling = False
 
     def check_told(self) -> None:
-        """Raises if the position is not known."""
+        """Raises OSError if the position is not known."""
         if not self._telling:
             raise OSError("telling position disabled by next() call")
 
@@ -257,7 +263,7 @@ class _State(NamedTuple):
 
 
 class _Mark:
-    """Where a call has begun."""
+    """The state in which a call has begun, to go back to."""
 
     __slots__ = ("decoder_state", "has_read", "offset", "state")
 
@@ -265,9 +271,9 @@ class _Mark:
         self.state = _State(decoding._decoded, decoding.used, decoding._snapshot, decoding._telling)
         self.decoder_state = decoder_state
         self.has_read = False
-        """Whether the call has read from the buffer since then."""
+        """Whether the call has read from the buffer."""
         self.offset = 0
-        """Where the buffer was before that, in bytes."""
+        """Where the buffer was before the call read from it, in bytes."""
 
 
 def _new_decoder(wrapped: io.TextIOWrapper, newline: str | None) -> Any:

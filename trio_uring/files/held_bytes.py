@@ -1,15 +1,16 @@
-"""What a file's buffer holds: bytes that were read and not given out, or accepted and not written.
+"""What a file's buffer holds: bytes that were read and not yet given out, or accepted and not yet written.
 
-One buffer serves reading and writing. Seen from the file:
+One buffer serves reading and writing. These are indexes into its memory:
 
     0 ........ pos ........ read_end          what was read, and is still to be given out
     0 . write_pos .. pos .. write_end         what was written, and has still to go out
-                            raw_pos           where in this picture the file's position is
+                            raw_pos           the index that the file's own position is at
 
-- ``read_end`` and ``write_end`` are -1 where there is nothing of that kind. Data that is
-  written over data that was read ahead changes it in place, as the standard library does.
-- The kernel reads into the buffer and writes from it. So it is replaced only when no
-  transfer is under way, and it is kept from moving by what a transfer holds.
+- ``pos`` is where the file's user is. ``read_end`` is -1 if nothing was read, and ``write_end`` is -1 if
+  nothing was written. A write over data that was read ahead changes that in place, as in the
+  standard library.
+- The kernel reads into this memory and writes from it. So it is replaced only when no transfer is
+  under way. A transfer holds it, so that it stays where it is.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ _NOTHING: Final = bytearray()
 
 
 class HeldBytes:
-    """The memory of a buffer. Who calls has the file's turn."""
+    """The memory of a file's buffer. Its methods are called by the task that has the file's turn."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        # A write of this many bytes goes past the buffer; the limit is that of `open`.
+        # A write of this many bytes goes past the buffer. The limit is that of the standard library's files.
         self._large = size if sys.version_info >= (3, 13) else size + 1
         self._pos = 0
         self._raw_pos = 0
         self._read_end = -1
         self._write_pos = 0
         self._write_end = -1
-        # Many a file is read by one call, to where that wants it. So the memory is for who first needs it.
+        # Many a file is read by one call, straight into its result. So memory is made at the first need.
         self._buffer = _NOTHING
         self._memory: Any = None
         self._view = memoryview(_NOTHING)
@@ -50,15 +51,15 @@ class HeldBytes:
         return self._read_end - self._pos if self._read_end != -1 else 0
 
     def _raw_offset(self) -> int:
-        """How far the file's position is past ours."""
+        """Returns by how many bytes the file's own position is past where its user is."""
         return self._raw_pos - self._pos if self._read_end != -1 or self._write_end != -1 else 0
 
     def _in_buffer(self) -> bool:
-        """Whether the buffer has data that has still to go out."""
+        """Tells whether the buffer has data that is not written yet."""
         return self._write_pos < self._write_end
 
     def _make(self) -> None:
-        """Before anything is put into memory."""
+        """Makes the memory if there is none. Called before anything is put into it."""
         if self._memory is None:
             self._use(bytearray(self.size))
 
@@ -79,17 +80,18 @@ class HeldBytes:
     # Reading
 
     def take(self, length: int) -> bytes:
-        """The next ``length`` bytes of what is `ahead`."""
+        """Gives out the next ``length`` bytes, which have to be `ahead`."""
         start = self._pos
         self._pos = end = start + length
         return bytes(self._view[start:end])
 
     def look(self) -> bytes:
-        """All that is `ahead`, which stays there."""
+        """Returns all that is `ahead`, without giving it out."""
         return bytes(self._view[self._pos : self._pos + self.ahead])
 
     def line_at_hand(self, limit: int) -> bytes | None:
-        """The next line, of ``limit`` bytes at most, if the buffer has it; it stays there."""
+        """Returns the next line, of ``limit`` bytes at most if that is not negative, without giving it out;
+        None if the buffer has not all of it."""
         ahead = self.ahead
         most = ahead if limit < 0 else min(ahead, limit)
         start = self._pos
@@ -99,14 +101,14 @@ class HeldBytes:
         return None
 
     def pass_over(self, length: int) -> None:
-        """What `line_at_hand` has returned is given out."""
+        """Gives out ``length`` bytes, those of a line that `line_at_hand` has returned."""
         self._pos += length
 
     def give_back(self, data: bytes) -> None:
-        """Data that a call had read, and that the next one shall read."""
+        """Takes back data that a call had read, so that the next call reads it."""
         if not data:
             return
-        if self._in_buffer():  # so it came from the buffer
+        if self._in_buffer():  # then the data came from the buffer, and is still there
             self._pos -= len(data)
             return
         if ahead := self.ahead:
@@ -122,13 +124,14 @@ class HeldBytes:
     # Writing
 
     def fits(self, length: int) -> bool:
-        """Whether data of this length can be `put` in the buffer."""
+        """Tells whether data of this length can be `put` in the buffer."""
         if self._read_end == -1 and self._write_end == -1:
             self._pos = self._raw_pos = 0
         return length < self._large and self._pos + length <= self.size
 
     def put(self, data: Any, length: int) -> None:
-        """Takes what `fits`: bytes, or a pointer to some."""
+        """Copies ``length`` bytes into the buffer, which have to fit (`fits`). ``data`` is a bytes object or
+        a pointer."""
         self._make()
         start = self._pos
         _memmove(self._memory + start, data, length)
@@ -140,7 +143,8 @@ class HeldBytes:
         self._write_end = max(self._write_end, end)
 
     def _keep(self, address: Any, left: int) -> None:
-        """What is left of a large write, for later. Everything before has gone out."""
+        """Copies ``left`` bytes from ``address`` into the buffer, which is empty. They are the rest of a
+        large write, to be written later."""
         self._make()
         if left > self.size:
             self._use(bytearray(left))

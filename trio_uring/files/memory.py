@@ -1,4 +1,4 @@
-"""The memory that transfers go to and come from."""
+"""The memory that the kernel reads into and writes from: a caller's buffer, or new bytes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _from_buffer: Any = ffi.from_buffer
 _cast = ffi.cast
 
 LARGE: Final = 1 << 16
-"""Bytes from which on a result is large: it is not copied where that can be helped."""
+"""A result of at least this many bytes is large, and copying it is avoided where possible."""
 
 
 def pinned(wrapped: Any, name: str, buffer: ReadableBuffer, *, writable: bool = False) -> Memory:
-    """Where a caller's buffer is, and will be; else what the method ``name`` raises."""
+    """Returns a `Memory` for a caller's buffer. If ``buffer`` is not usable, calls the method ``name`` of
+    the wrapped file with it, which raises."""
     try:
         view = memoryview(buffer)
-        # Not kept: up to CPython 3.12 the garbage collector crashes on a view in a cycle of
-        # which such a pointer lives. The view alone keeps the memory where it is.
+        # The pointer of `from_buffer` is not kept: up to CPython 3.12 the garbage collector crashes if it
+        # finds both it and its view in a cycle. The view alone keeps the memory where it is.
         address = _cast("char *", _from_buffer(view, require_writable=writable))
     except (TypeError, ValueError, BufferError):
         getattr(wrapped, name)(buffer)
@@ -41,7 +42,7 @@ class Memory:
         self.held = held
 
     def as_bytes(self) -> bytes:
-        """The bytes, which nobody will change: the caller's own if that is what it gave."""
+        """Returns the data as bytes: the caller's own object if it gave bytes, else a copy."""
         data = self.held.obj
         return data if type(data) is bytes and len(data) == self.length else self.held.tobytes()
 
@@ -49,20 +50,22 @@ class Memory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A task that is thrown away with its run leaves the memory to the kernel.
+        # When a task is thrown away together with its run, the kernel may still use the memory.
         if kind is not GeneratorExit:
             self.held.release()
 
 
 def new_bytes(length: int) -> bytes:
-    """Bytes that nobody else has seen yet, so that the kernel may fill them. They are not
-    cleared first, which would take half as long as reading them.
+    """Returns new bytes for the kernel to fill. This is safe, since nobody else has seen them yet. They
+    are not cleared, which would take half as long as reading into them.
 
-    Some processors (AMD, `rep movsb`) copy pages at a fifth of their speed to memory that begins
-    1 to 31 bytes into a page. Of large results, which are aligned to 16 bytes, one in 256 does.
+    Some processors (AMD, `rep movsb`) copy pages at a fifth of their speed to memory that begins 1 to 31
+    bytes into a page. Large results are aligned to 16 bytes, so one in 256 begins there. Such a one is
+    made again.
     """
     data = uncleared_bytes(length)
     return data if length < LARGE or id(data) & 4095 != _SLOW_PLACE else uncleared_bytes(length)
 
 
-_SLOW_PLACE: Final = (16 - bytes.__basicsize__ + 1) & 4095  # in its page, of the object
+# Where in its page a bytes object begins if its data begins 16 bytes into a page.
+_SLOW_PLACE: Final = (16 - bytes.__basicsize__ + 1) & 4095

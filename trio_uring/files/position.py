@@ -2,21 +2,22 @@
 
   kind      what                                         who knows the position
   OWN       a regular file or a block device that we     we: every transfer has an explicit offset
-            opened by name, and that is nobody else's,
-            on a file system that the ring is for
-  APPENDED  the same, with O_APPEND                      we, for reads; a write is at the end, and
+            opened by name and that nobody else has,
+            on a measured file system
+            (lowlevel/file_systems.py)
+  APPENDED  as OWN, but opened with O_APPEND             we, for reads; a write goes to the end, and
                                                          the kernel then says where that was
-  SHARED    what others may use as well, and files on    the kernel
-            other file systems
+  SHARED    a file that others may use as well, or       the kernel
+            that is on another file system
   STREAM    pipes, terminals, sockets: no position       nobody
 
-- OWN and APPENDED become SHARED, for good, by `Position.share`: before a caller gets the
+- `Position.share` makes OWN and APPENDED SHARED, for good. It is called before a caller gets the
   descriptor, or a file of the standard library that has it, and before a fork.
-- The kernel's position is moved by read(2) and write(2) alone, which lock it. An operation of
-  the ring does not, and where a request completes later than it was submitted (O_DIRECT, some
-  file systems) it does not even move it. So others would overwrite what we write, and we them.
-- A device such as /dev/zero can be sought and keeps its position at 0: it is SHARED, whoever
-  opened it. So is a file of /proc, of which some refuse pwrite(2).
+- Only read(2) and write(2) use the kernel's position safely: they lock it. An operation of the ring
+  does not, and where it completes later than it was submitted (O_DIRECT, some file systems) it does
+  not even move the position. Then we and others would overwrite each other's data.
+- A device such as /dev/zero can be sought, but its position stays 0. So it is SHARED, whoever opened it.
+  So is a file of /proc: some of these refuse pwrite(2).
 """
 
 from __future__ import annotations
@@ -51,17 +52,20 @@ STREAM: Final = Kind.STREAM
 
 
 class WritesBehind(Protocol):
-    """What has some of a file's writes go on behind their calls (write_behind.py)."""
+    """The writes of a file that go on after their calls have returned. A file's `WriteBehind`
+    (files/write_behind.py) is one."""
 
     def block(self, *, elsewhere: bool) -> None: ...
     def appends_now(self) -> bool: ...
 
 
 class Position:
-    """Of one file; all its layers share it. Who moves it has the file's turn."""
+    """The position of one file. The text, binary and raw file on one descriptor share it. Only the task
+    that has the file's turn moves it."""
 
     _of_us: ClassVar[dict[int, weakref.ref[Position]]] = {}
-    """Those that are ours, by their id: a WeakValueDictionary takes as long as opening a file may."""
+    """All positions that are OWN or APPENDED, by their id. A WeakValueDictionary would be too slow: to use
+    it takes as long as opening a file may."""
     _pwrite = staticmethod(os.pwrite)
     __slots__ = (
         "__weakref__",
@@ -80,17 +84,17 @@ class Position:
     )
 
     def __init__(self, raw: io.FileIO, status: Status | None = None, *, ours: bool) -> None:
-        """``ours``: it was opened by its name, and nobody else knows the descriptor. ``status``:
-        its `os.fstat`, if the caller has it."""
+        """Finds out of which kind the file is. ``ours`` says that it was opened by its name and that nobody
+        else has the descriptor. ``status`` is its `os.fstat`, if the caller knows it."""
         self.raw = raw
         self.kind: Kind
         status = status or os.fstat(raw.fileno())
         self.is_regular = stat.S_ISREG(status.st_mode)
         self.size_at_first = status.st_size
-        """In bytes, for who reads all of it."""
+        """The file's size in bytes when it was opened. A call that reads all of it starts with this."""
         is_file = self.is_regular or stat.S_ISBLK(status.st_mode)
         self._measured = is_measured(raw.fileno(), status) if ours and is_file else None
-        # The measured ones all have positions, which a system call would say of each file.
+        # All files on measured file systems have positions. This saves them the system call that asks.
         if not self._measured and not (raw.seekable() and has_position(raw.fileno(), status.st_mode)):
             self.kind = STREAM
         elif not self._measured or not ours:
@@ -99,16 +103,17 @@ class Position:
             self.kind = APPENDED if "a" in raw.mode else OWN
         self.is_ours = self.kind is OWN or self.kind is APPENDED
         self._certain = _ALWAYS_ALLOWED if self.is_ours and self.is_regular else -1
-        """How far the kernel lets a file of this kind be sought, whatever its size; -1: it says."""
+        """Up to which offset a seek certainly succeeds, whatever the file's size; -1 if the kernel has to
+        be asked."""
         self.may_go_behind = self._certain > 0
-        """Whether nobody who keeps to the file object can tell when its writes are made."""
+        """Whether a call may return before its write is made. Users of the file object cannot tell."""
         self.at = raw.tell() if self.kind is APPENDED else 0
-        """OWN and APPENDED: the offset, in bytes. What is behind counts as written."""
+        """The position in bytes, if it is OWN or APPENDED. Data that is still behind counts as written."""
         self.is_appending = False
-        """APPENDED: whether a write is with the kernel, which moves its position."""
+        """Whether the kernel is making a write to an APPENDED file, and will move its own position."""
         self._behind: weakref.ref[WritesBehind] | None = None
         self.written_by: Run | None = None
-        """Of the run that writes what is behind, while it does."""
+        """The run that is writing what is behind; None if none is."""
         if self.is_ours:
             self._of_us[id(self)] = weakref.ref(self)
 
@@ -117,7 +122,8 @@ class Position:
 
     @property
     def behind(self) -> WritesBehind | None:
-        """What has some of the file's writes go on behind their calls; the buffer has it."""
+        """The file's writes that go on after their calls; None if there are none. The file's buffer keeps
+        the object alive."""
         return self._behind() if self._behind is not None else None
 
     @behind.setter
@@ -138,10 +144,10 @@ class Position:
         return self.at if self.is_ours else self.raw.tell()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As `io.FileIO.seek`; without a system call where the answer is certain."""
+        """Moves the position, as `io.FileIO.seek` does. Makes no system call where the answer is certain."""
         if not self.is_ours:
             return self.raw.seek(offset, whence)
-        # Numbers, and not the names of `os`: it is called as late as `write_now`.
+        # These are numbers, not names of `os`: finalisers call this, as they call `write_now`.
         if type(offset) is int and whence in (0, 1):
             target = offset if whence == 0 else self.at + offset
             if 0 <= target <= self._certain:
@@ -153,25 +159,28 @@ class Position:
         return self.at
 
     def move(self, count: int) -> None:
-        """After a transfer at `at` of so many bytes. It may have been shared meanwhile."""
+        """Moves the position by ``count`` bytes. Called after a transfer at the offset `at`. Meanwhile the
+        file may have become SHARED."""
         if self.is_ours:
             self.at += count
         elif self.kind is SHARED:
             self.raw.seek(count, os.SEEK_CUR)
 
     def tell_kernel(self) -> None:
-        """APPENDED, before a write, which may fail and then has not moved the position."""
+        """Sets the kernel's position to ours. Called before a write. Does nothing unless the file is
+        APPENDED. If the write fails, `ask` then finds the position unmoved."""
         if self.kind is APPENDED:
             self.raw.seek(self.at)
 
     def ask(self) -> None:
-        """APPENDED, after a write: the kernel knows where that was."""
+        """Takes over the kernel's position. Called after a write. Does nothing unless the file is
+        APPENDED, where only the kernel knows at what offset it has written."""
         if self.kind is APPENDED:
             self.at = self.raw.tell()
 
     def write_now(self, data: memoryview) -> int:
-        """Writes from ``data``, by the calling thread; the number of bytes. For finalisers: it uses
-        no name of this module, which may have none any longer."""
+        """Writes from ``data``, and blocks. Returns the number of bytes. Finalisers call this, so it uses
+        no global name of this module: these are gone when the interpreter ends."""
         if self.kind.name == "OWN":
             done = self._pwrite(self.raw.fileno(), data, self.at)
             self.at += done
@@ -182,8 +191,9 @@ class Position:
         return done
 
     def share(self, *, forks: bool = False) -> None:
-        """Gives the position to the kernel, when all is written that is being written. A thread
-        that ``forks``, and is not the run's, waits for nothing: the run may wait for it."""
+        """Gives the position to the kernel: the file is SHARED from then on. Blocks until the writes that
+        are under way are made. A thread that ``forks`` and is not the run's does not wait for them: the
+        run may be waiting for that thread."""
         if not self.is_ours:
             return
         behind = self.behind
@@ -196,11 +206,11 @@ class Position:
 
 
 _ALWAYS_ALLOWED: Final = (1 << 31) - 1
-"""Bytes: all of the measured file systems have files of that length."""
+"""In bytes. Every measured file system allows files of that length."""
 
 
 def _before_fork() -> None:
-    """Parent and child go on as if they were at one descriptor, as they are."""
+    """Makes all positions SHARED. Called before a fork: parent and child share the kernel's position."""
     for reference in list(Position._of_us.values()):
         position = reference()
         if position is not None:

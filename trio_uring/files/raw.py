@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class RawFile(BinaryFile):
-    """A file opened with ``buffering=0``: each call is one transfer, which may be shorter
-    than asked for. As `io.FileIO`."""
+    """A file that was opened with ``buffering=0``, like an `io.FileIO`. Each call is one transfer, which
+    may move less than it was asked for."""
 
     _wrapped: io.FileIO
 
     def __init__(self, wrapped: io.FileIO, transfers: Transfers, turns: Turns | None = None) -> None:
         super().__init__(wrapped, transfers, turns)
-        # What a cancelled call had read from something without positions, as a pipe.
+        # What a cancelled call had read from a file without positions, such as a pipe.
         self._given_back = b""
 
     @property
@@ -41,8 +41,9 @@ class RawFile(BinaryFile):
 
     @reading
     async def read(self, size: int | None = -1, /) -> bytes:
-        """One transfer of up to ``size`` bytes, or all to the end if that is negative;
-        empty at the end. None: non-blocking, and nothing there."""
+        """Reads up to ``size`` bytes with one transfer, or all to the end of the file if ``size`` is
+        negative or None. Returns b"" at the end; None if the descriptor is non-blocking and has
+        nothing."""
         length = self._length("read", size)
         if length < 0:
             return await self._read_all()
@@ -54,13 +55,14 @@ class RawFile(BinaryFile):
 
     @reading
     async def readall(self) -> bytes:
-        """All bytes to the end. None: non-blocking, and nothing there."""
+        """Reads all bytes to the end of the file. Returns None if the descriptor is non-blocking and has
+        nothing."""
         return await self._read_all()
 
     @reading
     async def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """One transfer into ``buffer``; the number of bytes, 0 at the end. None: non-blocking,
-        and nothing there."""
+        """Reads into ``buffer`` with one transfer. Returns the number of bytes, 0 at the end of the file;
+        None if the descriptor is non-blocking and has nothing."""
         with pinned(self._wrapped, "readinto", buffer, writable=True) as memory:
             if self._given_back:
                 await checkpoint_at_once()
@@ -75,7 +77,8 @@ class RawFile(BinaryFile):
 
     @reading
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """The lines to the end, or until they are longer than ``hint`` bytes."""
+        """Reads the lines to the end of the file, or until they are longer than ``hint`` bytes together, if
+        that is positive."""
         number = self._length("readlines", hint)
         lines: list[bytes] = []
         try:
@@ -86,18 +89,18 @@ class RawFile(BinaryFile):
 
     @writing
     async def write(self, data: ReadableBuffer, /) -> int:
-        """One transfer from ``data``; the number of bytes, which may be smaller. It is with the
-        kernel then. None: non-blocking, and no room."""
+        """Writes from ``data`` with one transfer. Returns the number of bytes that the kernel has taken,
+        which may be fewer; None if the descriptor is non-blocking and takes none."""
         return await self._write(data)  # type: ignore[return-value]
 
     @writing
     async def writelines(self, lines: Iterable[ReadableBuffer], /) -> None:
-        """One transfer for each of ``lines``."""
+        """Writes each of ``lines`` with one transfer."""
         await write_lines(self._write, lines)
 
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Moves the position; where it is then, in bytes."""
+        """Moves the position. Returns the new position, in bytes."""
         await checkpoint_at_once()
         position = self._position.seek(offset, whence)
         self._given_back = b""
@@ -105,23 +108,23 @@ class RawFile(BinaryFile):
 
     @either
     async def tell(self) -> int:
-        """The position, in bytes."""
+        """Returns the position, in bytes."""
         await checkpoint_at_once()
         return self._position.tell()
 
     @writing
     async def truncate(self, size: int | None = None, /) -> int:
-        """Makes the file ``size`` bytes long, or as long as the position. By the ring from
-        Linux 6.9 on, else by a worker thread."""
+        """Makes the file ``size`` bytes long, or as long as the position says. Returns the new size. The
+        ring does it from Linux 6.9 on, else a worker thread."""
         return await self._transfers.truncate(size)
 
     @either
     async def flush(self) -> None:
-        """Nothing: there is no buffer."""
+        """Does nothing, since there is no buffer. This is a checkpoint."""
         await checkpoint_at_once()
 
     async def detach(self) -> AsyncFile[Any]:
-        """AttributeError: nothing is below a raw file."""
+        """Raises AttributeError: nothing is below a raw file."""
         raise AttributeError("'FileIO' object has no attribute 'detach'")
 
     async def _read(self, length: int) -> bytes | None:
@@ -140,8 +143,9 @@ class RawFile(BinaryFile):
         return b"".join(parts) if parts or complete else None  # type: ignore[return-value]
 
     async def _readline(self, limit: int = -1) -> bytes:
-        """As far as the line goes, and no further: what a file whose position is ours gave too
-        much is read again, and from others each transfer is of one byte."""
+        """Reads a line, and leaves the position at its end. If the position is ours, it goes back over what
+        was read too much. If it is shared, a thread reads the line. From a stream each transfer is of
+        one byte."""
         if self._position.kind is SHARED:
             return await trio.to_thread.run_sync(self._wrapped.readline, limit)
         block = io.DEFAULT_BUFFER_SIZE if self._position.is_ours else 1
@@ -183,7 +187,7 @@ class RawFile(BinaryFile):
             self._position.seek(-len(data), os.SEEK_CUR)
 
     def _give_back_after(self, stop: BaseException, data: bytes) -> None:
-        """Unless the call has failed and the position tells: it is past the data then, as with the
-        standard library."""
+        """Gives back the data that a call had read before ``stop`` ended it. Does nothing if the call
+        failed on a file that has a position: it is past the data then, as in the standard library."""
         if not isinstance(stop, OSError) or self._position.kind is STREAM:
             self._give_back(data)

@@ -1,7 +1,7 @@
-"""Text files: characters over a buffer.
+"""Text files: characters over a buffer (files/buffer.py).
 
-How they are read is for files/decoding.py. Text that is written is encoded and handed to the buffer
-at once; the buffer's own rules then say when it is written.
+files/decoding.py decodes what is read. Text that is written is encoded and handed to the buffer at
+once, and the buffer decides when to write it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TextFile(AsyncFile[str]):
-    """A text file; as `io.TextIOWrapper`."""
+    """A text file, like an `io.TextIOWrapper`."""
 
     _wrapped: io.TextIOWrapper
 
@@ -48,8 +48,8 @@ class TextFile(AsyncFile[str]):
 
     @property
     def buffer(self) -> Any:
-        """The standard library's file on the same descriptor: past our buffers. Who asks for it
-        can move the position: as `fileno`."""
+        """The standard library's binary file on the same descriptor. It goes past our buffer. Whoever has
+        it can move the position, so asking for it has the effects of `fileno`."""
         buffer = self._wrapped.buffer
         self._share()
         return buffer
@@ -68,14 +68,15 @@ class TextFile(AsyncFile[str]):
 
     @property
     def newlines(self) -> str | tuple[str, ...] | None:
-        """The kinds of line ends that were read, if they are translated or told apart."""
-        none: Any = self._wrapped.newlines  # or raises, as we are detached
+        """The kinds of line ends that were read so far. None if none was read, or if the file was opened
+        with a fixed ``newline``."""
+        none: Any = self._wrapped.newlines  # this raises if the file is detached
         return self._decoding.newlines if self._can_read else none
 
     @enable_ki_protection
     async def __anext__(self) -> str:
-        # `_next_line`, for a line that is decoded and has nothing in its way: without another frame, and
-        # asked whether it is cancelled before it yields, since nothing has happened by then.
+        # This is `_next_line`, inlined for speed, for a line that is decoded already when no other task has
+        # the turn. Nothing has happened yet, so it may look for a cancellation before it yields.
         if self._has_simple_lines and not self._raw.closed and (task := getattr(context, "task", None)):
             turns = self._turns
             holder = turns.holder
@@ -114,7 +115,8 @@ class TextFile(AsyncFile[str]):
 
     @reading
     async def read(self, size: int | None = -1, /) -> str:
-        """``size`` characters, fewer only at the end; all to the end if that is negative."""
+        """Reads ``size`` characters, fewer only at the end of the file; all to the end if ``size`` is
+        negative or None."""
         decoding = self._decoding
         length = self._length("read", size)
         if length < 0:
@@ -126,7 +128,7 @@ class TextFile(AsyncFile[str]):
 
     @reading
     async def readline(self, size: int | None = -1, /) -> str:
-        """One line, of ``size`` characters at most; empty at the end."""
+        """Reads one line, of ``size`` characters at most. It is empty at the end of the file."""
         if size is None:
             self._wrapped.readline(size)  # type: ignore[arg-type]  # which raises
         limit = self._length("readline", size)
@@ -140,7 +142,8 @@ class TextFile(AsyncFile[str]):
 
     @either
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
-        """The lines to the end, or until they are longer than ``hint`` characters."""
+        """Reads the lines to the end of the file, or until they are longer than ``hint`` characters
+        together, if that is positive."""
         number = self._length("readlines", hint)
         if not self._can_read:
             self._decoding.lose()
@@ -150,7 +153,7 @@ class TextFile(AsyncFile[str]):
 
     @writing
     async def write(self, text: str, /) -> int:
-        """Takes all of ``text``; its length in characters."""
+        """Takes all of ``text``, and returns its length in characters."""
         await checkpoint_at_once()
         return await self._write(text)
 
@@ -161,8 +164,8 @@ class TextFile(AsyncFile[str]):
 
     @either
     async def seek(self, cookie: int, whence: int = 0, /) -> int:
-        """Moves to where `tell` was, to the start (0) or to the end (0, 2). Writes what is
-        buffered. A cancelled one has not happened."""
+        """Writes what is buffered, and moves to a position that `tell` has returned, to the start (0) or to
+        the end (0, 2). Returns the new position. If this is cancelled, the position has not moved."""
         if not self._seekable or (whence == os.SEEK_SET and cookie < 0) or whence not in (0, 1, 2):
             self._wrapped.seek(cookie, whence)  # which raises
         if whence != os.SEEK_SET and cookie != 0:
@@ -177,14 +180,15 @@ class TextFile(AsyncFile[str]):
 
     @either
     async def tell(self) -> int:
-        """Where we are, as a number that only `seek` understands. Writes what is buffered."""
+        """Writes what is buffered. Returns the position, as a number that only `seek` understands."""
         await checkpoint_at_once()
         return await self._tell()
 
     @either
     async def truncate(self, size: int | None = None, /) -> int:
-        """Makes the file ``size`` bytes long, or as long as where the last transfer ended,
-        after writing what is buffered. By the ring from Linux 6.9 on, else by a worker thread."""
+        """Writes what is buffered, and makes the file ``size`` bytes long, or lets it end where the
+        last transfer ended. Returns the new size. The ring does it from Linux 6.9 on, else a worker
+        thread."""
         await self._flush()
         if not self._can_write:
             self._wrapped.truncate(size)  # which raises
@@ -192,15 +196,15 @@ class TextFile(AsyncFile[str]):
 
     @either
     async def flush(self) -> None:
-        """Writes what is buffered: it is with the kernel then, and others can read it."""
+        """Writes what is buffered. The kernel has it then, and others can read it."""
         if not self._unwritten():
             await checkpoint_at_once()
         await self._flush()
 
     @either
     async def detach(self) -> BufferedFile:
-        """Writes what is buffered, and returns the binary file; this one is of no use from
-        then on."""
+        """Writes what is buffered, and returns a binary file with the same buffer. This one cannot be used
+        any more."""
         await checkpoint_at_once()
         await self._flush()
         binary = self._wrapped.detach()
@@ -247,7 +251,7 @@ class TextFile(AsyncFile[str]):
     def _new_encoder(self) -> Any:
         wrapped = self._wrapped
         encoder = codecs.getincrementalencoder(wrapped.encoding)(wrapped.errors or "strict")
-        # No byte order mark in the middle of a file, nor into a pipe.
+        # State 0 writes no byte order mark: there is none in the middle of a file, nor in a pipe.
         if self._buffer.tell() != 0 if self._seekable else _has_order(wrapped.encoding):
             encoder.setstate(0)
         return encoder
@@ -271,13 +275,14 @@ class TextFile(AsyncFile[str]):
                 self._encoder.setstate(state)
                 raise
         if flush:
-            with suppress(trio.Cancelled):  # the text is accepted: what is not written stays
+            with suppress(trio.Cancelled):  # the text is accepted, and stays buffered if it is not written
                 await self._buffer.flush()
         self._decoding.written()
         return length
 
     def _at(self, start: bool) -> None:
-        """Tells the encoder whether what comes is the start of the file."""
+        """Tells the encoder whether the next text is at the start of the file, where a byte order mark
+        goes."""
         if self._encoder is None:
             return
         if start:
@@ -299,7 +304,7 @@ class TextFile(AsyncFile[str]):
         await self._buffer.seek(cookie.position, os.SEEK_SET)
         self._decoding.moved(cookie)
         if cookie.characters:
-            with trio.CancelScope(shield=True):  # or we would be neither here nor there
+            with trio.CancelScope(shield=True):  # else a cancellation could leave it half-way
                 data = await self._buffer.read(cookie.bytes) or b""
             self._decoding.skip(cookie, data)
         self._at(cookie.position == 0 and cookie.flags == 0)
@@ -312,7 +317,7 @@ class TextFile(AsyncFile[str]):
 
 
 def buffered(wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> BufferedFile:
-    """The binary file for one of the standard library's."""
+    """Returns the binary file for ``wrapped``, a binary file of the standard library."""
     return (BufferedReaderFile if wrapped.readable() else BufferedFile)(wrapped, buffer, turns)
 
 

@@ -1,25 +1,27 @@
-"""The transfers that all files are made of. Which way each goes:
+"""Transfers: the single reads and writes from which the calls of all files are made.
+
+A transfer goes one of these ways, by the kind of the file's position (files/position.py):
 
   position   read                              write                            pread, pwrite
   OWN        at once, then the ring, at an     the ring, at an explicit offset  pread at once, then
              explicit offset                                                    the ring
-  APPENDED   as OWN                            the ring, at the end, one at a   as OWN
-                                               time
+  APPENDED   as OWN                            the ring, at the file's end,     as OWN
+                                               one at a time
   SHARED     read(2)                           write(2)                         as OWN, if the file
                                                                                 system is measured, else
                                                                                 pread(2), pwrite(2)
   STREAM     the ring                          the ring                         refused by the kernel
 
-- A system call is made in a worker thread of Trio's. In a run on epoll all are: OWN by pread(2)
-  and pwrite(2), APPENDED by pread(2) and write(2).
-- The position moves when a transfer is over. So a call that is cancelled has left it as it was,
-  or has its result.
-- "At once" is what the page cache has (lowlevel/page_cache.py).
-- A read of a regular file gives what read(2) gives: all that was asked for, but for the end of
-  the file and errors. That the page cache has only a part is no reason to fall short.
-- The end is where a read of nothing says so. A file may say too little of its size, and one that
-  is read in pieces of its own making, as those of /proc and /sys are, falls short in the middle.
-- One transfer moves 2 GiB less a page at most, as read(2) and write(2).
+- The calls with a (2) are system calls. A worker thread of Trio's makes them. In a run on epoll
+  every transfer is such a call: OWN uses pread(2) and pwrite(2), APPENDED pread(2) and write(2).
+- "At once" means that the calling thread reads what the page cache has (lowlevel/page_cache.py).
+- The position moves when a transfer is over. So a call that raises Cancelled has not moved it, and one
+  that has moved it returns its result.
+- A read of a regular file returns what read(2) would: all that was asked for, but for the end of the
+  file and errors. It does not stop where the page cache has only a part.
+- The end of a file is where a read returns no bytes. Its size does not tell: a file may be longer than
+  it says. Nor does a short read: files of /proc and /sys give short ones in the middle.
+- One transfer moves at most 2 GiB less a page, as read(2) and write(2) do.
 """
 
 from __future__ import annotations
@@ -65,20 +67,21 @@ _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
 class Transfers:
-    """Of one file; all its layers share it. Who calls has the file's turn, but for `pread`,
-    `pwrite` and `sync`."""
+    """The transfers of one file. The text, binary and raw file on one descriptor share them. The methods
+    are called by the task that has the file's turn; `pread`, `pwrite` and `sync` by any task."""
 
     __slots__ = ("_cache", "_ended", "position", "raw")
 
     def __init__(self, position: Position) -> None:
         self.position = position
         self._ended = False
-        """Whether the last read got nothing for its rest: as `read_to_end` wants to know."""
+        """Whether the last read has reached the end of the file. For `read_to_end`."""
         self.raw = position.raw
         self._cache = PageCache() if position.is_regular else None
 
     async def read_new(self, length: int) -> bytes | None:
-        """Up to ``length`` bytes, empty at the end; None: non-blocking, and nothing there."""
+        """Reads up to ``length`` bytes. Returns b"" at the end of the file; None if the descriptor is
+        non-blocking and has nothing."""
         data = new_bytes(length)
         got = await self.read(data, length, data)
         if got is None:
@@ -86,9 +89,9 @@ class Transfers:
         return data if got == length else data[:got]
 
     async def read(self, memory: Any, length: int, held: object) -> int | None:
-        """Reads up to ``length`` bytes to where the pointer ``memory`` points, which may be
-        ``held`` itself. The number read, 0 at the end; None if the descriptor is non-blocking
-        and has nothing. A checkpoint."""
+        """Reads up to ``length`` bytes to the pointer ``memory``. ``held`` is the object whose memory that
+        is; for new bytes both may be the bytes. Returns the number of bytes, 0 at the end of the file;
+        None if the descriptor is non-blocking and has nothing. This is a checkpoint."""
         fd = self.raw.fileno()
         position = self.position
         cache = self._cache
@@ -136,8 +139,8 @@ class Transfers:
         return got
 
     async def write(self, memory: Any, length: int, held: object = None) -> int | None:
-        """Writes up to ``length`` bytes from where the pointer ``memory`` points. The number
-        written; None if the descriptor is non-blocking and cannot take any."""
+        """Writes up to ``length`` bytes from the pointer ``memory``. ``held`` is the object whose memory
+        that is. Returns the number of bytes; None if the descriptor is non-blocking and takes none."""
         fd = self.raw.fileno()
         position = self.position
         run = current_run()
@@ -163,14 +166,14 @@ class Transfers:
             finally:
                 position.is_appending = False
             if done is not None and done < length:
-                # The kernel tries for the rest, and has not moved the position when that fails.
+                # The kernel has tried to write the rest. When that fails, it does not move the position.
                 self.raw.seek(0, os.SEEK_END)
         position.ask()
         return done
 
     async def read_to_end(self, parts: list[bytes]) -> bool:
-        """Reads to the end, into ``parts``. False if it stopped there since a non-blocking
-        descriptor had no more."""
+        """Reads all to the end of the file, and adds it to ``parts``. Returns False if it stopped early,
+        because the descriptor is non-blocking and had no more."""
         length = self._left()
         while True:
             data = new_bytes(length)
@@ -184,7 +187,8 @@ class Transfers:
             length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
     def _left(self) -> int:
-        """How many bytes the file says that there are, or has said when it was opened."""
+        """Returns how many bytes to ask for to read the rest of the file, by its size now or when it was
+        opened."""
         position = self.position
         try:
             if position.is_ours and not position.at:
@@ -195,12 +199,13 @@ class Transfers:
             return io.DEFAULT_BUFFER_SIZE
         if left <= 0:
             return io.DEFAULT_BUFFER_SIZE
-        # One byte more spares a copy if it has grown, but a large result would be copied.
+        # One byte more shows at once that this was the end. But the result is then cut, which copies it: a
+        # large one is read without.
         return left + 1 if left < LARGE else left
 
     async def pread(self, memory: Any, length: int, held: object, offset: int) -> int:
-        """`os.preadv` to where the pointer ``memory`` points, which may be ``held`` itself: the position
-        has no part in it. A checkpoint."""
+        """Reads at ``offset`` to the pointer ``memory``, as `os.preadv` does. Neither uses nor moves the
+        position. ``held`` is as for `read`. This is a checkpoint."""
         fileno = self.raw.fileno
         task = getattr(context, "task", None)
         run = None if task is None else run_of(task)
@@ -214,7 +219,7 @@ class Transfers:
         elif cache is not None and cache.tells:
             if pass_cancel_point(task):
                 await checkpoint_if_cancelled()
-            # Others may have set O_DIRECT, which waits.
+            # Others may have set O_DIRECT, with which a read waits. The second function looks for that.
             read = _read_at_once if self.position.is_ours else _read_measured_at_once
             got = read(fileno(), memory, length, offset)
             if got >= 0:
@@ -231,7 +236,8 @@ class Transfers:
         return (await _read_fully(run, fileno(), memory, length, offset, held, done, fileno))[0]
 
     async def pwrite(self, memory: Any, length: int, held: object, offset: int) -> int:
-        """`os.pwrite` from ``memory``: the position has no part in it."""
+        """Writes at ``offset`` from the pointer ``memory``, as `os.pwrite` does. Neither uses nor moves the
+        position. ``held`` is as for `write`."""
         run = current_run()
         if run is None or not self.position.measured:
             return _some(await self._by_thread(os.pwrite, held, ffi.buffer(memory, length), offset))
@@ -239,7 +245,7 @@ class Transfers:
         return _some(await _by_ring(run, WRITE, fileno(), memory, length, offset, held, fileno=fileno))
 
     async def sync(self, *, data_only: bool) -> None:
-        """`os.fsync` or `os.fdatasync`."""
+        """Does what `os.fsync` does, or with ``data_only`` what `os.fdatasync` does."""
         run = current_run()
         if run is None or not self.position.measured:
             await self._by_thread(os.fdatasync if data_only else os.fsync, None)
@@ -250,7 +256,7 @@ class Transfers:
             raise failure(result)
 
     async def truncate(self, size: int | None) -> int:
-        """`io.FileIO.truncate`: by the ring from Linux 6.9 on, else by a worker thread."""
+        """Does what `io.FileIO.truncate` does. The ring does it from Linux 6.9 on, else a worker thread."""
         if size is None:
             size = self.position.tell()
         length = index(size) if hasattr(size, "__index__") else -1
@@ -269,8 +275,9 @@ class Transfers:
     async def _of_stream(
         self, run: Run, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
-        """The ring waits where O_NONBLOCK is set as well, unless it is told not to. What cannot be
-        told does not wait."""
+        """Reads from a stream, or writes to it, by the ring. Returns None if the descriptor is non-blocking
+        and not ready. The ring would wait even then, so it is told not to (RWF_NOWAIT). Files that do not
+        support this flag do not wait anyway."""
         fileno = self.raw.fileno
         fd = fileno()
         with ExtraWorker(run):
@@ -283,8 +290,11 @@ class Transfers:
             return await _by_ring(run, opcode, fd, memory, length, HERE, held, fileno=fileno)
 
     async def _by_thread(self, call: Callable[..., R], held: object, *args: object) -> R | None:
-        """``held`` owns the memory: a task that is thrown away with its run leaves it to the thread.
-        That may have to wait for its turn, and asks only then for the descriptor."""
+        """Has a thread make a system call. Returns None if the descriptor is non-blocking and not ready.
+
+        The thread keeps ``held``, which owns the memory, even if the task is thrown away together with its
+        run. A thread may have to wait until it can start, so it asks for the descriptor only then.
+        """
         fileno = self.raw.fileno
 
         def transfer(_: object) -> R:
@@ -297,8 +307,8 @@ class Transfers:
 
 
 async def write_whole(run: Run, fd: int, data: ReadableBuffer) -> int:
-    """Writes all of ``data`` to a regular file that is ours, and measured, from its start; the number of
-    bytes."""
+    """Writes all of ``data`` to a file, from its start. Returns the number of bytes. The caller has just
+    opened the file: a regular one, on a measured file system."""
     with pinned(io.BytesIO(), "write", data) as memory:
         written = 0
         while written < memory.length:
@@ -317,8 +327,9 @@ async def _read_fully(
     done: int,
     fileno: Callable[[], int] | None = None,
 ) -> tuple[int, bool]:
-    """What read(2) would give of a regular file, of which ``done`` bytes are there; and whether a
-    read of nothing has shown the end. ``fileno``: as of `_by_ring`."""
+    """Reads as many bytes of a regular file as read(2) would. ``done`` of them are in ``memory`` already.
+    Returns their number, and whether the end of the file was reached. ``fileno`` is as for
+    `_by_ring`."""
     length = min(length, MOST)
     while True:
         try:
@@ -336,7 +347,7 @@ async def _read_fully(
             return done, not got
         if fileno is not None:
             continue
-        # Most often this is the end, and the page cache knows.
+        # This is most often the end of the file. The page cache can tell at once.
         got = _read_at_once(fd, memory + done, length - done, offset + done)
         if got >= 0:
             return done + got, done + got < length
@@ -355,7 +366,9 @@ async def _by_ring(
     flags: int = 0,
     fileno: Callable[[], int] | None = None,
 ) -> int | None:
-    """``fileno``: of a file that may be closed, and its number another's, before the kernel is entered."""
+    """Makes a read or write by the ring. Returns the number of bytes; None if the descriptor is
+    non-blocking and not ready. Raises OSError for other errors. ``fileno`` is for a file that another task
+    may close before the kernel gets the operation (`perform`)."""
     while True:
         result = await perform(
             run, opcode, fd, memory, min(length, MOST), offset, flags, held=held, fileno=fileno

@@ -1,22 +1,24 @@
 """Single kernel operations as async functions, for those who build on trio-uring.
 
-They need a run on io_uring; in any other they raise RuntimeError. Each makes one
-submission and returns the kernel's answer: an int >= 0, or it raises OSError with errno
-and, where it was given one, the file's name. An operation that the kernel is too old for
-raises OSError with EINVAL, and says which kernel it needs; ``python -m trio_uring doctor``
-lists what there is.
+They need a run on io_uring; in any other run they raise RuntimeError. Each makes one operation, and
+returns the kernel's answer. If that is an error, it raises OSError with the errno and, where it was
+given one, the file's name. If the kernel is too old for an operation, the error is EINVAL, and its
+message says which kernel is needed. ``python -m trio_uring doctor`` lists what there is.
 
-Offsets and lengths are in bytes. ``offset=None`` is the file's own position, which moves: a
-file that has one is read and written by a worker thread of Trio's then, as files on file systems
-are that the ring was not tested on, with an offset too (`trio_uring.open_file` says which).
-A buffer is whatever has the buffer protocol, contiguous, and writable if it is read into;
-it cannot be resized before the operation is over. A file is a descriptor, or has
-``fileno()``; it has to stay open that long. ``dir_fd`` is a directory's descriptor, from
-where a relative path starts; None is the working directory.
+- Offsets and lengths are in bytes. ``offset=None`` stands for the file's own position, which then moves.
+- Some files are read and written by a worker thread of Trio's: those that have a position, when no
+  offset is given, and all on file systems that the ring was not tested on (`trio_uring.open_file` says
+  which it was tested on).
+- A buffer is any object with the buffer protocol. It has to be contiguous, and writable if it is read
+  into. It cannot be resized before the operation is over.
+- A file is a descriptor, or an object that has ``fileno()``. It has to stay open until the operation
+  is over.
+- ``dir_fd`` is the descriptor of the directory where a relative path starts. None stands for the working
+  directory.
 
-Every function is a checkpoint. When its scope is cancelled, the kernel is asked to stop:
-it raises `trio.Cancelled` if the kernel did, and returns as usual if the operation was
-over by then or could not be stopped. Regular files usually cannot.
+Every function is a checkpoint. When its scope is cancelled, the kernel is asked to stop the operation.
+If the kernel does, the function raises `trio.Cancelled`. If the operation was over by then, or could not
+be stopped, the function returns as usual. Operations on regular files usually cannot be stopped.
 """
 
 from . import operations

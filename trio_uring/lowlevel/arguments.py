@@ -1,8 +1,10 @@
-"""What callers of lowlevel/operations.py give, as the kernel takes it; or the error of `os` for what it
-would take for something else.
+"""Turns the arguments of the functions of lowlevel/operations.py into what the kernel takes.
 
-The kernel reads names and buffers where they lie: whoever passes on what `pointer_to`,
-`address_of` or `vector_of` returns holds what it was made from until the operation is over.
+Each function raises what `os` would raise, if the kernel would take an argument for something else.
+
+The kernel reads and writes names and buffers where they lie. So whoever hands it what `pointer_to`,
+`address_of` or `vector_of` returns has to hold the object that this was made from until the operation is
+over.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ AT_FDCWD: Final = -100
 FURTHEST: Final = (1 << 63) - 1
 """The largest off_t."""
 _MOST_BUFFERS: Final = 1024
-"""UIO_MAXIOV of readv(2)."""
+"""The most buffers that one readv(2) or writev(2) takes (UIO_MAXIOV)."""
 
 
 def fileno_of(file: int | HasFileno, *, moves: bool = False) -> int:
-    """The descriptor. A file of ours keeps its position to itself, unless the kernel's is what
-    the operation ``moves``."""
+    """Returns the descriptor of a file. ``moves`` says that the operation uses the position that the kernel
+    has. Then an asynchronous file of ours gives up its own position, as with ``fileno()``."""
     if isinstance(file, int):
         return file
     try:
@@ -43,7 +45,8 @@ def fileno_of(file: int | HasFileno, *, moves: bool = False) -> int:
 
 
 def asks_of(file: int | HasFileno) -> Callable[[], int] | None:
-    """What tells again, of a file that is an object, which descriptor it has; changes nothing."""
+    """Returns a function that tells again which descriptor a file has, and changes nothing; None if the
+    file is a plain descriptor."""
     return None if isinstance(file, int) else getattr(file, "_own_fileno", file.fileno)
 
 
@@ -52,7 +55,7 @@ def directory_of(dir_fd: int | None) -> int:
 
 
 def size_of(number: int) -> int:
-    """A number of bytes that the kernel takes: an off_t, and not negative."""
+    """Checks that a number of bytes is not negative and fits in an off_t, and returns it."""
     if not -FURTHEST <= number <= FURTHEST:
         raise OverflowError(f"{number} is more than any file has bytes")
     if number < 0:
@@ -65,7 +68,7 @@ def offset_of(offset: int | None) -> int:
 
 
 def name_of(path: StrOrBytesPath) -> bytes:
-    """As the kernel reads it: ended by a null byte."""
+    """Returns a path as the kernel reads it: encoded, and ended by a null byte."""
     name = os.fsencode(path)
     if b"\0" in name:
         raise ValueError("embedded null byte")
@@ -77,9 +80,9 @@ def address_of(buffer: ReadableBuffer) -> int:
 
 
 def pointer_to(view: memoryview) -> Pointer:
-    """Does not pin: the caller holds ``view``, which does. Were it to hold an export of
-    ``view``, CPython up to 3.12 would crash when it finds both in a cycle of garbage, as
-    after an error that somebody keeps."""
+    """Returns a pointer to the memory of ``view``. It does not keep that memory alive: the caller has to
+    hold ``view``, which does. If the pointer did, the garbage collector of CPython up to 3.12 would crash
+    when it finds both in a cycle, as when somebody keeps an exception."""
     pointer: Pointer = ffi.cast("void *", ffi.from_buffer(view))
     return pointer
 
@@ -94,7 +97,8 @@ def bytes_of(buffer: ReadableBuffer, *, writable: bool = False) -> memoryview:
 
 
 def vector_of(views: Sequence[memoryview]) -> Pointer:
-    """An array of struct iovec, which does not pin what it points to."""
+    """Returns an array of struct iovec that points to the memory of ``views``. It does not keep that memory
+    alive: the caller has to hold ``views``."""
     if len(views) > _MOST_BUFFERS:
         raise failure(-errno.EINVAL)
     array = array_module("L")

@@ -1,4 +1,4 @@
-"""The kernel's struct statx as the standard library's `os.stat_result`."""
+"""Turns the kernel's struct statx into the standard library's `os.stat_result`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from struct import Struct
 from typing import Final
 
 STATX_BASIC_STATS: Final = 0x7FF
-"""The mask that asks for all that is in an `os.stat_result`."""
+"""The mask with which statx(2) fills in all that is in an `os.stat_result`."""
 STATX_SIZE: Final = 256
-"""Bytes of a struct statx, the spare ones at its end included."""
+"""The size of a struct statx in bytes, with the spare ones at its end."""
 _LAYOUT: Final = Struct("=IIQIIIHxxQQQQ" + "qIxxxx" * 4 + "IIII")
 
 
@@ -18,13 +18,13 @@ _MODE_AT: Final = 28
 
 
 def mode_in(found: bytearray) -> int:
-    """The mode in a struct statx that the kernel has filled in."""
+    """Returns the mode from a struct statx that the kernel has filled in."""
     mode: int = _MODE.unpack_from(found, _MODE_AT)[0]
     return mode
 
 
 def stat_result_of(found: bytearray) -> os.stat_result:
-    """What `os.stat` returns, from a struct statx that the kernel has filled in."""
+    """Returns what `os.stat` would, from a struct statx that the kernel has filled in."""
     (
         _,
         block_size,

@@ -1,16 +1,22 @@
-"""What a descriptor is open on: whether it has a position, and whether the ring may go there.
+"""What a descriptor is open on: whether it has a position, and whether the ring may read and write it.
 
-An operation of the ring that the file system does not finish is asked for again, by the kernel
-itself: of a server of FUSE that answers short it asks for the same offset again, and no look at
-the result tells. A worker of the kernel's takes short reads of sysfs for the end. So the ring is
-for file systems on which it was tested. All others are read and written by threads.
+The ring does not suit all file systems. When one makes only a part of an operation, the kernel itself asks
+for the rest. But it asks a FUSE server that answers short for the same offset again, and the result does
+not show that. And a worker of the kernel's takes short reads of sysfs for the end of the file. So the ring
+is used only on file systems on which it was tested: we call these *measured*. All others are read and
+written by threads.
 
-Each device is asked once, but for those whose number is made up, as a tmpfs's: it is given to
-another file system once one is unmounted. Of those the others are remembered by it, which may have
-to ask a server each time, and the measured ones by their mount, whose number is not given again
-(Linux 6.8; before that they are asked each time).
+What was found out is remembered, so that a file system is asked once:
 
-Who must not wait for a server learns from the kernel's list of mounts (`learn_by_name`).
+- By its device, if that has a number of its own. Other numbers, as a tmpfs has, are made up (their major
+  number is 0): once such a file system is unmounted, another may get its number. A file system that is
+  not measured is remembered by its device even so, since asking it each time may mean to wait for a
+  server. If a measured one gets that number later, threads read and write it, which is slower, but right.
+- By its mount, if it is measured. The number of a mount is never given again, from Linux 6.8 on. Before
+  that, the measured file systems with made-up numbers are asked each time.
+
+To ask may mean to wait for a server. A caller that must not wait uses `learn_by_name`, which looks into
+the kernel's list of mounts.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Status(Protocol):
-    """What has the fields of `os.stat_result` that a file is looked at for."""
+    """The fields of an `os.stat_result` that we use. C has a struct with the same fields."""
 
     @property
     def st_mode(self) -> int: ...
@@ -47,18 +53,18 @@ _MEASURED: Final = frozenset(
         0x01021994,  # tmpfs
     }
 )
-"""By the numbers of <linux/magic.h>."""
+"""The measured file systems, by their numbers in <linux/magic.h>."""
 _OVERLAY: Final = 0x794C7630
 
 _known: dict[int, bool] = {}
-"""Whether the file system is one of them, by its device."""
+"""Whether a file system is measured, by its device."""
 _overlays: set[tuple[int, str]] = set()
-"""Devices and mounts of overlays all of whose layers are on one of them."""
+"""Devices and mounts of the overlays that have all their layers on measured file systems."""
 
 
 def has_position(fd: int, mode: int) -> bool:
-    """Whether reads and writes move a position of what ``fd`` is open on, of which ``mode`` is the
-    `st_mode`. An eventfd says that it does, and may have nothing to read for ever."""
+    """Tells whether what ``fd`` is open on has a position, which reads and writes move. ``mode`` is its
+    `st_mode`. An eventfd can be sought, but has none: so what can be polled counts as without."""
     try:
         os.lseek(fd, 0, os.SEEK_CUR)
     except OSError:
@@ -90,7 +96,8 @@ def _ready_for(fd: int) -> int:
 
 
 def is_measured(fd: int, status: Status) -> bool:
-    """Whether the ring may read and write this file, of which ``status`` is the `os.fstat`."""
+    """Tells whether the ring may read and write a file: a block device, or on a measured file system.
+    ``status`` is its `os.fstat`."""
     if stat.S_ISBLK(status.st_mode):
         return True
     device = status.st_dev
@@ -114,18 +121,19 @@ def is_measured(fd: int, status: Status) -> bool:
 
 
 _PLACE: Final = slice(0x88, 0x98)
-"""Of a struct statx: the numbers of the device and of the mount."""
+"""Where a struct statx has the numbers of the device and of the mount."""
 _LEARNT_BY_TYPE: Final = ("ext2", "ext3", "ext4", "xfs", "tmpfs")
-"""Measured ones whose device is the same in a status and in the list of mounts."""
+"""The measured file systems that have the same device number in a status and in the list of mounts."""
 _MOST_PLACES: Final = 1000
 
 _places: set[bytes] = set()
-"""Those that were looked for in the list of mounts."""
+"""The devices and mounts that were looked for in the list of mounts."""
 
 
 def learn_by_name(dir_fd: int, name: bytes, flags: int) -> bool:
-    """Whether the file system that a name leads to, as the kernel has cached it, was learnt to be measured
-    just now. Asks no server, and of each mount once."""
+    """Looks in the list of mounts for the file system that a name leads to, by what the kernel has cached
+    of the name. Returns True if that is measured, and was not known until now. Waits for no server, and
+    looks once for each mount."""
     found = bytearray(256)
     status = ffi.from_buffer(found)
     result = lib.tu_look_at_once(dir_fd, name, flags, status)
@@ -139,14 +147,14 @@ def learn_by_name(dir_fd: int, name: bytes, flags: int) -> bool:
     if _type_of(f"{major}:{minor}") not in _LEARNT_BY_TYPE:
         return False
     result = lib.tu_look_at_once(dir_fd, name, flags, status)
-    if result < 0 or found[_PLACE] != place:  # then the list may have told of another
+    if result < 0 or found[_PLACE] != place:  # the list may have told of another file system
         return False
     lib.tu_remember_status(status)
     return True
 
 
 def _type_of(device: str) -> str:
-    """What the list of mounts says of a device."""
+    """Returns the type of a device's file system by the list of mounts; empty if it is not there."""
     try:
         with open("/proc/self/mountinfo") as lines:
             line = next((line for line in lines if line.split()[2] == device), "")
@@ -167,13 +175,13 @@ def _is_measured_overlay(fd: int, device: int) -> bool:
 
 
 def _mount_of(fd: int) -> str:
-    """The mount's number."""
+    """Returns the number of the mount that ``fd`` is on; empty if the kernel does not say."""
     with open(f"/proc/self/fdinfo/{fd}") as lines:
         return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
 
 
 def _layers(mount: str) -> Iterator[str]:
-    """The folders that an overlay is made of."""
+    """Yields the folders that the overlay at a mount is made of."""
     with open("/proc/self/mountinfo") as lines:
         options = next((line.split()[-1] for line in lines if line.split()[0] == mount), "")
     for option in options.split(","):
@@ -183,7 +191,8 @@ def _layers(mount: str) -> Iterator[str]:
 
 
 def _is_on_measured(folder: str) -> bool:
-    """Not if it cannot be seen, as that of a container's host cannot from within."""
+    """Tells whether a folder is on a measured file system. False if it cannot be seen: a container cannot
+    see the folders of its host."""
     try:
         fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:

@@ -1,11 +1,15 @@
-"""Names that the calling thread looks up, where it has nothing to wait for (native/names.c).
+"""Names of files that the calling thread looks up itself, where it need not wait (native/names.c).
 
-What the kernel has cached of a name it finds in two microseconds. The ring has a worker find it,
-whom to wake takes ten times as long. So a call first looks whether it is cancelled, then asks the
-kernel whether it knows the name, and yields if so (`go_on`), unless a budget lets it go on.
+The kernel finds a name that it has cached in two microseconds. The ring would have a worker find it, and
+to wake that takes ten times as long. So a call first looks whether it is cancelled. Then it asks the
+kernel, in its own thread, for what is cached. If the kernel knows the name, the call yields, unless it
+has a budget (`go_on`). Otherwise the ring makes the operation.
 
-Only on file systems that are known to be measured (lowlevel/file_systems.py): a server would have to
-be waited for, and what is cached of it may be out of date.
+This is done only on file systems that are known to be measured (lowlevel/file_systems.py). Others may have
+to wait for a server, and what is cached of them may be out of date.
+
+Tasks call these functions between a cancel point and `go_on`. The functions return -errno if the kernel
+does not know the name or reports an error. Unless that is in `SAID`, the caller then asks the ring.
 """
 
 from __future__ import annotations
@@ -29,15 +33,16 @@ _open = lib.tu_open_at_once
 _read_whole = lib.tu_read_whole_at_once
 
 ELSEWHERE: Final = -errno.EXDEV
-"""It is on a file system that was not measured, or a device: to open it may have to be waited for."""
+"""The answer for a name on a file system that is not measured, and for a device. To open such a file may
+mean to wait."""
 SAID: Final = (-errno.ENOENT, -errno.ENOTDIR)
-"""What is as certain as success; of all else the ring is asked."""
+"""The errors that are as certain as success. After any other the ring is asked."""
 _CAN_WAIT: Final = ~(os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NOATIME)
-"""Flags with which open(2) may have to wait, as for a new file, or for a frozen file system."""
+"""The flags with which open(2) may have to wait, because it makes a file or the file system is frozen."""
 
 
 def status_at_once(dir_fd: int, name: bytes, flags: int) -> os.stat_result | int:
-    """`os.stat`, or -errno."""
+    """Returns what `os.stat` would, or -errno."""
     fd = _find(dir_fd, name, flags)
     if fd == ELSEWHERE and learn_by_name(dir_fd, name, flags):
         fd = _find(dir_fd, name, flags)
@@ -50,7 +55,7 @@ def status_at_once(dir_fd: int, name: bytes, flags: int) -> os.stat_result | int
 
 
 def mode_at_once(dir_fd: int, name: bytes, flags: int) -> int:
-    """The mode of what a name leads to, or -errno."""
+    """Returns the mode of what a name leads to, or -errno."""
     mode = _mode(dir_fd, name, flags)
     if mode == ELSEWHERE and learn_by_name(dir_fd, name, flags):
         mode = _mode(dir_fd, name, flags)
@@ -58,14 +63,14 @@ def mode_at_once(dir_fd: int, name: bytes, flags: int) -> int:
 
 
 def open_at_once(dir_fd: int, name: bytes, flags: int) -> tuple[int, Status]:
-    """open(2) of a regular file: the descriptor, or -errno, and the status. What is no regular file
-    has O_NONBLOCK still."""
+    """Opens a regular file, as open(2) does. Returns the descriptor or -errno, and the file's status. If it
+    has opened something else than a regular file, that is still in non-blocking mode (O_NONBLOCK)."""
     status = _new("tu_status *")
     return -errno.EAGAIN if flags & _CAN_WAIT else _open(dir_fd, name, flags, status), status
 
 
 class _Scratch:
-    """Memory to read a small file to."""
+    """Memory into which a small file is read."""
 
     __slots__ = ("memory", "status", "view")
 
@@ -78,11 +83,12 @@ class _Scratch:
 
 _LENGTH: Final = 1 << 16
 _scratches: list[_Scratch] = []
-"""Those that nobody uses now: as many as threads have needed at the same time."""
+"""The scratches that nobody uses now. There are as many as threads have needed at the same time."""
 
 
 def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
-    """All of a regular file; or None, and the descriptor or -errno and the status, as `open_at_once`."""
+    """Reads all of a small regular file, and returns its bytes first. If that is not possible at once,
+    returns None first, and then what `open_at_once` would return."""
     try:
         scratch = _scratches.pop()
     except IndexError:
@@ -97,7 +103,8 @@ def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
 
 
 async def go_on() -> None:
-    """The other half of the checkpoint of a task that was not cancelled, and had nothing to wait for."""
+    """Yields, unless the calling task has a budget left. This is the second half of the checkpoint of a call
+    that did not have to wait. In the first half it has looked whether it was cancelled."""
     run = context.runner.io_manager
     if not (run.budget and run.spend()):
         await yield_shielded()

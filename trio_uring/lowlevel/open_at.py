@@ -1,17 +1,22 @@
-"""Opening files: also what one may have to wait for, as for the other side of a FIFO.
+"""How files are opened, also those that one may have to wait for, such as a FIFO.
 
-A regular file that is to be read, and whose name the kernel has cached, is opened by the calling
-thread (lowlevel/names.py), and what a server or a driver opens by a worker of the kernel's that is
-allowed for it (loop/workers.py). The ring opens what else it can at once. For the rest, and whenever
-a file may be made or emptied, it takes one of the kernel's few workers, who waits as open(2) does:
-with a FIFO, for ever. So all is opened with O_NONBLOCK, and the flag taken back. Then
+- The calling thread itself opens a regular file for reading whose name the kernel has cached
+  (lowlevel/names.py).
+- An extra worker of the kernel's (loop/workers.py) opens what is on a file system that is not measured,
+  and devices: a server or a driver may take long.
+- The ring opens all else. It does what it can at once. For the rest, and whenever a file may be made or
+  emptied, it takes one of the kernel's few workers, which waits as open(2) does: for a FIFO perhaps for
+  ever. So that it need not wait, files are opened with O_NONBLOCK, and the flag is taken back.
 
-- to write, a FIFO that nobody reads refuses (ENXIO), and is opened once more, by a worker that is
-  allowed for it;
-- to read, a FIFO is open, with or without a writer, who is then waited for;
-- a file that somebody has a lease on refuses (EAGAIN), as some devices do, and is opened once more;
-- a block device is open, but perhaps has no medium, and is opened once more;
-- nothing else makes a difference between the two.
+With O_NONBLOCK, open(2) differs in these cases only:
+
+- A FIFO to write that nobody reads refuses (ENXIO). An extra worker opens it again, and waits.
+- A FIFO to read is open at once, with or without a writer. Then we wait for a writer.
+- A file on which somebody has a lease refuses (EAGAIN), as some devices do. An extra worker opens it
+  again, and waits.
+- A block device is open, but may have no medium. It is closed, and an extra worker opens it again.
+
+The functions are called by tasks of a run on io_uring.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
 
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
 _NEW: Final = os.O_CREAT | os.O_EXCL
-"""What these make is a regular file."""
+"""With these flags a new regular file is made."""
 _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
@@ -55,7 +60,8 @@ _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 async def opened(
     run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None
 ) -> tuple[int, Status | None]:
-    """`os.open`: the descriptor, and its `os.fstat` where that was looked at."""
+    """Opens a file, as `os.open` does. Returns the descriptor, and its `os.fstat`; None for that if it was
+    not looked at."""
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
         return await _open(run, path, flags, mode, dir_fd), None
@@ -63,7 +69,7 @@ async def opened(
         await checkpoint_if_cancelled()
     fd, status = open_at_once(directory_of(dir_fd), name_of(path), flags)
     if fd >= 0 and stat.S_ISREG(status.st_mode):
-        # `go_on`, without its frame.
+        # This is `go_on`, inlined for speed.
         if not (run.budget and run.spend()):
             try:
                 await yield_shielded()
@@ -84,7 +90,7 @@ async def opened_after(
     fd: int,
     status: Status,
 ) -> tuple[int, Status | None]:
-    """`opened`, after `open_at_once` has answered ``fd`` and ``status``."""
+    """Does the rest of `opened`, after `open_at_once` has returned ``fd`` and ``status``."""
     if fd in SAID:
         await go_on()
         raise failure_of(OPENAT, fd, os.fspath(path))
@@ -134,7 +140,8 @@ async def _open(
 
 
 async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
-    """By a worker of its own, which may wait for as long as it takes."""
+    """Opens a file by an extra worker, which may wait for as long as it takes; before Linux 5.15 by a
+    thread."""
     with ExtraWorker(run) as has_worker:
         if has_worker:
             return await _open(run, path, flags, mode, dir_fd, waits=True)
@@ -151,7 +158,7 @@ async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, d
 
 
 class _OpeningThread:
-    """What it opens after it was abandoned it closes."""
+    """Opens a file in a thread. If the task has abandoned the thread by then, closes the file again."""
 
     is_wanted = True
 
@@ -163,10 +170,10 @@ class _OpeningThread:
 
 
 async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
-    """With a FIFO that is open to read, but was not waited for. Closes it if that fails.
+    """Waits until a FIFO that is open for reading has a writer. Closes ``fd`` if that fails.
 
-    The kernel tells of data, and of a writer that has gone, but not of one that has come: so a
-    second open waits for that. We are a reader meanwhile, as who waits in open(2) is.
+    The kernel tells when there is data, and when a writer has gone, but not when one has come. So the FIFO
+    is opened a second time, in a way that waits. Meanwhile it has a reader, as while open(2) waits.
     """
     failures: list[OSError] = []
 
@@ -189,5 +196,5 @@ async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
     except BaseException as stop:
         os.close(fd)
         if not isinstance(stop, GeneratorExit):
-            await trio.lowlevel.checkpoint_if_cancelled()  # and not with a group
+            await trio.lowlevel.checkpoint_if_cancelled()  # raises a plain Cancelled, not in a group
         raise

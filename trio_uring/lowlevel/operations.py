@@ -1,5 +1,7 @@
-"""The functions of `trio_uring.lowlevel`, one for each operation of the kernel's, whose rows are in
-ring/opcodes.py."""
+"""The functions of `trio_uring.lowlevel`, one for each operation of the kernel's.
+
+ring/opcodes.py has a row for each operation. Tasks of a run on io_uring call these functions.
+"""
 
 from __future__ import annotations
 
@@ -98,26 +100,27 @@ _FSYNC_DATASYNC: Final = 1
 async def openat(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     """`os.open`: a new descriptor, which child processes do not inherit. Linux 5.6.
 
-    To wait for the other side of a FIFO takes none of the workers that the kernel has for files.
-    Before Linux 5.15 it takes a thread, which waits on after a cancellation.
+    Waiting for the other side of a FIFO takes none of the workers that the kernel has for files. Before
+    Linux 5.15 it takes a thread, which goes on waiting after a cancellation.
     """
     fd, _ = await opened(uring_run(), path, flags, mode, dir_fd)
     return fd
 
 
 async def close(fd: int) -> None:
-    """`os.close`; a checkpoint, and closed even if that is cancelled.
+    """`os.close`, followed by a checkpoint: the descriptor is closed even if that raises Cancelled.
 
-    Not by way of the ring: a descriptor that the kernel closes later could still be open
-    for writing when the file is executed (ETXTBSY).
+    The ring is not used. It may close the descriptor later, and a file that is still open for
+    writing cannot be executed (ETXTBSY).
     """
     os.close(fd)
     await trio.lowlevel.checkpoint()
 
 
 async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | None = None) -> int:
-    """Reads into ``buffer``; the number of bytes, 0 at the end. Without an offset as `readv`.
-    What the page cache has the calling thread reads, which does not wait. Linux 5.6."""
+    """Reads into ``buffer``, and returns the number of bytes, 0 at the end of the file. Without an offset
+    a thread may be needed, as for `readv`. The calling thread reads what the page cache has, and does
+    not wait for that. Linux 5.6."""
     view = bytes_of(buffer, writable=True)
     if offset is not None:
         return await transfer(READ, file, pointer_to(view), min(len(view), MOST), offset, (view,))
@@ -125,8 +128,8 @@ async def read(file: int | HasFileno, buffer: WriteableBuffer, offset: int | Non
 
 
 async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None = None) -> int:
-    """Writes from ``data``; the number of bytes, which may be fewer. Without an offset as
-    `writev`. Linux 5.6."""
+    """Writes from ``data``, and returns the number of bytes, which may be fewer. Without an offset a thread
+    may be needed, as for `writev`. Linux 5.6."""
     view = bytes_of(data)
     if offset is not None:
         return await transfer(WRITE, file, pointer_to(view), min(len(view), MOST), offset, (view,))
@@ -134,10 +137,11 @@ async def write(file: int | HasFileno, data: ReadableBuffer, offset: int | None 
 
 
 async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offset: int | None = None) -> int:
-    """Reads into several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1.
+    """Reads into several buffers (1,024 at most), one after the other. Returns the number of bytes, 0 at
+    the end of the file. Linux 5.1.
 
-    Without an offset a file that has a position is read by a worker thread, since an operation
-    of the ring does not lock the position; with one, no thread is needed.
+    Without an offset, a worker thread reads a file that has a position, since an operation of the ring
+    does not lock the position. With an offset, no thread is needed.
     """
     views = [bytes_of(buffer, writable=True) for buffer in buffers]
     if offset is not None:
@@ -146,10 +150,11 @@ async def readv(file: int | HasFileno, buffers: Sequence[WriteableBuffer], offse
 
 
 async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offset: int | None = None) -> int:
-    """Writes from several buffers (1,024 at most), one after the other; the number of bytes. Linux 5.1.
+    """Writes from several buffers (1,024 at most), one after the other. Returns the number of bytes, which
+    may be fewer. Linux 5.1.
 
-    Without an offset a file that has a position is written by a worker thread, since an operation
-    of the ring does not lock the position; with one, no thread is needed.
+    Without an offset, a worker thread writes a file that has a position, since an operation of the ring
+    does not lock the position. With an offset, no thread is needed.
     """
     views = [bytes_of(buffer) for buffer in buffers]
     if offset is not None:
@@ -158,29 +163,29 @@ async def writev(file: int | HasFileno, buffers: Sequence[ReadableBuffer], offse
 
 
 async def fsync(file: int | HasFileno) -> None:
-    """`os.fsync`: data and metadata are on the device. Linux 5.1."""
+    """`os.fsync`: waits until data and metadata are on the device. Linux 5.1."""
     await of_file(FSYNC, file)
 
 
 async def fdatasync(file: int | HasFileno) -> None:
-    """`os.fdatasync`: data, and what is needed to find it, are on the device. Linux 5.1."""
+    """`os.fdatasync`: waits until the data, and what is needed to find it, is on the device. Linux 5.1."""
     await of_file(FSYNC, file, flags=_FSYNC_DATASYNC)
 
 
 async def fallocate(file: int | HasFileno, mode: int, offset: int, length: int) -> None:
-    """fallocate(2): reserves space, or punches holes, by ``mode``. Linux 5.6."""
+    """fallocate(2): reserves space or punches holes, as ``mode`` says. Linux 5.6."""
     await of_file(FALLOCATE, file, ffi.cast("void *", size_of(length)), mode, size_of(offset))
 
 
 async def ftruncate(file: int | HasFileno, length: int) -> None:
-    """`os.ftruncate`: cut off, or filled up with zeros. Linux 6.9."""
+    """`os.ftruncate`: cuts the file off at ``length``, or fills it up with zeros. Linux 6.9."""
     await of_file(FTRUNCATE, file, offset=size_of(length))
 
 
 async def statx(
     path: StrOrBytesPath, *, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> os.stat_result:
-    """`os.stat`. Linux 5.6."""
+    """`os.stat`: returns the status of a path. Linux 5.6."""
     run = uring_run()
     directory, name = directory_of(dir_fd), name_of(path)
     if pass_cancel_point(context.task):
@@ -200,7 +205,7 @@ async def statx(
 
 
 async def fstat(file: int | HasFileno) -> os.stat_result:
-    """`os.fstat`. Linux 5.6."""
+    """`os.fstat`: returns the status of an open file. Linux 5.6."""
     fd = fileno_of(file)
     if fd == AT_FDCWD:  # else this would be the working directory
         raise failure(-errno.EBADF)
@@ -211,12 +216,12 @@ async def fstat(file: int | HasFileno) -> os.stat_result:
 
 
 async def unlinkat(path: StrOrBytesPath, *, dir_fd: int | None = None, directory: bool = False) -> None:
-    """`os.unlink`, or `os.rmdir` of a ``directory``. Linux 5.11."""
+    """`os.unlink`: removes a file, or with ``directory`` an empty directory, as `os.rmdir`. Linux 5.11."""
     await of_path(UNLINKAT, path, dir_fd, flags=_AT_REMOVEDIR if directory else 0)
 
 
 async def mkdirat(path: StrOrBytesPath, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-    """`os.mkdir`. Linux 5.15."""
+    """`os.mkdir`: makes a directory. Linux 5.15."""
     await of_path(MKDIRAT, path, dir_fd, length=mode)
 
 
@@ -228,7 +233,7 @@ async def renameat(
     destination_dir_fd: int | None = None,
     flags: int = 0,
 ) -> None:
-    """`os.replace`; ``flags`` are those of renameat2(2). Linux 5.11."""
+    """`os.replace`: renames a file or directory. ``flags`` are those of renameat2(2). Linux 5.11."""
     await of_paths(RENAMEAT, source, source_dir_fd, destination, destination_dir_fd, flags)
 
 
@@ -240,18 +245,18 @@ async def linkat(
     destination_dir_fd: int | None = None,
     follow_symlinks: bool = False,
 ) -> None:
-    """`os.link`: a hard link. Linux 5.15.
+    """`os.link`: makes a hard link. Linux 5.15.
 
-    By default to ``source`` itself also where that is a symbolic link, as link(2) does, and
-    `os.link` before Python 3.14. With ``follow_symlinks`` to what it points to, for which
-    the earlier `os.link` has to be given a directory's descriptor too.
+    If ``source`` is a symbolic link, the new link is to ``source`` itself, as with link(2), and with
+    `os.link` before Python 3.14. With ``follow_symlinks`` it is to what ``source`` points to. (For that,
+    `os.link` before Python 3.14 has to be given a directory's descriptor too.)
     """
     flags = _AT_SYMLINK_FOLLOW if follow_symlinks else 0
     await of_paths(LINKAT, source, source_dir_fd, destination, destination_dir_fd, flags)
 
 
 async def symlinkat(target: StrOrBytesPath, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
-    """`os.symlink`: ``path`` will point to ``target``. Linux 5.15."""
+    """`os.symlink`: makes ``path`` a symbolic link to ``target``. Linux 5.15."""
     target_name, name = name_of(target), name_of(path)
     result = await perform(
         uring_run(),
@@ -274,8 +279,9 @@ async def splice(
     destination_offset: int | None = None,
     flags: int = 0,
 ) -> int:
-    """`os.splice`: moves up to ``count`` bytes, without copying them through the program; one
-    of the two is a pipe. The number of bytes, 0 at the end. Linux 5.7."""
+    """`os.splice`: moves up to ``count`` bytes from ``source`` to ``destination``, without copying them
+    through the program. One of the two has to be a pipe. Returns the number of bytes, 0 at the end of
+    ``source``. Linux 5.7."""
     if -FURTHEST <= count < 0:
         raise ValueError("count must not be negative")
     source_fd = fileno_of(source, moves=source_offset is None)
@@ -302,7 +308,8 @@ async def splice(
 
 
 async def mode_of(run: Run, path: StrOrBytesPath, *, follow_symlinks: bool) -> int:
-    """The mode of what a name leads to, or -errno."""
+    """Returns the mode of what a name leads to, or -errno. Not public: for other modules of this
+    package."""
     name = name_of(path)
     if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()

@@ -1,20 +1,20 @@
-"""Whether a read is tried before it is handed to the ring.
+"""Whether the calling thread tries to read from the page cache before it hands a read to the ring.
 
-What is in the page cache the ring reads within the call that submits it, so there is nothing
-to wait for. But to submit, to sleep and to be woken takes Python as long as the kernel takes
-to copy 100 KB. So the calling thread asks for what is there (RWF_NOWAIT) and then yields, and
-the ring gets what is missing.
+The ring, too, reads what is in the page cache at once, within the call that submits the read. But
+to submit it, to sleep and to be woken takes Python as long as the kernel takes to copy 100 KB. So
+the calling thread first asks for what is there (RWF_NOWAIT), and then yields. The ring gets what is
+missing.
 
-- A file system that cannot tell what would block refuses (EOPNOTSUPP); a filter may refuse
-  the call. Then its file is not tried again. What else is wrong the ring tells.
-- A try that finds nothing has the kernel read from the device at once, in a call of its own,
-  where the ring would hand over the reads of all tasks together: half as many random reads of
-  64 tasks. So a file is left to the ring for a while after it, each time for longer.
+- A file system that cannot tell what would block refuses this (EOPNOTSUPP), and a seccomp filter may
+  refuse the call. Then the file is not tried again. After any other error the ring is asked, and tells.
+- A try that finds nothing is a miss. The kernel then starts to read from the device, with a request for
+  this task alone, where the ring would hand over the reads of all tasks together. That halves the
+  random reads of 64 tasks. So after a miss a file is left to the ring for some reads, and for more
+  after each further miss.
 
-Reading ahead, by workers of the kernel's into the results of later calls, was measured
-against this, and is slower (Linux 6.18, a virtual machine of 2 CPUs): to wake a worker and to
-be woken takes 30 to 60 us, and 256 KiB are copied in 25. It would also return what others
-have overwritten since.
+Reading ahead was measured against this, with workers of the kernel's that read for later calls. It is
+slower (Linux 6.18, a virtual machine of 2 CPUs): to wake a worker and to be woken takes 30 to 60 us, and
+copying 256 KiB takes 25 us. It would also return what others have overwritten since.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ _MOST_LEFT: Final = 63
 
 
 class PageCache:
-    """What is known of one regular file's; or of one descriptor's, whatever file it is for."""
+    """What the last tries on one regular file, or on one descriptor, have shown."""
 
     __slots__ = ("left", "missed", "tells")
 
     def __init__(self) -> None:
         self.tells = True
-        """Whether it is any use to ask."""
+        """Whether the page cache can be asked at all."""
         self.missed = 0
-        """Reads that were left to the ring after the last miss; 0 after a hit."""
+        """How many reads were left to the ring after the last miss; 0 after a hit."""
         self.left = 0
-        """Reads that are still left to it."""
+        """How many of the next reads are left to the ring."""
 
     def had_not(self, answer: int) -> None:
-        """What was asked for: the ring gets this read."""
+        """Notes that a try had no data. ``answer`` is its -errno: after -EAGAIN, a miss, the next reads are
+        left to the ring; after any other all are."""
         if answer == -errno.EAGAIN:
             self.left = self.missed = min(2 * self.missed + 1, _MOST_LEFT)
         else:

@@ -1,7 +1,11 @@
-"""How the functions of lowlevel make their operations: each kind of them in one way, whether it
-transfers, or is of a file, of a path or of two paths; and what is raised if the kernel refuses one.
+"""How the functions of lowlevel/operations.py make their operations.
 
-The row of an operation says which function of `os` a thread calls for it, and since when it is there.
+There is one function here for each kind of operation: a transfer at an offset, a transfer at the file's
+position, an operation on an open file, on a path, or on two paths. `failure_of` makes the exception if
+the kernel refuses one.
+
+The row of an operation in ring/opcodes.py says which function of `os` does the same in a thread, and
+which version of Linux brought it.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ _read_measured_at_once = lib.tu_read_measured_at_once
 
 
 def uring_run() -> Run:
-    """The run that calls; raises RuntimeError if that is not on io_uring."""
+    """Returns the run of the calling task. Raises RuntimeError if that is not on io_uring."""
     run = current_run()
     if run is None:
         raise RuntimeError("this run is not on io_uring, which trio_uring.lowlevel needs")
@@ -49,14 +53,15 @@ def uring_run() -> Run:
 
 
 def checked(opcode: Opcode, result: int) -> int:
-    """The result, of an operation without a path; raises OSError if that is an error."""
+    """Returns the result of an operation without a path. Raises OSError if that is an error."""
     if result < 0:
         raise failure_of(opcode, result)
     return result
 
 
 def failure_of(opcode: Opcode, result: int, path: object = None, other: object = None) -> OSError:
-    """What to raise for -errno. If the kernel is too old for the operation, it says which one is not."""
+    """Returns the exception for -errno. If the kernel is too old for the operation, its message says which
+    version is needed."""
     is_missing = result == -errno.EINVAL and not has_operation(opcode.name)
     remark = f" ({opcode.name} needs Linux {opcode.since})" if is_missing else ""
     return failure(result, path, other, remark)
@@ -70,8 +75,12 @@ async def transfer(
     offset: int,
     views: Sequence[memoryview],
 ) -> int:
-    """Reads or writes at an offset: by the ring, or by a thread if the ring may not go there. What the page
-    cache has is read by the calling thread."""
+    """Reads or writes at an offset. For READ, the calling thread first tries the page cache. Otherwise the
+    ring makes the transfer, or a thread if the file is on a file system that is not measured.
+
+    ``address`` and ``length`` are what the kernel gets for ``views``: for one of them its memory and its
+    length, for several `vector_of` them and their number. Releases the views if it fails.
+    """
     at, fd = size_of(offset), fileno_of(file)
     run = uring_run()
     try:
@@ -84,14 +93,15 @@ async def transfer(
             await perform(run, opcode, fd, address, length, at, held=views, fileno=asks_of(file)),
         )
     except (OSError, trio.Cancelled, KeyboardInterrupt):
-        # The traceback keeps our frames: the buffers are not to wait for its end.
+        # The traceback keeps our frames. The caller gets its buffers back without waiting for its end.
         for view in views:
             view.release()
         raise
 
 
 async def _read_at_once(fd: int, address: Pointer, length: int, offset: int) -> int:
-    """Reads what the page cache has, as the first half of a checkpoint; < 0: the read is for the ring."""
+    """Reads what the page cache has, and returns the number of bytes, after a checkpoint. Returns -errno
+    if the ring has to read; then it has not yielded."""
     cache = _missed.get(fd)
     if cache is not None and cache.left:
         cache.left -= 1
@@ -112,8 +122,8 @@ async def _read_at_once(fd: int, address: Pointer, length: int, offset: int) -> 
 _NOT_THERE: Final = (-errno.EAGAIN, -errno.EOPNOTSUPP)
 _MOST_MISSED: Final = 1000
 _missed: dict[int, PageCache] = {}
-"""By the descriptor, where the last try has found nothing. The number may be another file's by now:
-then some reads are left to the ring for nothing."""
+"""The descriptors for which the last try has found nothing. Such a number may be another file's by now.
+Then some reads are left to the ring for nothing."""
 
 
 async def transfer_here(
@@ -123,7 +133,8 @@ async def transfer_here(
     length: int,
     views: Sequence[memoryview],
 ) -> int:
-    """Reads or writes at the file's own position, by a thread; what has none is for the ring."""
+    """Reads or writes at the file's own position. A thread does this. If the file has no position, the ring
+    does it."""
     run, fd = uring_run(), fileno_of(file, moves=True)
     try:
         if _has_position(fd):
@@ -140,8 +151,8 @@ async def transfer_here(
 
 
 async def _by_thread(name: str, file: int | HasFileno, fd: int, *args: object) -> int:
-    """Calls a function of `os`. The thread may have to wait for its turn, and ``fd`` may be another
-    file's by then."""
+    """Calls a function of `os` in a thread. A thread may have to wait until it can start, and ``fd`` may be
+    another file's by then. Then OSError (EBADF) is raised."""
     call: Callable[..., int] = getattr(os, name)
     asks = asks_of(file)
 
@@ -158,7 +169,8 @@ async def _by_thread(name: str, file: int | HasFileno, fd: int, *args: object) -
 
 
 def _is_for_the_ring(fd: int) -> bool:
-    """Whether the ring may read and write it. Also what is no file: the ring tells."""
+    """Tells whether the ring may read and write ``fd``. True as well if that is no regular file, or not
+    open: if that is an error, the ring reports it."""
     try:
         status = os.fstat(fd)
     except (OSError, OverflowError):
@@ -182,7 +194,7 @@ async def of_file(
     *,
     flags: int = 0,
 ) -> int:
-    """Makes an operation of a file that is open; its result."""
+    """Makes an operation on an open file, and returns its result."""
     fd = fileno_of(file)
     return checked(
         opcode,
@@ -193,7 +205,7 @@ async def of_file(
 async def of_path(
     opcode: Opcode, path: StrOrBytesPath, dir_fd: int | None, *, length: int = 0, flags: int = 0
 ) -> None:
-    """Makes an operation of a path."""
+    """Makes an operation on a path."""
     name = ffi.from_buffer(name_of(path))
     result = await perform(uring_run(), opcode, directory_of(dir_fd), name, length, flags=flags)
     if result < 0:
@@ -208,14 +220,14 @@ async def of_paths(
     destination_dir_fd: int | None,
     flags: int,
 ) -> None:
-    """Makes an operation of two paths."""
+    """Makes an operation on two paths."""
     name = name_of(destination)
     result = await perform(
         uring_run(),
         opcode,
         directory_of(source_dir_fd),
         ffi.from_buffer(name_of(source)),
-        # The kernel has this in the field that is the length elsewhere.
+        # The kernel takes this in the field that is the length in other operations.
         as_unsigned(directory_of(destination_dir_fd)),
         address_of(name),
         flags,
