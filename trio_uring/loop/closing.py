@@ -29,6 +29,7 @@ import outcome
 
 from ..ring.native import lib
 from .readiness import Readiness
+from .steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from .run import Pending
 
 _SECOND: Final = 1_000_000_000
-_TRIES: Final = 10
 _wait = lib.tu_wait
 _reap = lib.tu_reap
 _release = lib.tu_release
@@ -74,7 +74,7 @@ class Closing(Readiness):
     def _process_all(self, events: int = 0) -> None:
         """Processes ``events``, and all events that an exception has left unprocessed before. Then the
         first exception that came meanwhile is raised."""
-        steps = _Steps()
+        steps = Steps()
         steps.make(self.process_events, events)
         for _ in range(left := lib.tu_events_left(self.core)):
             # Each call processes one event at least, unless there is no memory for that.
@@ -90,7 +90,7 @@ class Closing(Readiness):
         """
         with self._guest_lock:
             was_closed, self.closed = self.closed, True
-        steps = _Steps()
+        steps = Steps()
         if not was_closed:
             steps.make(self._end)
         steps.complete(self._give_back)
@@ -110,7 +110,7 @@ class Closing(Readiness):
             return
         self._entry_task = None
         lib.tu_check_descriptor(self.core)
-        steps = _Steps()
+        steps = Steps()
         steps.make(self._process_all)
         steps.make(self.reap)
         steps.make(self.sockets.end)
@@ -135,7 +135,7 @@ class Closing(Readiness):
     def _wait_while(self, condition: Callable[[], bool]) -> None:
         """Ticks while ``condition`` holds and the kernel has not answered everything. An error of the ring
         or Ctrl-C ends that. If Ctrl-C has come before, it may last a second."""
-        steps = _Steps()
+        steps = Steps()
         interrupted = self._is_interrupted()
         deadline = monotonic() + 1 if interrupted else inf
         while lib.tu_pinned(self.core) and condition() and monotonic() < deadline:
@@ -171,38 +171,6 @@ class Closing(Readiness):
                     _signal_forced(self.core)
                 else:
                     _release(self.core)
-
-
-class _Steps:
-    """Steps that are all made, whatever one of them raises. `end` raises the first exception."""
-
-    def __init__(self) -> None:
-        self._first: BaseException | None = None
-
-    def make(self, step: Callable[..., object], *args: object) -> None:
-        """Makes a step, whatever it raises."""
-        try:
-            step(*args)
-        except BaseException as error:
-            self._first = self._first or error
-
-    def complete(self, step: Callable[[], object]) -> None:
-        """Makes a step again and again until it comes to its end; it has to allow that. An exception out of
-        a signal handler, or a want of memory, may break it off, but hardly ten times in a row."""
-        for _ in range(_TRIES):
-            try:
-                step()
-                return
-            except BaseException as error:
-                self._first = self._first or error
-
-    def end(self) -> None:
-        """Raises the first exception, if there was one."""
-        if self._first is not None:
-            try:
-                raise self._first
-            finally:  # else the traceback of the exception would refer back to this object
-                self._first = None
 
 
 def _nobody(_task: Task, _outcome: object) -> None:

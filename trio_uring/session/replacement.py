@@ -25,6 +25,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..files import replacements
+from ..loop.steps import Steps
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 from ..sockets import connecting, handing_over, receiving, sending, streams, tls, wrapped_methods
 
@@ -43,8 +44,6 @@ TABLE: Final[tuple[Replaced, ...]] = (
 
 # No thread has this identifier.
 _NO_THREAD: Final = 0
-# Exceptions out of signal handlers hardly come more often in a row.
-_TRIES: Final = 10
 
 
 _Row: TypeAlias = "tuple[Replaced, Mapping[str, Any], str, Callable[..., Any]]"
@@ -263,7 +262,9 @@ class Replacement:
 
     def release(self, holder: Holder) -> None:
         """Gives the names back that no holder wants any more. Called by `Holder.release`."""
-        _completely(self._release, holder.number)
+        steps = Steps()
+        steps.complete(self._release, holder.number)
+        steps.end()
 
     def _release(self, number: int) -> None:
         with self._lock:
@@ -287,20 +288,3 @@ class Replacement:
             if thread not in (threading.get_ident(), _NO_THREAD):
                 self._release(number)
         self._lock.release()
-
-
-def _completely(step: Callable[[int], None], number: int) -> None:
-    """Makes a step again and again until it comes to its end; it has to allow that. A signal handler that
-    raises, or a want of memory, may break it off. Then raises the first exception that came."""
-    first: BaseException | None = None
-    for _ in range(_TRIES):
-        try:
-            step(number)
-            break
-        except BaseException as error:
-            first = first or error
-    if first is not None:
-        try:
-            raise first
-        finally:  # else the exception's traceback would refer back to this frame
-            first = None
