@@ -247,9 +247,6 @@ class Turns:
         self._waiting: trio.lowlevel.ParkingLot | None = None
         """The tasks that wait for their turn. They are of the holder's run."""
 
-    def taken(self) -> bool:
-        return bool(self.holder)
-
     def take_now(self) -> bool:
         """Takes the turn for the calling task, and returns True. Returns False if another task of this run
         has it."""
