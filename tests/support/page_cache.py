@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from measure.cache import resident
 
 if TYPE_CHECKING:
