@@ -32,12 +32,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 
 import outcome
-import trio
 from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ..ring.native import lib
 from .checkpoints import READY
 from .run import Run
+from .waiter import busy, raise_closed
 
 if TYPE_CHECKING:
     from ..ring.native import Core
@@ -100,11 +100,11 @@ class Readiness(Run):
         if not isinstance(fd, int):
             fd = fd.fileno()
         if fd in self.readers:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
+            raise busy()
         for sock in self.sockets.with_descriptor(fd):
             sock.finish_cancelled()
             if sock.is_waited_for:
-                raise trio.BusyResourceError("another task is already reading / writing this fd")
+                raise busy()
             sock.take_nothing_ahead()
             if sock.readable:
                 return checkpoint()
@@ -123,9 +123,9 @@ class Readiness(Run):
         for sock in self.sockets.with_descriptor(fd):
             sock.finish_cancelled_send()
             if sock.is_sending:
-                raise trio.BusyResourceError("another task is already reading / writing this fd")
+                raise busy()
         if fd in self.writers:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
+            raise busy()
         task = current_task()
         abort = partial(self._abort_write, fd)
         slot = _poll_add(self.core, fd, _WRITE)
@@ -144,7 +144,7 @@ class Readiness(Run):
             return
         self._cancel(*(task.custom_sleep_data for task in tasks))
         for task in tasks:
-            reschedule(task, outcome.Error(trio.ClosedResourceError("another task closed this fd")))
+            reschedule(task, outcome.capture(raise_closed))
 
     def wake_reader(self, fd: int) -> None:
         task = self.readers.pop(fd, None)

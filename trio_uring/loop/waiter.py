@@ -39,6 +39,11 @@ def task_of(waiter: Waiter) -> Task | None:
     return waiter.task if isinstance(waiter, Stopping) else waiter
 
 
+def busy() -> trio.BusyResourceError:
+    """Returns the exception for a task that wants what another task waits for."""
+    return trio.BusyResourceError("another task is already reading / writing this fd")
+
+
 def raise_closed() -> NoReturn:
     """Raises what a task is told whose descriptor another task has closed."""
     raise trio.ClosedResourceError("another task closed this fd")

@@ -25,13 +25,12 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Final
 
-import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .._tasks import is_current, learn
 from ..loop.checkpoints import READY, pass_cancel_point, sleep_for_data, yield_shielded
 from ..loop.trio_internals import context
-from ..loop.waiter import Stopping
+from ..loop.waiter import Stopping, busy
 from ..ring.native import lib
 from .run_socket import RunSocket
 from .sender import Sender
@@ -129,7 +128,7 @@ class Connection(RunSocket):
         if self.waiter is not None:
             self.finish_cancelled()
         if self.waiter is not None or self.fd in self.run.readers:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
+            raise busy()
         self.length = length
         if self.state is IDLE:
             if self._tries_socket_first:

@@ -13,12 +13,11 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
-import trio
 from trio.lowlevel import Abort, reschedule
 
 from ..loop.operation import STOPPED, Operation
 from ..loop.trio_internals import WaitTaskRescheduled, context
-from ..loop.waiter import Stopping, raise_closed, task_of
+from ..loop.waiter import Stopping, busy, raise_closed, task_of
 from ..ring.native import keep, lib
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Sender(Operation):
         if connection.closed:
             raise_closed()
         if self.task is not None:
-            raise trio.BusyResourceError("another task is already reading / writing this fd")
+            raise busy()
         try:
             slot = _send(self.run.core, connection.fd, address, length, whole)
             if slot > 0:

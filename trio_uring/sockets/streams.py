@@ -31,6 +31,7 @@ from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
 from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, context
+from ..loop.waiter import busy
 from ..ring.native import ffi
 from .handing_over import fileno
 from .lookup import connection_of, is_ours, sockets_of_run
@@ -156,7 +157,7 @@ async def _send_memory(sock: socket.socket, connection: Connection, data: bytes 
         await _send_nothing(sock, connection)
         return
     if connection.fd in run.writers:
-        raise trio.BusyResourceError("another task is already reading / writing this fd")
+        raise busy()
     at_once = run.budget and run.events_of_tick <= FEW_EVENTS
     if not (at_once and await _send_at_once(sock, connection, data)):
         await _send_rest(sock, connection, data, 0)
