@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
@@ -29,16 +28,13 @@ from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
 from ..ring.native import lib
 from .families import STREAM_FAMILIES, family_of
-from .run_socket import RunSocket, SocketGroup
+from .run_socket import RunSocket, SocketGroup, reset_at_close
 from .states import IDLE
 
 if TYPE_CHECKING:
     from ..loop.run import Run
 
 _accept = lib.tu_accept
-
-# struct linger: a close resets the connection.
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Acceptor(RunSocket):
@@ -148,7 +144,7 @@ class Acceptor(RunSocket):
     def _reset(self, accepted: socket.socket) -> None:
         # A run that has ended only closes it, and so does a forked child, whose parent has it too.
         if not self.run.closed:
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_at_close(accepted)
         accepted.close()
 
     @property

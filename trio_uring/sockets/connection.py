@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -32,7 +31,7 @@ from ..loop.checkpoints import READY, pass_cancel_point, sleep_for_data, yield_s
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping, busy
 from ..ring.native import lib
-from .run_socket import RunSocket
+from .run_socket import RunSocket, reset_at_close
 from .sender import Sender
 from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, ONCE, STOPPING
 
@@ -46,8 +45,6 @@ _receive = lib.tu_receive
 # would have had to wait for something else than data.
 _TRANSIENT: Final = frozenset({-errno.ENOBUFS, -errno.ECANCELED, -errno.EAGAIN, -errno.EINTR})
 
-# struct linger: a close resets the connection.
-_RESET: Final = struct.pack("ii", 1, 0)
 # The memory, in bytes, that each piece of what was read ahead takes beside its data: the peer may send
 # only small pieces.
 _PIECE: Final = 64
@@ -263,7 +260,7 @@ class Connection(RunSocket):
             # The kernel resets a connection that is closed with unread data, and so do we. A forked
             # child does not: its parent has the connection too.
             with suppress(OSError):  # the number was closed below, and is no socket's any more
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                reset_at_close(sock)
         self._pieces = _NOTHING
         self._end = None
         self.bytes_ahead = 0

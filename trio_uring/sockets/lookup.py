@@ -66,12 +66,10 @@ def existing_connection(trio_socket: Any) -> Connection | None:
         if hasattr(trio_socket, "_uring_excluded"):
             return None
         sockets = sockets_of_run()
-        if sockets is None or not sockets.connections.by_fd:
+        if sockets is None or sockets.connections.works_by_readiness(trio_socket):
             return None
-        if sockets.connections.works_by_readiness(trio_socket):
-            return None
-        connection = sockets.connections.by_fd.get(trio_socket._sock.fileno())
-        if connection is None or not connection.is_of(trio_socket._sock):
+        connection = sockets.connections.existing(trio_socket._sock)
+        if connection is None:
             return None
     return None if connection.closed or not is_current(connection) else connection
 
@@ -81,10 +79,8 @@ def existing_acceptor(trio_socket: Any) -> Acceptor | None:
     acceptor: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
     if acceptor is None:  # another Trio socket on the same descriptor may have one
         sockets = sockets_of_run()
-        if sockets is None or not sockets.acceptors.by_fd:
-            return None
-        acceptor = sockets.acceptors.by_fd.get(trio_socket._sock.fileno())
-        if acceptor is None or not acceptor.is_of(trio_socket._sock):
+        acceptor = None if sockets is None else sockets.acceptors.existing(trio_socket._sock)
+        if acceptor is None:
             return None
     return None if acceptor.closed or not is_current(acceptor) else acceptor
 

@@ -13,9 +13,11 @@ What is here is for the thread that runs the ticks, except where it says that an
 from __future__ import annotations
 
 import _socket
+import socket
+import struct
 import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import outcome
 from trio.lowlevel import Abort, Task, reschedule
@@ -39,7 +41,6 @@ from .states import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from typing import NoReturn
 
@@ -306,6 +307,14 @@ class RunSocket(ABC):
         return Abort.SUCCEEDED
 
 
+def reset_at_close(sock: socket.socket) -> None:
+    """Has the kernel reset the connection when this socket, its last, is closed."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_TIME_TO_LINGER)
+
+
+_NO_TIME_TO_LINGER: Final = struct.pack("ii", 1, 0)
+"""The struct linger."""
+
 SocketT = TypeVar("SocketT", bound=RunSocket)
 
 
@@ -336,6 +345,12 @@ class SocketGroup(ABC, Generic[SocketT]):
             self.drop(found)
             return None
         return found
+
+    def existing(self, sock: socket.socket) -> SocketT | None:
+        """Returns the one for this socket, or for another object on its descriptor, and changes nothing.
+        For any thread."""
+        found = self.by_fd.get(sock.fileno())
+        return found if found is not None and found.is_of(sock) else None
 
     def drop(self, one: SocketT) -> None:
         """Closes one: afterwards the ring holds no reference to its file. For the run's own thread."""
