@@ -37,6 +37,7 @@ from work import Work
 import trio_uring
 from trio_uring import RingOptions
 from trio_uring.loop.trio_internals import SocketType
+from trio_uring.ring.opcodes import READ
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -99,8 +100,11 @@ class Child:
         injected = self.injected() - injected
         seen = work.met.total()
         assert seen <= injected, f"{seen} errors were seen, and {injected} injected"
-        assert seen or not (single and injected), (
-            f"nobody saw the error that operation {self.injector.last_operation} has met"
+        operation = self.injector.last_operation
+        # A read whose first part was in the page cache returns that part, as read(2) does. The error is for
+        # the next read, and here that has none.
+        assert seen or not (single and injected) or operation == READ.number, (
+            f"nobody saw the error that operation {operation} has met"
         )
         self.seen += seen
         self.checked += work.checked
