@@ -34,12 +34,12 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from .. import lowlevel
-from ..loop.checkpoints import pass_cancel_point
+from ..loop.checkpoints import go_on, pass_cancel_point
 from ..loop.current import current_run
 from ..loop.trio_internals import context
 from ..lowlevel.arguments import name_of
 from ..lowlevel.file_systems import is_measured
-from ..lowlevel.names import go_on, read_whole_at_once
+from ..lowlevel.names import read_whole_at_once
 from ..lowlevel.open_at import opened, opened_after
 from ..lowlevel.operations import mode_of
 from ..lowlevel.performing import failure_of

@@ -29,8 +29,8 @@ PATHS_ORIGINAL: Final[dict[str, Any]] = {}
 
 @functools.cache
 def table() -> tuple[Replaced, ...]:
-    """Returns the replacements. They are made when first asked for: an import at the head of this module
-    would be a circle, since the files are built on what starts a run."""
+    """Returns the replacements. They are made, and what they need is imported, when first asked for: most
+    runs have no use for them."""
     from . import opening, path
 
     functions = {"open_file": _open_file(opening.open_file), "wrap_file": _wrap_file(opening.wrap_file)}

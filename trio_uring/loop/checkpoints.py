@@ -88,3 +88,11 @@ async def checkpoint_at_once() -> None:
     await yield_shielded()
     if pass_cancel_point(task):
         await checkpoint_if_cancelled()
+
+
+async def go_on() -> None:
+    """Yields, unless the calling task has a budget left. This is the second half of the checkpoint of a call
+    that did not have to wait. In the first half it has looked whether it was cancelled."""
+    run = context.runner.io_manager
+    if not (run.budget and run.spend()):
+        await yield_shielded()

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from math import inf
 from threading import get_ident
 from time import monotonic
@@ -62,11 +63,13 @@ class Closing(Readiness):
     def is_guest(self) -> bool:
         return self._is_guest()
 
+    @abstractmethod
     def process_events(self, events: Any) -> None:
-        raise NotImplementedError
+        """Processes ``events``, so many at most."""
 
+    @abstractmethod
     def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
-        raise NotImplementedError
+        """Processes ``count`` events at most, and wakes the tasks that wait for them."""
 
     def reap(self) -> None:
         self._process_all(self.raise_on_error(_reap(self.core)))

@@ -18,8 +18,6 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from ..loop.checkpoints import yield_shielded
-from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
 from .file_systems import learn_by_name
 
@@ -100,11 +98,3 @@ def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
         scratch.status = _new("tu_status *")
     _scratches.append(scratch)
     return data, status.fd, status
-
-
-async def go_on() -> None:
-    """Yields, unless the calling task has a budget left. This is the second half of the checkpoint of a call
-    that did not have to wait. In the first half it has looked whether it was cancelled."""
-    run = context.runner.io_manager
-    if not (run.budget and run.spend()):
-        await yield_shielded()

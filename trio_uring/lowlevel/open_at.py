@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.checkpoints import go_on, pass_cancel_point, yield_shielded
 from ..loop.operation import perform
 from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
 from ..ring.native import ffi
 from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
-from .names import ELSEWHERE, SAID, go_on, open_at_once
+from .names import ELSEWHERE, SAID, open_at_once
 from .performing import failure_of
 
 if TYPE_CHECKING:

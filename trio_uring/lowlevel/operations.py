@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.checkpoints import pass_cancel_point
+from ..loop.checkpoints import go_on, pass_cancel_point
 from ..loop.operation import MOST, failure, perform
 from ..loop.trio_internals import context
 from ..ring.native import ffi
@@ -47,7 +47,7 @@ from .arguments import (
     vector_of,
 )
 from .file_status import STATX_BASIC_STATS, STATX_SIZE, mode_in, stat_result_of
-from .names import SAID, go_on, mode_at_once, status_at_once
+from .names import SAID, mode_at_once, status_at_once
 from .open_at import opened
 from .performing import (
     checked,

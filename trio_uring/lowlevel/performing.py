@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.checkpoints import pass_cancel_point
+from ..loop.checkpoints import go_on, pass_cancel_point
 from ..loop.current import current_run
 from ..loop.operation import HERE, NULL, failure, perform
 from ..loop.trio_internals import context
@@ -28,7 +28,6 @@ from ..ring.native import ffi, lib
 from ..ring.opcodes import READ
 from .arguments import address_of, as_unsigned, asks_of, directory_of, fileno_of, name_of, size_of
 from .file_systems import has_position, is_measured
-from .names import go_on
 from .page_cache import PageCache
 
 if TYPE_CHECKING:
