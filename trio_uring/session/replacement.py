@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -104,7 +105,8 @@ def _put_methods() -> None:
 
 def _take_methods_back() -> None:
     _take_back(_ROWS)
-    if "_uring_excluded" in vars(SocketType):
+    # A holder that is collected meanwhile may take it away first.
+    with contextlib.suppress(AttributeError):
         del SocketType._uring_excluded
 
 
