@@ -71,7 +71,7 @@ class Capabilities:
     errno: int | None
     """The kernel's refusal; None if there is none, or if it was not the kernel's."""
     fallback: Fallback
-    """What a run does that cannot use io_uring: raise an ``"error"``, or use ``"epoll"``."""
+    """Whether a run that cannot use io_uring raises an ``"error"`` or uses ``"epoll"``."""
     kernel: str
     """The kernel's release."""
     liburing_built: str

@@ -56,84 +56,95 @@ class RingOptions:
     Each option that is not given here may be given by the command line of
     ``python -m trio_uring``, and the environment overrides all of them.
 
+    Attributes:
+      entries: Submissions that are queued before the kernel is entered. The kernel rounds up to a power of
+        two. More waits than that in one tick cost a system call per ``entries``, nothing else.
+
+        *Unit*: submissions, 1 to 32768. *Default*: 64; a server of 500 connections is no faster with more.
+        *Cost*: 64 bytes each, in whole pages. With the default of ``cq_entries`` the ring takes two pages,
+        8 KiB: eight such rings fit into 64 KiB of locked memory. Where the kernel has not so much memory, it
+        is half as many, and so on, but not below 64 and 128.
+      cq_entries: Completions that the ring holds. What does not fit waits in the kernel.
+
+        *Unit*: completions, from ``entries`` to 65536. *Default*: 128, or ``entries`` if that is more.
+        *Cost*: 16 bytes each, in whole pages.
+      fallback: What happens where io_uring cannot be used: ``"error"`` raises `UringUnavailableError`;
+        ``"epoll"`` warns with `UringFallbackWarning` and uses Trio's own manager.
+
+        *Unit*: ``"error"`` or ``"epoll"``. *Default*: ``"error"``. *Cost*: with ``"epoll"``, a run may be
+        slower than you think; its warning and the log say so.
+      checkpoint_budget: Calls that complete at once and that a task may make in a row before
+        it yields: on stream sockets, receives of what was read ahead, or is decrypted, accepts of who was
+        accepted ahead and, while few tasks run, sends that find room (where many run, one
+        system call for all their sends costs less), and closes; on datagram sockets, calls
+        that need not wait; on files too: reads and lines that come from the page cache or the
+        file's buffer, writes that the buffer takes, and moving the position. Each still raises
+        `trio.Cancelled` if its scope is cancelled, which deadlines do only when the task yields.
+
+        *Unit*: calls, 0 or more. *Default*: 0, Trio's rule that every call yields.
+        *Cost*: a task goes on while others wait, so it may take less than its budget: where these calls have
+        taken a third of a tick, which is one step of every task that is ready, each yields, as without
+        a budget. Beside one task that always has something to echo another ran 0.17 ms late with 16 and 0.07
+        with 0 (99th percentile); beside 2,000 that read cached files it ran 28 and 17 ms late (median).
+        On epoll that is 0.2 ms, since worker threads read there, 40 at a time, and a fifteenth
+        as much (`benchmarks`, fairness).
+      buffers: Buffers that all stream sockets of the run receive into: a connection has one only while data
+        comes. When all are in use, what came is handed out first.
+
+        *Unit*: buffers, a power of two from 2 to 32768. *Default*: 64, which is enough for thousands of
+        connections. *Cost*: ``buffer_size`` bytes each once data has filled it, and 16 bytes of locked
+        memory each, in whole pages, from the first stream socket on.
+      buffer_size: What one receive brings at most. Where even the addresses for all buffers are refused, the
+        first call on a stream socket raises OSError (ENOMEM), and so does every later one. Where it is the
+        locked memory that announces them, stream sockets of the run wait by readiness, after a
+        `UringFallbackWarning`.
+
+        *Unit*: bytes of one buffer, 1024 to 1048576. *Default*: 65536. *Cost*: memory is taken when data
+        first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by default.
+      read_ahead: What is received from one connection before a task asks for it. When it has so much, its
+        receiving pauses, until it is taken.
+
+        *Unit*: bytes, 1 or more; each piece that came counts 64 more. *Default*: 131072. *Cost*: that much
+        memory for each connection whose task is slower than its peer; what one tick brings comes on top,
+        all buffers at most.
+      accept_ahead: Connections that each listening socket accepts before a task asks for them:
+        from the first accept on, the kernel accepts whoever comes (a multishot accept, Linux
+        5.19), until so many wait to be taken; whoever else has connected by the tick that learns
+        of it, the backlog at most, comes on top. They are given to accepts in the order in which they came,
+        and reset when the listening socket is closed, collected, or left by its run's end. Where sockets do
+        not work by completions, a run that asks for more than 0 is refused with `UringUnavailableError`.
+
+        *Unit*: connections, 0 or more. *Default*: 0, one accept for each call, which takes
+        nothing that nobody asked for. *Cost*: saves a submission per connection and
+        gives up back-pressure: a client that would wait in the backlog, or be turned away when
+        that is full, sees an accepted connection that nobody serves yet. Each takes a descriptor.
+      files: Whether `trio.open_file`, `trio.wrap_file` and the methods of `trio.Path` are those of
+        `open_file`, `wrap_file` and `Path` in the run, so that a program that does not know
+        trio-uring needs no threads for files either.
+
+        *Unit*: True or False. *Default*: False. *Cost*: what a write has taken
+        may be behind it: who looks at the file in another way sees it after ``flush``.
+      features: Features that are not used: their names, as ``python -m trio_uring doctor`` prints them,
+        each mapped to False. For tests, and to work around a kernel.
+
+        *Unit*: a mapping of names to False. *Default*: none, so that all that the kernel has is used.
+        *Cost*: what the doctor says that the feature is good for.
+
     Raises:
       TypeError, ValueError: an option has the wrong type or value; the message
         names the option, its value and what is allowed.
     """
 
     entries: int = attrs.field(default=64, converter=_check_entries)
-    """Submissions that are queued before the kernel is entered, 1 to 32768; the
-    kernel rounds up to a power of two. More waits than that in one tick cost a
-    system call per ``entries``, nothing else. Default: 64, which with ``cq_entries``
-    takes two pages, 8 KiB: eight such rings fit into 64 KiB of locked memory, and a
-    server of 500 connections is no faster with more. Where the kernel has not so much
-    memory, it is half as many, and so on, but not below 64 and 128."""
-
     cq_entries: int = attrs.field(default=attrs.Factory(lambda self: max(128, self.entries), takes_self=True))
-    """Completions that the ring holds, from ``entries`` to 65536; what does not fit
-    waits in the kernel. Default: 128, or ``entries`` if that is more."""
-
     fallback: Fallback = "error"
-    """What happens where io_uring cannot be used: ``"error"``, the default, raises
-    `UringUnavailableError`; ``"epoll"`` warns with `UringFallbackWarning` and uses
-    Trio's own manager."""
-
     checkpoint_budget: int = 0
-    """Calls, >= 0, that complete at once and that a task may make in a row before
-    it yields: on stream sockets, receives of what was read ahead, or is decrypted, accepts of who was
-    accepted ahead and, while few tasks run, sends that find room (where many run, one
-    system call for all their sends costs less), and closes; on datagram sockets, calls
-    that need not wait; on files too: reads and lines that come from the page cache or the
-    file's buffer, writes that the buffer takes, and moving the position. Each still raises
-    `trio.Cancelled` if its scope is cancelled, which deadlines do only when the task yields.
-    Default: 0, Trio's rule that every call yields.
-
-    A task goes on while others wait, so it may take less than its budget: where these calls have
-    taken a third of a tick, which is one step of every task that is ready, each yields, as without
-    a budget. Beside one task that always has something to echo another ran 0.17 ms late with 16 and 0.07
-    with 0 (99th percentile); beside 2,000 that read cached files it ran 28 and 17 ms late (median).
-    On epoll that is 0.2 ms, since worker threads read there, 40 at a time, and a fifteenth
-    as much (`benchmarks`, fairness)."""
-
     buffers: int = 64
-    """Buffers, a power of two from 2 to 32768, that all stream sockets of the run receive
-    into: a connection has one only while data comes. When all are in use, what came is
-    handed out first. Default: 64, which is enough for thousands of connections."""
-
     buffer_size: int = 65536
-    """Bytes of one buffer, 1024 to 1048576: what one receive brings at most. Memory is
-    taken when data first fills it; the run's limit is ``buffers * buffer_size``, 4 MiB by
-    default. Where even the addresses for that are refused, the first call on a stream socket
-    raises OSError (ENOMEM), and so does every later one. Where it is the locked memory that
-    announces them, 16 bytes for each in whole pages, stream sockets of the run wait by readiness,
-    after a `UringFallbackWarning`."""
-
     read_ahead: int = 131072
-    """Bytes, >= 1, received from one connection that no task has asked for yet, at which its
-    receiving pauses, until they are taken; each piece counts 64 more, and what one tick
-    brings comes on top, all buffers at most. Default: 131072."""
-
     accept_ahead: int = 0
-    """Connections, >= 0, that each listening socket accepts before a task asks for them:
-    from the first accept on, the kernel accepts whoever comes (a multishot accept, Linux
-    5.19), until so many wait to be taken; whoever else has connected by the tick that learns
-    of it, the backlog at most, comes on top. That saves a submission per connection and
-    gives up back-pressure: a client that would wait in the backlog, or be turned away when
-    that is full, sees an accepted connection that nobody serves yet. They are given to
-    accepts in the order in which they came, and reset when the listening socket is closed,
-    collected, or left by its run's end. Default: 0, one accept for each call, which takes
-    nothing that nobody asked for. Where sockets do not work by completions, a run that
-    asks for more is refused with `UringUnavailableError`."""
-
     files: bool = False
-    """Whether `trio.open_file`, `trio.wrap_file` and the methods of `trio.Path` are those of
-    `open_file`, `wrap_file` and `Path` in the run, so that a program that does not know
-    trio-uring needs no threads for files either. Default: False, since what a write has taken
-    may then be behind it: who looks at the file in another way sees it after ``flush``."""
-
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
-    """Names of features, as ``python -m trio_uring doctor`` prints them, mapped to
-    False: these are not used. For tests, and to work around a kernel. Default: none."""
 
     def __attrs_post_init__(self) -> None:
         _check_number("cq_entries", self.cq_entries, 1, _MAX_CQ_ENTRIES, "completions")
