@@ -35,7 +35,7 @@ from picture import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30
+PATIENCE = 100
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$"
     r"(?:\n\n```text\n(?P<output>.*?)^```$)?",
