@@ -40,6 +40,7 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
     "benchmarks",
+    "docs/conf.py",
     "docs/picture.py",
     "native/build.py",
     "start/backend.py",
@@ -124,14 +125,16 @@ def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format, rules, types and imports of the Python; warnings of two compilers and clang-tidy for the C."""
-    session.install("-e", ".[tests,benchmarks,demo,lint]")
+    """Format, rules, types and imports of the Python; the documentation; warnings of two compilers and
+    clang-tidy for the C."""
+    session.install("-e", ".[tests,benchmarks,demo,docs,lint]")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports")
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     missing = [
         name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)
     ]
