@@ -64,6 +64,8 @@ autoclass_content = "class"
 html_theme = "sphinx_rtd_theme"
 html_title = f"trio-uring {version}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 warnings.filterwarnings("ignore", message=".*sphinx.util.inspect", category=DeprecationWarning)
 
