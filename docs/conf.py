@@ -56,6 +56,7 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 default_role = "py:obj"
 highlight_language = "none"
+smartquotes = False  # they would make one dash of the two before an option
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pydoc
 import re
 
@@ -24,8 +25,8 @@ BESIDE = {
 
 def paragraphs(cls: type) -> dict[str, str]:
     """What a class's docstring says of each attribute."""
-    text = (cls.__doc__ or "").partition("Attributes:\n")[2].partition("\n    Raises:")[0]
-    found = re.split(r"^      (\w+): ", text, flags=re.MULTILINE)[1:]
+    text = (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
+    found = re.split(r"^  (\w+): ", text, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"\s+", " ", said) for name, said in zip(found[::2], found[1::2], strict=True)}
 
 
