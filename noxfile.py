@@ -133,6 +133,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
+    session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     missing = [
