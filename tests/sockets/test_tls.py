@@ -620,7 +620,6 @@ def test_a_stream_goes_on_in_another_run_with_what_it_has_kept() -> None:
         ("receive_some", (100,)),
         ("send_all", (b"x",)),
         ("wait_send_all_might_not_block", ()),
-        ("_retry", (len, b"x")),
     ],
 )
 @every_backend
@@ -644,12 +643,10 @@ def test_a_method_is_a_coroutine_function_and_does_nothing_before_it_is_awaited(
         assert await stream.receive_some(100) == expected(0, 10)
         peer.pump()
         assert peer.received == 5
-        if name != "_retry":  # which looks at no state
-            call = method(*args)
-            await stream.aclose()
-            with pytest.raises(trio.ClosedResourceError):
-                await call
+        call = method(*args)
         await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await call
         peer.close()
 
     backend.run(main)
@@ -894,7 +891,7 @@ class Watched(Interrupted):
 
 
 @pytest.mark.parametrize("backend", [OFF, URING], ids=["off", "io_uring"])
-def test_a_stream_that_is_left_to_trio_has_one_frame_of_ours_above_each_of_trios(backend: Backend) -> None:
+def test_a_stream_that_is_left_to_trio_has_one_frame_of_ours_above_trios(backend: Backend) -> None:
     async def main() -> None:
         near, far = memory_stream_pair()
         transport = Watched(near)
@@ -902,7 +899,7 @@ def test_a_stream_that_is_left_to_trio_has_one_frame_of_ours_above_each_of_trios
         await shake_hands(stream, other)
         transport.ours.clear()
         await stream.send_all(b"x")
-        assert transport.ours == ["retry", "send_all"]
+        assert transport.ours == ["send_all"]
 
     backend.run(main)
 

@@ -54,7 +54,7 @@ from .records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from .records import Tls
 
@@ -97,9 +97,9 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         or _SSLStream._retry is not retry
     ):
         tls = _usual(self, own, detector)
-    most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
-    if tls is None or type(most) is not int or most <= 0 or most > MOST:
+    if tls is None or (max_bytes is not None and (type(max_bytes) is not int or not 0 < max_bytes <= MOST)):
         return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
+    most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
     lock = own["_inner_recv_lock"]
     found = None
     detector._held = True
@@ -185,15 +185,24 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         detector._held = False
 
 
-async def retry(
+def retry(self: Any, fn: Callable[..., Any], *args: Any, **options: bool) -> Coroutine[Any, Any, Any]:
+    """Replaces ``_retry``. For a stream that is never ours, this is Trio's own coroutine: each step of a task
+    passes through one frame less."""
+    own = self.__dict__
+    if type(own["transport_stream"]) is trio.SocketStream or "_uring_tls" in own:
+        return _retry(self, fn, *args, **options)
+    return ORIGINAL["_retry"](self, fn, *args, **options)  # type: ignore[no-any-return]
+
+
+async def _retry(
     self: Any,
     fn: Callable[..., Any],
     *args: Any,
     ignore_want_read: bool = False,
     is_handshake: bool = False,
 ) -> Any:
-    """Replaces ``_retry``: calls a method of the SSLObject until that need not wait, and sends and receives
-    what OpenSSL needs for it. Ctrl-C may interrupt it wherever it may interrupt Trio's."""
+    """Calls a method of the SSLObject until that need not wait, and sends and receives what OpenSSL needs for
+    it. Ctrl-C may interrupt it wherever it may interrupt Trio's."""
     kept: Tls | None = vars(self).get("_uring_tls")
     if kept is not None:
         kept.is_drained = False
