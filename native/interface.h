@@ -199,6 +199,11 @@ int tu_mode_at_once(int dir_fd, const char *name, int flags);
 int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
 int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
 
+/* Any thread: what was opened with O_NONBLOCK beside `flags` loses that, and 1 is returned, if it is a
+ * regular file on a file system that was remembered as measured. Its status is in `status` then.
+ * Otherwise 0: it is as it was. */
+int tu_make_plain(int fd, int flags, tu_status *status);
+
 /* Any thread: the type of the file's file system, as statfs(2) has it. On a network file system the call
  * may wait for the server. */
 int64_t tu_file_system(int fd);

@@ -1,9 +1,10 @@
 """What the asynchronous files of all kinds share.
 
 - Each file holds a file of the standard library that is open on the same descriptor, its
-  ``wrapped``. Ours moves the data. The wrapped file does what moves none: it has the attributes,
-  closes the descriptor, and warns if it was never closed. It also raises the exception of a call
-  that cannot succeed: on a file that is closed or detached, or not open for reading or writing.
+  ``wrapped``; or what stands for it until somebody asks for it (files/made_later.py). Ours moves
+  the data. The wrapped file does what moves none: it has the attributes, closes the descriptor,
+  and warns if it was never closed. It also raises the exception of a call that cannot succeed: on
+  a file that is closed or detached, or not open for reading or writing.
 - The buffers of the wrapped file stay empty. Whoever uses it, or its ``raw`` or ``buffer``, goes
   past our buffers.
 - A file serves one call at a time, first come, first served: each call has its turn (`Turns`). A
@@ -23,6 +24,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from ..loop.checkpoints import checkpoint_at_once
 from ..loop.trio_internals import context
+from .made_later import BufferedLater
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -52,17 +54,19 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
         self._position: Position = position
-        self._raw = position.raw
+        self._raw = raw = position.raw
         self._is_detached = False
         self._turns = turns or Turns(position)
-        self._can_read: bool = wrapped.readable()
-        self._can_write: bool = wrapped.writable()
+        self._can_read: bool = raw.readable()
+        self._can_write: bool = raw.writable()
 
     @property
     def wrapped(self) -> Any:
         """The standard library's file on the same descriptor. Its buffers know nothing of ours. Whoever
         has it can move the position, so asking for it has the effects of `fileno`."""
         self._share()
+        if isinstance(self._wrapped, BufferedLater):
+            self._wrapped = self._wrapped.made()
         return self._wrapped
 
     @property
@@ -149,7 +153,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         The calling thread closes the descriptor, as with `os.close`.
         """
         try:
-            if self._turns.holder or self._unwritten():
+            if self._turns.holder or (self._can_write and self._unwritten()):
                 await self._close_in_turn()
                 await checkpoint_if_cancelled()
             else:

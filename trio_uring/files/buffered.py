@@ -46,6 +46,10 @@ class BufferedFile(BinaryFile):
         if length < -1:
             self._wrapped.read(size)
         buffer = self._buffer
+        if length < 0 and not self._can_write and buffer._read_end == -1:
+            data = await buffer.transfers.read_to_end_at_once()
+            if data is not None:
+                return data
         if 0 <= length < buffer.size and length <= buffer.ahead:
             await checkpoint_at_once()
             return buffer.take(length)

@@ -186,6 +186,37 @@ class Transfers:
                 return True
             length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
+    async def read_to_end_at_once(self) -> bytes | None:
+        """Reads all to the end of the file at once, if that is not long and the page cache has it, and
+        returns it. Returns None if it has not, or if the file is read otherwise; then the position has not
+        moved, and `read_to_end` is to be called. This is `read_to_end` and `read` in one frame, for small
+        files."""
+        position = self.position
+        cache = self._cache
+        if cache is None or cache.left or not cache.tells or not position.is_ours:
+            return None
+        task = getattr(context, "task", None)
+        run = None if task is None else run_of(task)
+        if run is None:
+            return None
+        length = self._left()
+        if length >= LARGE:
+            return None
+        if pass_cancel_point(task):
+            await checkpoint_if_cancelled()
+        data = new_bytes(length)
+        at = position.at
+        got = _read_at_once(self.raw.fileno(), data, length, at)
+        if not 0 <= got < length:
+            if _PART <= got < 0:
+                cache.had_not(got)
+            return None
+        position.at = at + got
+        cache.missed = 0
+        if not (got and run.budget and run.spend()):
+            await yield_shielded()
+        return data[:got]
+
     def _left(self) -> int:
         """Returns how many bytes to ask for to read the rest of the file, by its size now or when it was
         opened."""
@@ -309,11 +340,16 @@ class Transfers:
 async def write_whole(run: Run, fd: int, data: ReadableBuffer) -> int:
     """Writes all of ``data`` to a file, from its start. Returns the number of bytes. The caller has just
     opened the file: a regular one, on a measured file system."""
+    if type(data) is bytes:  # which stays where it is without being pinned
+        return await _write_whole(run, fd, _from_buffer(data), len(data), data)
     with pinned(io.BytesIO(), "write", data) as memory:
-        written = 0
-        while written < memory.length:
-            rest, length = memory.address + written, memory.length - written
-            written += await _by_ring(run, WRITE, fd, rest, length, written, memory.held) or 0
+        return await _write_whole(run, fd, memory.address, memory.length, memory.held)
+
+
+async def _write_whole(run: Run, fd: int, memory: Any, length: int, held: object) -> int:
+    written = 0
+    while written < length:
+        written += await _by_ring(run, WRITE, fd, memory + written, length - written, written, held) or 0
     return written
 
 
