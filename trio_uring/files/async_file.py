@@ -276,6 +276,16 @@ class Turns:
             await self._waiting.park()
             self.holder[0] = running_task()  # in case a signal handler interrupted `leave`
 
+    @enable_ki_protection
+    async def within(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Takes the turn for the calling task as `take` does, and awaits ``call()`` before it ends."""
+        task = running_task()
+        try:
+            await self.take()
+            await call()
+        finally:
+            self.leave(task)
+
     def leave(self, task: trio.lowlevel.Task) -> None:
         """Ends the turn of a task, and wakes the next. Does nothing if the task has no turn: a signal
         handler may raise just before it gets one, so callers do not know."""

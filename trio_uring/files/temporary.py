@@ -25,6 +25,7 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .async_file import AsyncFile
 from .opening import over
+from .over_buffer import OverBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +237,7 @@ class NamedTemporaryFile(Generic[FileT]):
         made = await trio.to_thread.run_sync(self._make)
         self._name = _Named(made, deletes=self._deletes)
         self._file = over(made.file, *self._layers, ours=True)
-        if hasattr(self._file, "_buffer"):
+        if isinstance(self._file, OverBuffer):
             self._file._buffer.kept.append(made)
         if self._deletes_on_close:
             self._file._when_closed = self._name.remove

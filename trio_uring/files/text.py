@@ -12,15 +12,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, current_task, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.checkpoints import checkpoint_at_once, yield_shielded
 from ..loop.trio_internals import context
-from .async_file import AsyncFile, either, reading, write_lines, writing
+from .async_file import either, reading, write_lines, writing
 from .buffered import BufferedFile, BufferedReaderFile
 from .cookies import Cookie
 from .decoding import Decoding
 from .memory import pinned
+from .over_buffer import OverBuffer
 
 if TYPE_CHECKING:
     import io
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .buffer import FileBuffer
 
 
-class TextFile(AsyncFile[str]):
+class TextFile(OverBuffer[str]):
     """A text file, like an `io.TextIOWrapper`."""
 
     _wrapped: io.TextIOWrapper
@@ -212,33 +213,9 @@ class TextFile(AsyncFile[str]):
         self._has_simple_lines = False
         return buffered(binary, self._buffer, self._turns)
 
-    def _unwritten(self) -> bool:
-        return self._buffer.unwritten
-
-    async def _write_out(self) -> None:
-        await self._buffer.write_out()
-
-    def _write_now(self) -> None:
-        self._buffer.write_now()
-
-    @enable_ki_protection
-    async def _settle(self) -> None:
-        task = current_task()
-        try:
-            await self._turns.take()
-            await self._buffer.settle()
-        finally:
-            self._turns.leave(task)
-
-    @enable_ki_protection
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()  # which raises if it is closed
-        task = current_task()
-        try:
-            await self._turns.take()
-            await self._buffer.write_out()
-        finally:
-            self._turns.leave(task)
+        await self._turns.within(self._buffer.write_out)
         await self._buffer.transfers.sync(data_only=data_only)
 
     async def _flush(self) -> None:
