@@ -144,6 +144,9 @@ class NamedTemporaryFile(Generic[FileT]):
     Python 3.12 too, where `tempfile` does not have it.
     """
 
+    _name: _Named
+    """The name of the file. It is set when the file is made."""
+
     @overload
     def __init__(
         self: NamedTemporaryFile[BufferedReaderFile],
@@ -227,9 +230,8 @@ class NamedTemporaryFile(Generic[FileT]):
         self._make = partial(make, *arguments, errors=errors)
         self._layers = (buffering, newline)
         self._deletes_on_close = delete and delete_on_close
-        self._file: Any = None
         self._deletes = delete
-        self._name = _Named(None, deletes=delete)
+        self._file: Any = None
 
     @enable_ki_protection
     async def __aenter__(self) -> FileT:
