@@ -40,7 +40,7 @@ from ..loop.current import current_run, run_of
 from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
-from ..lowlevel.page_cache import PageCache
+from ..lowlevel.page_cache import PART, PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
@@ -61,7 +61,6 @@ R = TypeVar("R")
 _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
 _read_measured_at_once = lib.tu_read_measured_at_once
-_PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
@@ -113,10 +112,7 @@ class Transfers:
                     if not (got and run.budget and run.spend()):
                         await yield_shielded()
                     return got
-                if got < _PART:
-                    done = _PART - got
-                else:
-                    cache.had_not(got)
+                done = cache.had_not(got)
         if memory is held:
             memory = _from_buffer(memory)
         return await self._read_by(fd, memory, length, held, done)
@@ -227,10 +223,7 @@ class Transfers:
                 if not (got and run.budget and run.spend()):
                     await yield_shielded()
                 return got
-            if got < _PART:
-                done = _PART - got
-            else:
-                cache.had_not(got)
+            done = cache.had_not(got)
         if memory is held:
             memory = _from_buffer(memory)
         return (await _read_fully(run, fileno(), memory, length, offset, held, done, fileno))[0]
@@ -351,8 +344,8 @@ async def _read_fully(
         got = _read_at_once(fd, memory + done, length - done, offset + done)
         if got >= 0:
             return done + got, done + got < length
-        if got < _PART:
-            done += _PART - got
+        if got < PART:
+            done += PART - got
 
 
 async def _by_ring(
