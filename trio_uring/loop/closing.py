@@ -49,6 +49,15 @@ _signal_forced = lib.tu_signal_forced
 class Closing(Readiness):
     """The part of a run's I/O manager that ends it."""
 
+    __slots__ = (
+        "_entry_task",
+        "_guest_lock",
+        "_guest_waiting",
+        "_is_guest",
+        "_knows_reschedule",
+        "_runner",
+    )
+
     def __init__(self, core: Core, budget: int) -> None:
         super().__init__(core, budget)
         self._entry_task: Task | None = None
