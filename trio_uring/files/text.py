@@ -80,9 +80,9 @@ class TextFile(OverBuffer[str]):
         # the turn. Nothing has happened yet, so it may look for a cancellation before it yields.
         if self._has_simple_lines and not self._raw.closed and (task := getattr(context, "task", None)):
             turns = self._turns
-            holder = turns.holder
-            if holder or holder.setdefault(0, task) is not task:
+            if turns.holder is not None:
                 return await self._next_line()
+            turns.holder = task
             try:
                 decoding = self._decoding
                 text, start = decoding._decoded, decoding.used
@@ -98,8 +98,8 @@ class TextFile(OverBuffer[str]):
             finally:
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif holder and holder[0] is task:
-                    del holder[0]
+                elif turns.holder is task:
+                    turns.holder = None
         return await self._next_line()
 
     @reading
