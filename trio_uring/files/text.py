@@ -91,7 +91,7 @@ class TextFile(OverBuffer[str]):
                     task._cancel_points += 1
                     if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
                         await checkpoint_if_cancelled()
-                    if not (getattr(run, "budget", 0) and run.spend()):
+                    if not (getattr(run, "budget", 0) and run.spend(task)):
                         await yield_shielded()
                     decoding.used = end
                     return text[start:end]

@@ -111,7 +111,7 @@ class Transfers:
                     position.at = at + got
                     cache.missed = 0
                     self._ended = got < length
-                    if not (got and run.budget and run.spend()):
+                    if not (got and run.budget and run.spend(task)):
                         await yield_shielded()
                     return got
                 done = cache.had_not(got)
@@ -224,7 +224,7 @@ class Transfers:
             got = read(fileno(), memory, length, offset)
             if got >= 0:
                 cache.missed = 0
-                if not (got and run.budget and run.spend()):
+                if not (got and run.budget and run.spend(task)):
                     await yield_shielded()
                 return got
             done = cache.had_not(got)

@@ -84,7 +84,7 @@ async def checkpoint_at_once() -> None:
         raise RuntimeError("must be called from async context") from None
     runner = task._runner
     run = runner.io_manager
-    if getattr(run, "budget", 0) and run.spend() and not pass_cancel_point(task):
+    if getattr(run, "budget", 0) and run.spend(task) and not pass_cancel_point(task):
         return
     await yield_shielded()
     # This is `pass_cancel_point`, inlined for speed.
