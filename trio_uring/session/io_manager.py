@@ -70,11 +70,11 @@ class IOManager(UringManager):
             logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
+        manager._holder = None
+        manager.has_files = options.files
         UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
         manager._is_guest = _attach_late
-        manager._holder = None
-        manager.has_files = options.files
         manager._tell(opened)
         return manager
 
