@@ -47,7 +47,7 @@ class BufferedFile(OverBuffer[bytes], BinaryFile):
             self._wrapped.read(size)
         buffer = self._buffer
         if 0 <= length < buffer.size and length <= buffer.ahead:
-            await checkpoint_at_once()
+            await checkpoint_at_once(self._turns.holder)
             return buffer.take(length)
         return await (buffer.read(length) if length >= 0 else buffer.read_all())  # type: ignore[return-value]
 
@@ -78,7 +78,7 @@ class BufferedFile(OverBuffer[bytes], BinaryFile):
         line = self._buffer.line_at_hand(limit)
         if line is None:
             return await self._buffer.readline(limit)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         self._buffer.pass_over(len(line))
         return line
 
@@ -99,7 +99,7 @@ class BufferedFile(OverBuffer[bytes], BinaryFile):
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``, and returns its length in bytes."""
         if type(data) is bytes and self._buffer.fits(length := len(data)):
-            await checkpoint_at_once()
+            await checkpoint_at_once(self._turns.holder)
             self._buffer.put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:

@@ -124,7 +124,7 @@ class TextFile(OverBuffer[str]):
             return await decoding.read_all()
         if length > decoding.ahead:
             return await decoding.read(length)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         return decoding.take(length)
 
     @reading
@@ -137,7 +137,7 @@ class TextFile(OverBuffer[str]):
         line = decoding.line_at_hand(limit)
         if line is None:
             return await decoding.readline(limit)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         decoding.used += len(line)
         return line
 
@@ -155,7 +155,7 @@ class TextFile(OverBuffer[str]):
     @writing
     async def write(self, text: str, /) -> int:
         """Takes all of ``text``, and returns its length in characters."""
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         return await self._write(text)
 
     @writing

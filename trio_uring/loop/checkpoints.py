@@ -75,11 +75,11 @@ def pass_cancel_point(task: Any) -> bool:
     return task._cancel_status.effectively_cancelled or task._runner.ki_pending  # type: ignore[no-any-return]
 
 
-async def checkpoint_at_once() -> None:
+async def checkpoint_at_once(caller: Any = None) -> None:
     """Makes the checkpoint of a call on a file that need not wait: as `trio.lowlevel.checkpoint`, or
-    without the yield while the budget lasts."""
+    without the yield while the budget lasts. ``caller`` is the calling task, if it is at hand."""
     try:
-        task = context.task
+        task = caller or context.task
     except AttributeError:
         raise RuntimeError("must be called from async context") from None
     runner = task._runner
