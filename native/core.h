@@ -106,7 +106,6 @@ int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_has_completed(tu_core *core, int slot);
 int tu_flush(tu_core *core);
-const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
 int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);

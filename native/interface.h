@@ -141,11 +141,9 @@ int tu_has_completed(tu_core *core, int slot);
  * 0, which happens after an error and after `tu_cancel`. */
 int tu_accept(tu_core *core, int fd, int multishot);
 
-/* A word that is not 0 while a submission is queued whose descriptor has to be checked before the kernel
- * gets it (native/python/checking.c): one of tu_send, tu_receive or tu_accept, or one of tu_submit with
- * TU_CHECKED in its `opcode`. */
+/* In the `opcode` of tu_submit: the submission's descriptor has to be checked before the kernel gets it, as
+ * those of tu_send, tu_receive and tu_accept are (native/python/checking.c). */
 #define TU_CHECKED 0x10000
-const uint32_t *tu_unchecked(tu_core *core);
 
 /* Returns when the kernel has acted on everything that was queued, cancels among it. */
 int tu_flush(tu_core *core);

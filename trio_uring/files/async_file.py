@@ -245,9 +245,10 @@ class Turns:
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self.holder: dict[int, trio.lowlevel.Task] = {}
-        """The task that has the turn, under the key 0; empty if none has. A dict's `setdefault` sets and
-        looks up in one step, even if several threads try."""
+        self.holder: Any = None
+        """The task that has the turn; None if none has. Whoever takes the turn makes no call between the look
+        that it is free and the setting of this. So no signal is handled between, and no other thread gets
+        the GIL."""
         self._waiting: trio.lowlevel.ParkingLot | None = None
         """The tasks that wait for their turn. They are of the holder's run."""
 
@@ -255,8 +256,10 @@ class Turns:
         """Takes the turn for the calling task, and returns True. Returns False if another task of this run
         has it."""
         task = running_task()
-        holder = self.holder.setdefault(0, task)
-        if holder is not task:
+        holder = self.holder
+        if holder is None:
+            self.holder = task
+        elif holder is not task:
             if holder._runner is not task._runner:
                 raise RuntimeError("a task of another run is in the middle of a call on this file")
             return False
@@ -268,7 +271,7 @@ class Turns:
         """Gives up the turn and raises RuntimeError, if another run is writing to the file. Called for the
         task that has just taken the turn."""
         if self._position.written_by is not task._runner.io_manager:
-            del self.holder[0]
+            self.holder = None
             raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
 
     async def take(self) -> None:
@@ -278,17 +281,27 @@ class Turns:
                 self._waiting = trio.lowlevel.ParkingLot()
             # `leave` makes the task that it wakes the holder.
             await self._waiting.park()
-            self.holder[0] = running_task()  # in case a signal handler interrupted `leave`
+            self.holder = running_task()  # in case a signal handler interrupted `leave`
+
+    @enable_ki_protection
+    async def within(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Takes the turn for the calling task as `take` does, and awaits ``call()`` before it ends."""
+        task = running_task()
+        try:
+            await self.take()
+            await call()
+        finally:
+            self.leave(task)
 
     def leave(self, task: trio.lowlevel.Task) -> None:
         """Ends the turn of a task, and wakes the next. Does nothing if the task has no turn: a signal
         handler may raise just before it gets one, so callers do not know."""
-        if not self.holder or self.holder[0] is not task:
+        if self.holder is not task:
             return
         if self._waiting:
-            (self.holder[0],) = self._waiting.unpark()
+            (self.holder,) = self._waiting.unpark()
         else:
-            del self.holder[0]
+            self.holder = None
 
 
 def running_task() -> Any:
@@ -318,16 +331,18 @@ def _in_turn(allowed: str) -> _Method:
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
-            holder = turns.holder
             # This is `take_now`, inlined for speed.
             try:
                 task = context.task
             except AttributeError:
                 task = running_task()
             try:
-                if holder.setdefault(0, task) is not task:
+                holder = turns.holder
+                if holder is None:
+                    turns.holder = task
+                elif holder is not task:
                     await turns.take()
-                elif self._position.written_by is not None:
+                if self._position.written_by is not None:
                     turns.check_run(task)
                 if self._raw.closed or self._is_detached or not getattr(self, allowed):
                     answer: R = getattr(self._wrapped, name)(*args, **kwargs)
@@ -338,8 +353,8 @@ def _in_turn(allowed: str) -> _Method:
                 # This is `leave`, inlined for speed. Without a call no signal is handled meanwhile.
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif holder and holder[0] is task:
-                    del holder[0]
+                elif turns.holder is task:
+                    turns.holder = None
 
         return call
 

@@ -70,7 +70,7 @@ class Run:
     """One run on io_uring. See the head of this file.
 
     The manager has the methods that raise NotImplementedError here. This is no abstract base class: with
-    one, `isinstance`, by which each call on a file finds its run, would take ten times as long.
+    one, `isinstance`, by which each call on a file finds its run, would take several times as long.
     """
 
     __slots__ = (
@@ -166,15 +166,16 @@ class Run:
         for _ in range(len(self.unsettled)):
             self.unsettled.popleft().settle()
 
-    def spend(self) -> bool:
+    def spend(self, caller: Any = None) -> bool:
         """Spends one call of the calling task's budget; False if none was left, and the task has to yield
-        now. Whenever a task has yielded, its budget is whole again.
+        now. Whenever a task has yielded, its budget is whole again. ``caller`` is the calling task, if it is
+        at hand: to look for it takes a while.
 
         The budget ends early where such calls have taken a third of the tick: others wait for the
         tick's end, and would do so for tasks x budget calls. The clock, which takes as long as a third
         of a short call, is looked at for a task's first call and for each fourth.
         """
-        task: Task = context.task
+        task: Task = caller or context.task
         if task is self._spender and task._schedule_points == self._spent_at:
             left = self._left = self._left - 1
             if left >= 0 and left & 3 != 3:
