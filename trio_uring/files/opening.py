@@ -254,10 +254,17 @@ def _over_descriptor(
     transfers = Transfers(Position(raw, status, ours=True))
     if not buffering:
         return RawFile(raw, transfers)
-    size = raw._blksize if buffering < 0 else buffering  # type: ignore[attr-defined]
+    size = _default_size(raw) if buffering < 0 else buffering
     wrapped = BufferedLater(raw, size)
     kind = BufferedReaderFile if raw.readable() else BufferedFile
     return kind(wrapped, FileBuffer(wrapped, size, transfers))
+
+
+def _default_size(raw: Any) -> int:
+    """Returns the size of the buffer that `open` makes over a raw file if it is given none: a block of the
+    file. Since the default size is 128 KiB, it is the least as well."""
+    size: int = raw._blksize
+    return size if io.DEFAULT_BUFFER_SIZE == 8192 else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
 
 
 def over(
@@ -269,7 +276,7 @@ def over(
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped
-    size = binary.raw._blksize if buffering <= 1 else buffering
+    size = _default_size(binary.raw) if buffering <= 1 else buffering
     buffer = FileBuffer(binary, size, Transfers(Position(binary.raw, status, ours=ours)))
     if binary is wrapped:
         return buffered(wrapped, buffer)
