@@ -149,3 +149,21 @@ trio_uring.run(main)
 def test_an_audit_hook_is_told_of_the_name(path: Path) -> None:
     ours, theirs = json.loads(python(AUDITED, os.fspath(path)))
     assert ours == theirs
+
+
+@on_both
+@pytest.mark.parametrize("buffering", [-1, 100, 1 << 17])
+def test_buffer_and_wrapped_are_as_large_as_open_makes_them(
+    backend: Backend, path: Path, buffering: int
+) -> None:
+    path.write_bytes(bytes(1 << 18))
+
+    async def main() -> None:
+        async with await open_file(path, "rb", buffering) as file:
+            with open(path, "rb", buffering) as theirs:
+                size = len(theirs.peek())
+                assert len(await file.peek()) == size
+            file.wrapped.seek(0)
+            assert len(file.wrapped.peek()) == size
+
+    backend.run(main)
