@@ -118,6 +118,7 @@ int tu_look_at_once(int dir_fd, const char *name, int flags, void *status);
 int tu_find_at_once(int dir_fd, const char *name, int flags);
 int tu_mode_at_once(int dir_fd, const char *name, int flags);
 int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
+int tu_make_plain(int fd, int flags, tu_status *status);
 int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
 int tu_add_workers(tu_core *core, int more);
 
