@@ -34,7 +34,7 @@ SOURCES = [
     "ring.c",
     "tick.c",
 ]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"]
 
 LIBURING = os.environ.get("TRIO_URING_LIBURING", "") or "shared"
 LIBRARIES = {"shared": "uring", "static": ":liburing.a"}

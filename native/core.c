@@ -219,11 +219,6 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 	return note_unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
 }
 
-const uint32_t *tu_unchecked(tu_core *core)
-{
-	return &core->ring.unchecked;
-}
-
 /* Receiving */
 
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size)

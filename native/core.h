@@ -106,7 +106,6 @@ int tu_receive(tu_core *core, int fd, uint32_t length);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_has_completed(tu_core *core, int slot);
 int tu_flush(tu_core *core);
-const uint32_t *tu_unchecked(tu_core *core);
 
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset);
 int tu_read_measured_at_once(int fd, char *memory, size_t length, int64_t offset);
@@ -119,6 +118,7 @@ int tu_look_at_once(int dir_fd, const char *name, int flags, void *status);
 int tu_find_at_once(int dir_fd, const char *name, int flags);
 int tu_mode_at_once(int dir_fd, const char *name, int flags);
 int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
+int tu_make_plain(int fd, int flags, tu_status *status);
 int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
 int tu_add_workers(tu_core *core, int more);
 

@@ -141,11 +141,9 @@ int tu_has_completed(tu_core *core, int slot);
  * 0, which happens after an error and after `tu_cancel`. */
 int tu_accept(tu_core *core, int fd, int multishot);
 
-/* A word that is not 0 while a submission is queued whose descriptor has to be checked before the kernel
- * gets it (native/python/checking.c): one of tu_send, tu_receive or tu_accept, or one of tu_submit with
- * TU_CHECKED in its `opcode`. */
+/* In the `opcode` of tu_submit: the submission's descriptor has to be checked before the kernel gets it, as
+ * those of tu_send, tu_receive and tu_accept are (native/python/checking.c). */
 #define TU_CHECKED 0x10000
-const uint32_t *tu_unchecked(tu_core *core);
 
 /* Returns when the kernel has acted on everything that was queued, cancels among it. */
 int tu_flush(tu_core *core);
@@ -198,6 +196,11 @@ int tu_find_at_once(int dir_fd, const char *name, int flags);
 int tu_mode_at_once(int dir_fd, const char *name, int flags);
 int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status);
 int tu_read_whole_at_once(const char *name, char *memory, uint32_t length, tu_status *status);
+
+/* Any thread: what was opened with O_NONBLOCK beside `flags` loses that, and 1 is returned, if it is a
+ * regular file on a file system that was remembered as measured. Its status is in `status` then.
+ * Otherwise 0: it is as it was. */
+int tu_make_plain(int fd, int flags, tu_status *status);
 
 /* Any thread: the type of the file's file system, as statfs(2) has it. On a network file system the call
  * may wait for the server. */

@@ -197,6 +197,13 @@ static bool never_waits(uint16_t mode)
 	return !S_ISREG(mode) && !S_ISCHR(mode) && !S_ISBLK(mode);
 }
 
+static void note_status(const struct tu_statx *found, tu_status *status)
+{
+	status->st_mode = found->mode;
+	status->st_size = (int64_t)found->size;
+	status->st_dev = makedev(found->dev_major, found->dev_minor);
+}
+
 static int open_regular(int dir_fd, const char *name, int flags, tu_status *status)
 {
 	const uint64_t directory = directory_of(name);
@@ -215,9 +222,7 @@ static int open_regular(int dir_fd, const char *name, int flags, tu_status *stat
 	if (fd < 0)
 		return fd;
 	learn(directory, S_ISREG(found.mode) && is_measured(&found));
-	status->st_mode = found.mode;
-	status->st_size = (int64_t)found.size;
-	status->st_dev = makedev(found.dev_major, found.dev_minor);
+	note_status(&found, status);
 	return fd;
 }
 
@@ -228,6 +233,16 @@ static int made_plain(int fd, int flags, const tu_status *status)
 		return fd;
 	close(fd);
 	return -EAGAIN;
+}
+
+int tu_make_plain(int fd, int flags, tu_status *status)
+{
+	struct tu_statx found;
+
+	if (status_of(fd, &found) < 0 || !S_ISREG(found.mode) || !is_measured(&found))
+		return 0;
+	note_status(&found, status);
+	return fcntl(fd, F_SETFL, flags) == 0;
 }
 
 int tu_open_at_once(int dir_fd, const char *name, int flags, tu_status *status)

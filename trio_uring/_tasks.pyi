@@ -51,8 +51,8 @@ def watch_queue(run: Run, /) -> None:
     with some that were not checked. The run has to outlive its ring."""
 
 def check_queued(run: Run, /) -> None:
-    """Checks all queued submissions: one for a socket that has another descriptor by now, or none, will be
-    answered EBADF."""
+    """Checks all queued submissions, if some were not checked yet: one for a socket that has another
+    descriptor by now, or none, will be answered EBADF."""
 
 def is_current(socket: RunSocket, /) -> bool:
     """Whether a socket still has the descriptor that its run knows it by."""

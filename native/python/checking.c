@@ -118,7 +118,8 @@ PyObject *tu_check_queued(PyObject *Py_UNUSED(module), PyObject *run)
 
 	if (!core)
 		return NULL;
-	check(run, core);
+	if (core->ring.unchecked)
+		check(run, core);
 	core->ring.unchecked = 0;
 	Py_RETURN_NONE;
 }

@@ -17,6 +17,7 @@ from equivalence import URING, Backend
 from open_files import CALLS, KINDS, every_kind, of, on_both, over
 
 from trio_uring import open_file
+from trio_uring.files.async_file import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -303,17 +304,22 @@ def test_readlines_that_is_cancelled_has_read_nothing(tmp_path: Path, hint: int)
     URING.run(main)
 
 
-class Interrupting(dict[int, Any]):
-    """Who has a file's turn, where a signal handler raises once as that is noted."""
+class InterruptedTurns(Turns):
+    """A file's turns, where a signal handler raises once as somebody has got one."""
 
     rings = True
+    has_turn: Any = None
 
-    def setdefault(self, key: int, value: Any = None, /) -> Any:
-        holder = super().setdefault(key, value)
-        if self.rings:
+    @property
+    def holder(self) -> Any:
+        return self.has_turn
+
+    @holder.setter
+    def holder(self, task: Any) -> None:
+        self.has_turn = task
+        if task is not None and self.rings:
             self.rings = False
             raise InterruptedError
-        return holder
 
 
 @on_both
@@ -325,7 +331,7 @@ def test_a_call_that_a_signal_handler_ends_as_it_gets_its_turn_does_not_keep_it(
         for mode in ("w", "wb"):
             file = await open_file(tmp_path / "file", mode)
             await file.write(of("text" if mode == "w" else "buffered", b"data"))
-            file._turns.holder = Interrupting()
+            file._turns = InterruptedTurns(file._position)
 
             async def interrupted_call(file: Any = file) -> None:
                 with pytest.raises(InterruptedError):

@@ -671,7 +671,7 @@ def test_file_that_another_task_is_using_outlives_a_generator_that_is_closed(pla
         generator = one_in_a_generator(trio_uring.NamedTemporaryFile(), 100)
         file = await generator.__anext__()
         task = trio.lowlevel.current_task()
-        file._turns.holder[0] = task
+        file._turns.holder = task
         await generator.aclose()
         assert not file.closed
         assert os.listdir(place) != []

@@ -130,7 +130,7 @@ def test_a_descriptor_whose_task_is_gone_is_closed_when_it_comes(
             opening.send(None)
             opening.close()
         else:
-            monkeypatch.setattr(operation, "wait_task_rescheduled", interrupt)
+            monkeypatch.setattr(operation, "sleep", interrupt)
             with pytest.raises(InterruptedError):
                 await opening
             monkeypatch.undo()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 import trio
-from equivalence import Backend, every_backend
+from equivalence import URING, Backend, every_backend
 from pairs import armed_pair, peer_socket, sees_end
+from steps import Steps
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 pytestmark = pytest.mark.usefixtures("no_hanging")
@@ -111,5 +114,67 @@ def test_an_aclose_that_somebody_has_put_in_place_is_called(
             await trio.aclose_forcefully(stream)
         async with peer:
             return cancelled and peer_socket(stream).fileno() == -1
+
+    assert backend.run(main)
+
+
+async def _closed_tls() -> trio.SSLStream[trio.SocketStream]:
+    """As a handler of a server leaves it."""
+    peer, transport = await armed_pair()
+    stream = trio.SSLStream(
+        transport, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server_side=True, https_compatible=True
+    )
+    await stream.aclose()
+    await peer.aclose()
+    return stream
+
+
+@every_backend
+@pytest.mark.parametrize("shielded", [False, True])
+def test_of_a_closed_stream_of_tls_the_call_is_a_checkpoint(backend: Backend, shielded: bool) -> None:
+    async def main() -> tuple[bool, bool]:
+        stream = await _closed_tls()
+        with assert_checkpoints():
+            await trio.aclose_forcefully(stream)
+        reached = False
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with trio.CancelScope(shield=shielded):
+                await trio.aclose_forcefully(stream)
+            reached = True
+        return scope.cancelled_caught, reached
+
+    assert backend.run(main) == (not shielded, shielded)
+
+
+def test_a_closed_stream_of_tls_takes_one_step_and_no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> int:
+        stream = await _closed_tls()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        with monkeypatch.context() as patch:
+            patch.setattr(trio, "CancelScope", None)
+            await trio.aclose_forcefully(stream)
+        return len(steps.calls) - 1
+
+    assert URING.run(main) == 1
+
+
+@every_backend
+def test_an_aclose_of_tls_that_somebody_has_put_in_place_is_called(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> bool:
+        stream = await _closed_tls()
+        called = False
+
+        async def aclose(self: trio.SSLStream[trio.SocketStream]) -> None:
+            nonlocal called
+            called = trio.current_effective_deadline() < 0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.SSLStream, "aclose", aclose)
+            await trio.aclose_forcefully(stream)
+        return called
 
     assert backend.run(main)

@@ -4,6 +4,7 @@ in checkpoints, and whose streams are left to Trio. What is as on epoll is for t
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 import ssl
 import sys
@@ -613,6 +614,117 @@ def test_a_stream_goes_on_in_another_run_with_what_it_has_kept() -> None:
 # Trio's own methods, in between and over streams that are not ours
 
 
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("receive_some", (100,)),
+        ("send_all", (b"x",)),
+        ("wait_send_all_might_not_block", ()),
+    ],
+)
+@every_backend
+def test_a_method_is_a_coroutine_function_and_does_nothing_before_it_is_awaited(
+    backend: Backend, name: str, args: tuple[Any, ...]
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        method = getattr(stream, name)
+        assert inspect.iscoroutinefunction(method)
+        peer.send(10)
+        await arrive()
+        before = dict(vars(stream))
+        call = method(*args)
+        assert call.__qualname__ == f"SSLStream.{name}"
+        with pytest.warns(RuntimeWarning, match=rf"coroutine 'SSLStream\.{name}' was never awaited"):
+            del call
+        assert vars(stream) == before
+        detectors = stream._outer_recv_conflict_detector, stream._outer_send_conflict_detector
+        assert not any(detector._held for detector in detectors)
+        assert await stream.receive_some(100) == expected(0, 10)
+        peer.pump()
+        assert peer.received == 5
+        call = method(*args)
+        await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await call
+        peer.close()
+
+    backend.run(main)
+
+
+@pytest.mark.parametrize("on_the_stream", [False, True])
+@every_backend
+def test_who_wraps_the_methods_of_the_stream_below_hears_of_each_call(
+    backend: Backend, on_the_stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def wrapped(theirs: Any, name: str) -> Any:
+        async def wrapper(*args: Any) -> Any:
+            called.append(name)
+            return await theirs(*args)
+
+        return wrapper
+
+    async def main() -> None:
+        stream, peer = await with_peer()
+        for _ in range(2):  # the usual calls are known
+            peer.send(10)
+            await arrive()
+            await stream.receive_some(100)
+        owner = stream.transport_stream if on_the_stream else trio.SocketStream
+        with monkeypatch.context() as patch:
+            for name in ("receive_some", "send_all"):
+                patch.setattr(owner, name, wrapped(getattr(owner, name), name))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_some, 100)
+                await arrive()
+                peer.send(10)
+            await stream.send_all(expected(5, 10))
+        peer.pump()
+        assert peer.received == 15
+        await trio.aclose_forcefully(stream)
+        peer.close()
+
+    backend.run(main)
+    assert called == ["receive_some", "send_all"]
+
+
+@every_backend
+def test_a_call_is_told_that_the_stream_below_was_closed_and_holds_nothing_afterwards(
+    backend: Backend,
+) -> None:
+    async def main() -> None:
+        stream, peer = await with_peer()
+        peer.send(10)
+        await arrive()
+        await stream.receive_some(100)
+        peer.reads = False
+        told = []
+
+        async def call(method: Any, *args: Any) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await method(*args)
+            told.append(method.__name__)
+
+        below = stream.transport_stream
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, stream.receive_some)
+            nursery.start_soon(call, stream.send_all, bytes(2 * HUGE))
+            await arrive()
+            await below.aclose()
+        assert sorted(told) == ["receive_some", "send_all"]
+        assert not stream._inner_recv_lock.locked()
+        assert not stream._inner_send_lock.locked()
+        assert not below._send_conflict_detector._held
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+        await stream.aclose()
+        peer.close()
+
+    backend.run(main)
+
+
 @pytest.mark.parametrize("between", [OFF, EPOLL], ids=["off", "epoll"])
 @needs_completions
 def test_what_trios_own_method_has_left_decrypted_is_returned_before_more_comes(between: Backend) -> None:
@@ -758,6 +870,36 @@ def test_ctrl_c_may_interrupt_a_users_stream_if_it_may_interrupt_who_calls(
         await call(stream.wait_send_all_might_not_block)
         for end in (stream, other):
             await trio.aclose_forcefully(end)
+
+    backend.run(main)
+
+
+class Watched(Interrupted):
+    """Tells the functions of tls.py that are on the way to it, the innermost first."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.ours: list[str] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename == tls.__file__:
+                self.ours.append(frame.f_code.co_name)
+            frame = frame.f_back
+        await self.stream.send_all(data)
+
+
+@pytest.mark.parametrize("backend", [OFF, URING], ids=["off", "io_uring"])
+def test_a_stream_that_is_left_to_trio_has_one_frame_of_ours_above_trios(backend: Backend) -> None:
+    async def main() -> None:
+        near, far = memory_stream_pair()
+        transport = Watched(near)
+        stream, other = client_of(transport), server_of(far)
+        await shake_hands(stream, other)
+        transport.ours.clear()
+        await stream.send_all(b"x")
+        assert transport.ours == ["send_all"]
 
     backend.run(main)
 

@@ -1,9 +1,10 @@
 """What the asynchronous files of all kinds share.
 
 - Each file holds a file of the standard library that is open on the same descriptor, its
-  ``wrapped``. Ours moves the data. The wrapped file does what moves none: it has the attributes,
-  closes the descriptor, and warns if it was never closed. It also raises the exception of a call
-  that cannot succeed: on a file that is closed or detached, or not open for reading or writing.
+  ``wrapped``; or what stands for it until somebody asks for it (files/made_later.py). Ours moves
+  the data. The wrapped file does what moves none: it has the attributes, closes the descriptor,
+  and warns if it was never closed. It also raises the exception of a call that cannot succeed: on
+  a file that is closed or detached, or not open for reading or writing.
 - The buffers of the wrapped file stay empty. Whoever uses it, or its ``raw`` or ``buffer``, goes
   past our buffers.
 - A file serves one call at a time, first come, first served: each call has its turn (`Turns`). A
@@ -23,6 +24,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from ..loop.checkpoints import checkpoint_at_once
 from ..loop.trio_internals import context
+from .made_later import BufferedLater
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -52,17 +54,19 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
     def __init__(self, wrapped: Any, position: Position, turns: Turns | None = None) -> None:
         self._wrapped = wrapped
         self._position: Position = position
-        self._raw = position.raw
+        self._raw = raw = position.raw
         self._is_detached = False
         self._turns = turns or Turns(position)
-        self._can_read: bool = wrapped.readable()
-        self._can_write: bool = wrapped.writable()
+        self._can_read: bool = raw.readable()
+        self._can_write: bool = raw.writable()
 
     @property
     def wrapped(self) -> Any:
         """The standard library's file on the same descriptor. Its buffers know nothing of ours. Whoever
         has it can move the position, so asking for it has the effects of `fileno`."""
         self._share()
+        if isinstance(self._wrapped, BufferedLater):
+            self._wrapped = self._wrapped.made()
         return self._wrapped
 
     @property
@@ -149,7 +153,7 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         The calling thread closes the descriptor, as with `os.close`.
         """
         try:
-            if self._turns.holder or self._unwritten():
+            if self._turns.holder or (self._can_write and self._unwritten()):
                 await self._close_in_turn()
                 await checkpoint_if_cancelled()
             else:
@@ -241,9 +245,10 @@ class Turns:
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self.holder: dict[int, trio.lowlevel.Task] = {}
-        """The task that has the turn, under the key 0; empty if none has. A dict's `setdefault` sets and
-        looks up in one step, even if several threads try."""
+        self.holder: Any = None
+        """The task that has the turn; None if none has. Whoever takes the turn makes no call between the look
+        that it is free and the setting of this. So no signal is handled between, and no other thread gets
+        the GIL."""
         self._waiting: trio.lowlevel.ParkingLot | None = None
         """The tasks that wait for their turn. They are of the holder's run."""
 
@@ -251,8 +256,10 @@ class Turns:
         """Takes the turn for the calling task, and returns True. Returns False if another task of this run
         has it."""
         task = running_task()
-        holder = self.holder.setdefault(0, task)
-        if holder is not task:
+        holder = self.holder
+        if holder is None:
+            self.holder = task
+        elif holder is not task:
             if holder._runner is not task._runner:
                 raise RuntimeError("a task of another run is in the middle of a call on this file")
             return False
@@ -264,7 +271,7 @@ class Turns:
         """Gives up the turn and raises RuntimeError, if another run is writing to the file. Called for the
         task that has just taken the turn."""
         if self._position.written_by is not task._runner.io_manager:
-            del self.holder[0]
+            self.holder = None
             raise RuntimeError("another run is still writing to this file, or was abandoned while it did")
 
     async def take(self) -> None:
@@ -274,17 +281,27 @@ class Turns:
                 self._waiting = trio.lowlevel.ParkingLot()
             # `leave` makes the task that it wakes the holder.
             await self._waiting.park()
-            self.holder[0] = running_task()  # in case a signal handler interrupted `leave`
+            self.holder = running_task()  # in case a signal handler interrupted `leave`
+
+    @enable_ki_protection
+    async def within(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Takes the turn for the calling task as `take` does, and awaits ``call()`` before it ends."""
+        task = running_task()
+        try:
+            await self.take()
+            await call()
+        finally:
+            self.leave(task)
 
     def leave(self, task: trio.lowlevel.Task) -> None:
         """Ends the turn of a task, and wakes the next. Does nothing if the task has no turn: a signal
         handler may raise just before it gets one, so callers do not know."""
-        if not self.holder or self.holder[0] is not task:
+        if self.holder is not task:
             return
         if self._waiting:
-            (self.holder[0],) = self._waiting.unpark()
+            (self.holder,) = self._waiting.unpark()
         else:
-            del self.holder[0]
+            self.holder = None
 
 
 def running_task() -> Any:
@@ -314,16 +331,18 @@ def _in_turn(allowed: str) -> _Method:
         @enable_ki_protection
         async def call(self: FileT, /, *args: P.args, **kwargs: P.kwargs) -> R:
             turns = self._turns
-            holder = turns.holder
             # This is `take_now`, inlined for speed.
             try:
                 task = context.task
             except AttributeError:
                 task = running_task()
             try:
-                if holder.setdefault(0, task) is not task:
+                holder = turns.holder
+                if holder is None:
+                    turns.holder = task
+                elif holder is not task:
                     await turns.take()
-                elif self._position.written_by is not None:
+                if self._position.written_by is not None:
                     turns.check_run(task)
                 if self._raw.closed or self._is_detached or not getattr(self, allowed):
                     answer: R = getattr(self._wrapped, name)(*args, **kwargs)
@@ -334,8 +353,8 @@ def _in_turn(allowed: str) -> _Method:
                 # This is `leave`, inlined for speed. Without a call no signal is handled meanwhile.
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif holder and holder[0] is task:
-                    del holder[0]
+                elif turns.holder is task:
+                    turns.holder = None
 
         return call
 

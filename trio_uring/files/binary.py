@@ -34,7 +34,7 @@ class BinaryFile(AsyncFile[bytes]):
         if not self._can_read:
             self._wrapped.readinto(bytearray())  # which raises
         self._wrapped.fileno()  # which raises if it is closed
-        if self._unwritten():
+        if self._can_write and self._unwritten():
             await self._write_before(changes=False)
         data = new_bytes(length)
         got = await self._transfers.pread(data, length, data, start)
@@ -49,7 +49,7 @@ class BinaryFile(AsyncFile[bytes]):
             if not self._can_read:
                 self._wrapped.readinto(bytearray())  # which raises
             self._wrapped.fileno()  # which raises if it is closed
-            if self._unwritten():
+            if self._can_write and self._unwritten():
                 await self._write_before(changes=False)
             return await self._transfers.pread(memory.address, memory.length, memory.held, start)
 

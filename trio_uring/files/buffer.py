@@ -48,28 +48,28 @@ class FileBuffer(HeldBytes):
     """All buffers that may have something to write, each with the standard library's files on its
     descriptor. So these are not collected before the buffer is: they would close the descriptor, and
     the buffer could not write any more."""
+    can_write: bool = False
+    _behind: WriteBehind | None = None
+    _writes = False
+    """Whether the kernel is writing from the buffer now."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         super().__init__(size)
         self._wrapped = wrapped
         self.transfers = transfers
         self.position = transfers.position
-        self.can_write: bool = wrapped.writable()
-        self._can_read: bool = wrapped.readable()
         self.kept: list[object] = [wrapped]
         """The standard library's files on the descriptor, which close it when they are collected."""
+        self.can_write = transfers.raw.writable()
         if self.can_write:
             self._alive[id(self)] = (self.kept, weakref.ref(self))
-        self._behind: WriteBehind | None = None
-        self._writes = False
-        """Whether the kernel is writing from the buffer now."""
 
     def __del__(self) -> None:
-        try:
-            if "_write_end" in self.__dict__:
+        if self.can_write:
+            try:
                 self._write_abandoned()
-        finally:
-            self._alive.pop(id(self), None)
+            finally:
+                self._alive.pop(id(self), None)
 
     def _write_abandoned(self) -> None:
         """Writes what is buffered, and blocks, as the standard library does. Called by the finaliser of a
@@ -381,7 +381,7 @@ class FileBuffer(HeldBytes):
         """Writes what is buffered, forgets what was read ahead, and moves the file's position to where its
         user is."""
         await self.write_out()
-        if self._can_read:
+        if self.position.raw.readable():
             self.position.seek(-self._raw_offset(), os.SEEK_CUR)
             self._drop_read()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import current_task, enable_ki_protection
 
 from ..loop.checkpoints import checkpoint_at_once
 from .async_file import either, gather_lines, reading, write_lines, writing
 from .binary import BinaryFile
 from .memory import pinned
+from .over_buffer import OverBuffer
 from .raw import RawFile
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .buffer import FileBuffer
 
 
-class BufferedFile(BinaryFile):
+class BufferedFile(OverBuffer[bytes], BinaryFile):
     """A binary file that is written through a buffer, like an `io.BufferedWriter`."""
 
     def __init__(self, wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> None:
@@ -46,8 +46,12 @@ class BufferedFile(BinaryFile):
         if length < -1:
             self._wrapped.read(size)
         buffer = self._buffer
+        if length < 0 and not self._can_write and buffer._read_end == -1:
+            data = await buffer.transfers.read_to_end_at_once()
+            if data is not None:
+                return data
         if 0 <= length < buffer.size and length <= buffer.ahead:
-            await checkpoint_at_once()
+            await checkpoint_at_once(self._turns.holder)
             return buffer.take(length)
         return await (buffer.read(length) if length >= 0 else buffer.read_all())  # type: ignore[return-value]
 
@@ -78,7 +82,7 @@ class BufferedFile(BinaryFile):
         line = self._buffer.line_at_hand(limit)
         if line is None:
             return await self._buffer.readline(limit)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         self._buffer.pass_over(len(line))
         return line
 
@@ -99,7 +103,7 @@ class BufferedFile(BinaryFile):
     async def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``, and returns its length in bytes."""
         if type(data) is bytes and self._buffer.fits(length := len(data)):
-            await checkpoint_at_once()
+            await checkpoint_at_once(self._turns.holder)
             self._buffer.put(data, length)
             return length
         with pinned(self._wrapped, "write", data) as memory:
@@ -161,33 +165,10 @@ class BufferedFile(BinaryFile):
         with pinned(self._wrapped, "write", data) as memory:
             return await self._buffer.write(memory)
 
-    def _unwritten(self) -> bool:
-        return self._buffer.unwritten
-
-    async def _write_out(self) -> None:
-        await self._buffer.write_out()
-
-    def _write_now(self) -> None:
-        self._buffer.write_now()
-
-    @enable_ki_protection
-    async def _settle(self) -> None:
-        task = current_task()
-        try:
-            await self._turns.take()
-            await self._buffer.settle()
-        finally:
-            self._turns.leave(task)
-
     async def _write_before(self, *, changes: bool) -> None:
         if not (self._buffer.unwritten or (changes and self._buffer.ahead)):
             return
-        task = current_task()
-        try:
-            await self._turns.take()
-            await (self._buffer.flush() if changes else self._buffer.write_out())
-        finally:
-            self._turns.leave(task)
+        await self._turns.within(self._buffer.flush if changes else self._buffer.write_out)
 
     async def _forget_ahead(self) -> None:
         if self._buffer.ahead:

@@ -44,7 +44,43 @@ _SAYS_HERE: Final = sys.version_info >= (3, 13)
 PathT = TypeVar("PathT", bound=trio.Path)
 
 
-class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
+class _Reading:
+    """Reads directories in calls of worker threads: one call at a time, for one task at a time."""
+
+    def __init__(self) -> None:
+        self._is_reading = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def aclose(self) -> None:
+        """Closes the directory that is open, if one is. Nothing comes any more then."""
+        self._check_not_reading()
+        self._end()
+        await trio.lowlevel.checkpoint()
+
+    async def _read_on(self) -> None:
+        self._check_not_reading()
+        self._is_reading = True
+        try:
+            await trio.to_thread.run_sync(self._read_some)
+        finally:
+            self._is_reading = False
+
+    def _check_not_reading(self) -> None:
+        if self._is_reading:
+            raise trio.BusyResourceError("another task is reading the directory")
+
+    def _read_some(self) -> None:
+        """Reads what one call of a thread may read. Called in a worker thread."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Forgets what was read, and reads no further."""
+        raise NotImplementedError
+
+
+class Listing(_Reading, Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
     """The paths that `Path.iterdir`, `Path.glob` or `Path.rglob` finds.
 
     Awaiting it, as with `trio.Path`, gives an iterator of all paths. ``async for`` reads the paths as they
@@ -56,6 +92,7 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
     """
 
     def __init__(self, kind: type[PathT], texts: Generator[str, None, None]) -> None:
+        super().__init__()
         self._kind = kind
         self._unread = texts
         """Finds the paths. Only worker threads advance it."""
@@ -64,7 +101,6 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
         self._error: Exception | None = None
         """The error that has ended the reading, until it is raised."""
         self._is_at_end = False
-        self._is_reading = False
         self._sent_to: Coroutine[Any, Any, Iterator[PathT]] | None = None
         """The coroutine that `send` and `throw` run. It is made when one of them is first called."""
 
@@ -97,9 +133,6 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
         read, self._read = self._read, deque()
         return map(partial(_path, self._kind), read)
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> PathT:
         if self._read or self._is_at_end:
             await checkpoint_at_once()
@@ -111,27 +144,14 @@ class Listing(Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
             await self._read_on()
         return _path(self._kind, self._read.popleft())
 
-    async def aclose(self) -> None:
-        """Closes the directory, if it is open. There are no more paths then."""
-        if self._is_reading:
-            raise _busy()
+    def _end(self) -> None:
         self._is_at_end = True
         self._error = None
         self._read.clear()
         self._unread.close()
-        await trio.lowlevel.checkpoint()
-
-    async def _read_on(self) -> None:
-        if self._is_reading:
-            raise _busy()
-        self._is_reading = True
-        try:
-            await trio.to_thread.run_sync(self._read_some)
-        finally:
-            self._is_reading = False
 
     def _read_some(self) -> None:
-        """Reads some paths into `_read`. Called in a worker thread."""
+        """Reads some paths into `_read`."""
         until = monotonic() + _LONG
         read = self._read
         enough = len(read) + _MOST
@@ -158,10 +178,6 @@ def _path(kind: type[PathT], text: str) -> PathT:
     return path
 
 
-def _busy() -> trio.BusyResourceError:
-    return trio.BusyResourceError("another task is reading the directory")
-
-
 def entries(directory: str) -> Generator[str, None, None]:
     """Yields the path of each entry of the directory. Only a worker thread may run it."""
     prefix = "" if directory == "." else directory if directory.endswith("/") else f"{directory}/"
@@ -175,7 +191,7 @@ def matches(find: Callable[[], Iterable[pathlib.Path]]) -> Generator[str, None, 
     yield from map(str, find())
 
 
-class Walk(Generic[PathT]):
+class Walk(_Reading, Generic[PathT]):
     """What `Path.walk` returns: an asynchronous iterator. Each of its steps is a checkpoint.
 
     Call ``aclose`` if you break off and keep the iterator: a directory may still be open.
@@ -184,6 +200,7 @@ class Walk(Generic[PathT]):
     def __init__(
         self, path: PathT, top_down: bool, on_error: Callable[[OSError], object] | None, follow_symlinks: bool
     ) -> None:
+        super().__init__()
         self._kind = type(path)
         self._is_top_down = top_down
         self._on_error = on_error
@@ -193,14 +210,9 @@ class Walk(Generic[PathT]):
         self._given: _Directory | None = None
         """The directory that the last step gave, top down. Its subdirectories come with the next step, since
         the caller may change their list until then."""
-        self._is_reading = False
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> tuple[PathT, list[str], list[str]]:
-        if self._is_reading:
-            raise _busy()
+        self._check_not_reading()
         stack = self._stack
         if self._given is not None:
             stack += self._given.subdirectories()
@@ -225,13 +237,6 @@ class Walk(Generic[PathT]):
                 stack += [directory, *directory.subdirectories()]
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
-        """Closes the directory that is open, if one is. The walk ends with that."""
-        if self._is_reading:
-            raise _busy()
-        self._end()
-        await trio.lowlevel.checkpoint()
-
     def _end(self) -> None:
         self._stack.clear()
         self._given = None
@@ -245,16 +250,9 @@ class Walk(Generic[PathT]):
                 self._end()
                 raise
 
-    async def _read_on(self) -> None:
-        self._is_reading = True
-        try:
-            await trio.to_thread.run_sync(self._read_some)
-        finally:
-            self._is_reading = False
-
     def _read_some(self) -> None:
         """Reads the directories on top of the stack, up to the first that has subdirectories: those come
-        before the next one. Called in a worker thread."""
+        before the next one."""
         until = monotonic() + _LONG
         left = _MOST
         for directory in reversed(self._stack):

@@ -30,20 +30,22 @@ _NOTHING: Final = bytearray()
 class HeldBytes:
     """The memory of a file's buffer. Its methods are called by the task that has the file's turn."""
 
+    # Many a file is read by one call, straight into its result. So what an empty buffer is stands here, and
+    # memory is made at the first need.
+    _pos = 0
+    _raw_pos = 0
+    _read_end = -1
+    _write_pos = 0
+    _write_end = -1
+    _buffer = _NOTHING
+    _memory: Any = None
+    _view = memoryview(_NOTHING)
+    _is_longer = False
+
     def __init__(self, size: int) -> None:
         self.size = size
         # A write of this many bytes goes past the buffer. The limit is that of the standard library's files.
         self._large = size if sys.version_info >= (3, 13) else size + 1
-        self._pos = 0
-        self._raw_pos = 0
-        self._read_end = -1
-        self._write_pos = 0
-        self._write_end = -1
-        # Many a file is read by one call, straight into its result. So memory is made at the first need.
-        self._buffer = _NOTHING
-        self._memory: Any = None
-        self._view = memoryview(_NOTHING)
-        self._is_longer = False
 
     @property
     def ahead(self) -> int:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import io
 import os
+import stat
+import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 import trio
@@ -19,6 +21,8 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from .buffer import FileBuffer
+from .buffered import BufferedFile, BufferedReaderFile
+from .made_later import BufferedLater
 from .position import Position
 from .raw import RawFile
 from .text import TextFile, buffered
@@ -41,7 +45,6 @@ if TYPE_CHECKING:
     from ..lowlevel.file_systems import Status
     from .async_file import AsyncFile
     from .binary import BinaryFile
-    from .buffered import BufferedFile, BufferedReaderFile
 
     _Opener = Callable[[str, int], int]
 
@@ -163,7 +166,7 @@ async def open_file(
     a RuntimeError. In a run on epoll the same object does its work in Trio's worker threads.
     """
     arguments = (encoding, errors, newline)
-    path: object = os.fspath(file) if isinstance(file, os.PathLike) else file
+    path: object = file if isinstance(file, str) or not isinstance(file, os.PathLike) else os.fspath(file)
     if opener is not None or not closefd or not _is_path(path):
         await checkpoint()
         wrapped = open(file, mode, buffering, *arguments, closefd, opener)  # noqa: SIM115
@@ -180,6 +183,8 @@ async def open_file(
     run = current_run()
     if run is not None:
         fd, status = await opened(run, path, flags, _CREATED)
+        if "b" in mode and status is not None and stat.S_ISREG(status.st_mode):
+            return _over_descriptor(fd, path, mode.replace("U", ""), flags, buffering, status)
     else:
         fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
@@ -233,6 +238,35 @@ def _flags(
     raise AssertionError
 
 
+def _over_descriptor(
+    fd: int, path: str | bytes, mode: str, flags: int, buffering: int, status: Status
+) -> RawFile | BufferedFile:
+    """Returns the binary file for a regular file that was opened by its name. Does what `over` does with
+    what `open` returns, but makes no buffered file of the standard library's. ``flags`` are those that it
+    was opened with."""
+    try:
+        sys.audit("open", path, mode.replace("b", ""), flags | os.O_CLOEXEC)
+        raw = io.FileIO(fd, mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    raw.name = path
+    transfers = Transfers(Position(raw, status, ours=True))
+    if not buffering:
+        return RawFile(raw, transfers)
+    size = _default_size(raw) if buffering < 0 else buffering
+    wrapped = BufferedLater(raw, size)
+    kind = BufferedReaderFile if raw.readable() else BufferedFile
+    return kind(wrapped, FileBuffer(wrapped, size, transfers))
+
+
+def _default_size(raw: Any) -> int:
+    """Returns the size of the buffer that `open` makes over a raw file if it is given none: a block of the
+    file. Since the default size is 128 KiB, it is the least as well."""
+    size: int = raw._blksize
+    return size if io.DEFAULT_BUFFER_SIZE == 8192 else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
+
+
 def over(
     wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
@@ -242,7 +276,7 @@ def over(
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped
-    size = binary.raw._blksize if buffering <= 1 else buffering
+    size = _default_size(binary.raw) if buffering <= 1 else buffering
     buffer = FileBuffer(binary, size, Transfers(Position(binary.raw, status, ours=ours)))
     if binary is wrapped:
         return buffered(wrapped, buffer)

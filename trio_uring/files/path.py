@@ -198,7 +198,7 @@ class Path(trio.Path, pathlib.PurePosixPath):
         run = current_run()
         if run is None:
             return await super().write_bytes(data)
-        view = memoryview(data)
+        view = data if type(data) is bytes else memoryview(data)
         return await _write_new(run, self, lambda: view)
 
     async def write_text(

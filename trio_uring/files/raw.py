@@ -101,7 +101,7 @@ class RawFile(BinaryFile):
     @either
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position. Returns the new position, in bytes."""
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         position = self._position.seek(offset, whence)
         self._given_back = b""
         return position

@@ -24,11 +24,10 @@ from .temporary import thread_of_its_own
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from _typeshed import GenericPath, OpenBinaryMode, OpenTextMode, WriteableBuffer
+    from _typeshed import OpenBinaryMode, OpenTextMode, WriteableBuffer
     from typing_extensions import Self
 
-    _Name = str | bytes | None
-    _Folder = GenericPath[str] | GenericPath[bytes] | None
+    from .temporary import _Folder, _Name
 
 
 class SpooledTemporaryFile(trio.abc.AsyncResource, Generic[DataT]):

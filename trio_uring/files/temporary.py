@@ -25,6 +25,7 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .async_file import AsyncFile
 from .opening import over
+from .over_buffer import OverBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +144,9 @@ class NamedTemporaryFile(Generic[FileT]):
     Python 3.12 too, where `tempfile` does not have it.
     """
 
+    _name: _Named
+    """The name of the file. It is set when the file is made."""
+
     @overload
     def __init__(
         self: NamedTemporaryFile[BufferedReaderFile],
@@ -226,9 +230,8 @@ class NamedTemporaryFile(Generic[FileT]):
         self._make = partial(make, *arguments, errors=errors)
         self._layers = (buffering, newline)
         self._deletes_on_close = delete and delete_on_close
-        self._file: Any = None
         self._deletes = delete
-        self._name = _Named(None, deletes=delete)
+        self._file: Any = None
 
     @enable_ki_protection
     async def __aenter__(self) -> FileT:
@@ -236,7 +239,7 @@ class NamedTemporaryFile(Generic[FileT]):
         made = await trio.to_thread.run_sync(self._make)
         self._name = _Named(made, deletes=self._deletes)
         self._file = over(made.file, *self._layers, ours=True)
-        if hasattr(self._file, "_buffer"):
+        if isinstance(self._file, OverBuffer):
             self._file._buffer.kept.append(made)
         if self._deletes_on_close:
             self._file._when_closed = self._name.remove

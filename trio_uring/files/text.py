@@ -12,15 +12,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, current_task, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.checkpoints import checkpoint_at_once, yield_shielded
 from ..loop.trio_internals import context
-from .async_file import AsyncFile, either, reading, write_lines, writing
+from .async_file import either, reading, write_lines, writing
 from .buffered import BufferedFile, BufferedReaderFile
 from .cookies import Cookie
 from .decoding import Decoding
 from .memory import pinned
+from .over_buffer import OverBuffer
 
 if TYPE_CHECKING:
     import io
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .buffer import FileBuffer
 
 
-class TextFile(AsyncFile[str]):
+class TextFile(OverBuffer[str]):
     """A text file, like an `io.TextIOWrapper`."""
 
     _wrapped: io.TextIOWrapper
@@ -79,9 +80,9 @@ class TextFile(AsyncFile[str]):
         # the turn. Nothing has happened yet, so it may look for a cancellation before it yields.
         if self._has_simple_lines and not self._raw.closed and (task := getattr(context, "task", None)):
             turns = self._turns
-            holder = turns.holder
-            if holder or holder.setdefault(0, task) is not task:
+            if turns.holder is not None:
                 return await self._next_line()
+            turns.holder = task
             try:
                 decoding = self._decoding
                 text, start = decoding._decoded, decoding.used
@@ -90,15 +91,15 @@ class TextFile(AsyncFile[str]):
                     task._cancel_points += 1
                     if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
                         await checkpoint_if_cancelled()
-                    if not (getattr(run, "budget", 0) and run.spend()):
+                    if not (getattr(run, "budget", 0) and run.spend(task)):
                         await yield_shielded()
                     decoding.used = end
                     return text[start:end]
             finally:
                 if turns._waiting is not None:
                     turns.leave(task)
-                elif holder and holder[0] is task:
-                    del holder[0]
+                elif turns.holder is task:
+                    turns.holder = None
         return await self._next_line()
 
     @reading
@@ -123,7 +124,7 @@ class TextFile(AsyncFile[str]):
             return await decoding.read_all()
         if length > decoding.ahead:
             return await decoding.read(length)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         return decoding.take(length)
 
     @reading
@@ -136,7 +137,7 @@ class TextFile(AsyncFile[str]):
         line = decoding.line_at_hand(limit)
         if line is None:
             return await decoding.readline(limit)
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         decoding.used += len(line)
         return line
 
@@ -154,7 +155,7 @@ class TextFile(AsyncFile[str]):
     @writing
     async def write(self, text: str, /) -> int:
         """Takes all of ``text``, and returns its length in characters."""
-        await checkpoint_at_once()
+        await checkpoint_at_once(self._turns.holder)
         return await self._write(text)
 
     @writing
@@ -212,33 +213,9 @@ class TextFile(AsyncFile[str]):
         self._has_simple_lines = False
         return buffered(binary, self._buffer, self._turns)
 
-    def _unwritten(self) -> bool:
-        return self._buffer.unwritten
-
-    async def _write_out(self) -> None:
-        await self._buffer.write_out()
-
-    def _write_now(self) -> None:
-        self._buffer.write_now()
-
-    @enable_ki_protection
-    async def _settle(self) -> None:
-        task = current_task()
-        try:
-            await self._turns.take()
-            await self._buffer.settle()
-        finally:
-            self._turns.leave(task)
-
-    @enable_ki_protection
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()  # which raises if it is closed
-        task = current_task()
-        try:
-            await self._turns.take()
-            await self._buffer.write_out()
-        finally:
-            self._turns.leave(task)
+        await self._turns.within(self._buffer.write_out)
         await self._buffer.transfers.sync(data_only=data_only)
 
     async def _flush(self) -> None:

@@ -35,12 +35,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ..loop.checkpoints import pass_cancel_point, yield_shielded
+from ..loop.checkpoints import yield_shielded
 from ..loop.current import current_run, run_of
 from ..loop.operation import HERE, MOST, failure, perform
 from ..loop.trio_internals import context
 from ..loop.workers import ExtraWorker
-from ..lowlevel.page_cache import PageCache
+from ..lowlevel.page_cache import PART, PageCache
 from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
@@ -61,7 +61,6 @@ R = TypeVar("R")
 _from_buffer: Any = ffi.from_buffer
 _read_at_once = lib.tu_read_at_once
 _read_measured_at_once = lib.tu_read_measured_at_once
-_PART: Final = -lib.TU_PART
 _LARGEST_BLOCK: Final = 1 << 20
 _AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
@@ -97,12 +96,14 @@ class Transfers:
         cache = self._cache
         done = 0
         if cache is not None and position.is_ours:
-            task = getattr(context, "task", None)
+            task: Any = getattr(context, "task", None)
             run = None if task is None else run_of(task)
             if run is not None and cache.left:
                 cache.left -= 1
             elif run is not None and cache.tells:
-                if pass_cancel_point(task):
+                # This is `pass_cancel_point`, inlined for speed.
+                task._cancel_points += 1
+                if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
                     await checkpoint_if_cancelled()
                 at = position.at
                 got = _read_at_once(fd, memory, length, at)
@@ -110,13 +111,10 @@ class Transfers:
                     position.at = at + got
                     cache.missed = 0
                     self._ended = got < length
-                    if not (got and run.budget and run.spend()):
+                    if not (got and run.budget and run.spend(task)):
                         await yield_shielded()
                     return got
-                if got < _PART:
-                    done = _PART - got
-                else:
-                    cache.had_not(got)
+                done = cache.had_not(got)
         if memory is held:
             memory = _from_buffer(memory)
         return await self._read_by(fd, memory, length, held, done)
@@ -186,6 +184,39 @@ class Transfers:
                 return True
             length = max(io.DEFAULT_BUFFER_SIZE, min(got, _LARGEST_BLOCK))
 
+    async def read_to_end_at_once(self) -> bytes | None:
+        """Reads all to the end of the file at once, if that is not long and the page cache has it, and
+        returns it. Returns None if it has not, or if the file is read otherwise; then the position has not
+        moved, and `read_to_end` is to be called. This is `read_to_end` and `read` in one frame, for small
+        files."""
+        position = self.position
+        cache = self._cache
+        if cache is None or cache.left or not cache.tells or not position.is_ours:
+            return None
+        task: Any = getattr(context, "task", None)
+        run = None if task is None else run_of(task)
+        if run is None:
+            return None
+        length = self._left()
+        if length >= LARGE:
+            return None
+        # This is `pass_cancel_point`, inlined for speed.
+        task._cancel_points += 1
+        if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
+            await checkpoint_if_cancelled()
+        data = new_bytes(length)
+        at = position.at
+        got = _read_at_once(self.raw.fileno(), data, length, at)
+        if not 0 <= got < length:
+            if got < 0:
+                cache.had_not(got)
+            return None
+        position.at = at + got
+        cache.missed = 0
+        if not (got and run.budget and run.spend(task)):
+            await yield_shielded()
+        return data[:got]
+
     def _left(self) -> int:
         """Returns how many bytes to ask for to read the rest of the file, by its size now or when it was
         opened."""
@@ -207,7 +238,7 @@ class Transfers:
         """Reads at ``offset`` to the pointer ``memory``, as `os.preadv` does. Neither uses nor moves the
         position. ``held`` is as for `read`. This is a checkpoint."""
         fileno = self.raw.fileno
-        task = getattr(context, "task", None)
+        task: Any = getattr(context, "task", None)
         run = None if task is None else run_of(task)
         if run is None or not self.position.measured:
             rest = [ffi.buffer(_from_buffer(memory) if memory is held else memory, length)]
@@ -217,20 +248,19 @@ class Transfers:
         if cache is not None and cache.left:
             cache.left -= 1
         elif cache is not None and cache.tells:
-            if pass_cancel_point(task):
+            # This is `pass_cancel_point`, inlined for speed.
+            task._cancel_points += 1
+            if task._cancel_status.effectively_cancelled or task._runner.ki_pending:
                 await checkpoint_if_cancelled()
             # Others may have set O_DIRECT, with which a read waits. The second function looks for that.
             read = _read_at_once if self.position.is_ours else _read_measured_at_once
             got = read(fileno(), memory, length, offset)
             if got >= 0:
                 cache.missed = 0
-                if not (got and run.budget and run.spend()):
+                if not (got and run.budget and run.spend(task)):
                     await yield_shielded()
                 return got
-            if got < _PART:
-                done = _PART - got
-            else:
-                cache.had_not(got)
+            done = cache.had_not(got)
         if memory is held:
             memory = _from_buffer(memory)
         return (await _read_fully(run, fileno(), memory, length, offset, held, done, fileno))[0]
@@ -309,11 +339,16 @@ class Transfers:
 async def write_whole(run: Run, fd: int, data: ReadableBuffer) -> int:
     """Writes all of ``data`` to a file, from its start. Returns the number of bytes. The caller has just
     opened the file: a regular one, on a measured file system."""
+    if type(data) is bytes:  # which stays where it is without being pinned
+        return await _write_whole(run, fd, _from_buffer(data), len(data), data)
     with pinned(io.BytesIO(), "write", data) as memory:
-        written = 0
-        while written < memory.length:
-            rest, length = memory.address + written, memory.length - written
-            written += await _by_ring(run, WRITE, fd, rest, length, written, memory.held) or 0
+        return await _write_whole(run, fd, memory.address, memory.length, memory.held)
+
+
+async def _write_whole(run: Run, fd: int, memory: Any, length: int, held: object) -> int:
+    written = 0
+    while written < length:
+        written += await _by_ring(run, WRITE, fd, memory + written, length - written, written, held) or 0
     return written
 
 
@@ -351,8 +386,8 @@ async def _read_fully(
         got = _read_at_once(fd, memory + done, length - done, offset + done)
         if got >= 0:
             return done + got, done + got < length
-        if got < _PART:
-            done += _PART - got
+        if got < PART:
+            done += PART - got
 
 
 async def _by_ring(

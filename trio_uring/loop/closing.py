@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import threading
-from abc import abstractmethod
 from math import inf
 from threading import get_ident
 from time import monotonic
@@ -50,6 +49,15 @@ _signal_forced = lib.tu_signal_forced
 class Closing(Readiness):
     """The part of a run's I/O manager that ends it."""
 
+    __slots__ = (
+        "_entry_task",
+        "_guest_lock",
+        "_guest_waiting",
+        "_is_guest",
+        "_knows_reschedule",
+        "_runner",
+    )
+
     def __init__(self, core: Core, budget: int) -> None:
         super().__init__(core, budget)
         self._entry_task: Task | None = None
@@ -63,13 +71,13 @@ class Closing(Readiness):
     def is_guest(self) -> bool:
         return self._is_guest()
 
-    @abstractmethod
     def process_events(self, events: Any) -> None:
         """Processes ``events``, so many at most."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _wake(self, count: int, append: Callable[[Task], None] | None) -> None:
         """Processes ``count`` events at most, and wakes the tasks that wait for them."""
+        raise NotImplementedError
 
     def reap(self) -> None:
         self._process_all(self.raise_on_error(_reap(self.core)))

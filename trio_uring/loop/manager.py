@@ -98,12 +98,13 @@ class UringManager(Closing):
     """The I/O manager of a run. Only the thread that runs the ticks may use it, unless a method says
     otherwise."""
 
+    __slots__ = ("__weakref__", "_core_owner", "_drain_signals", "_flags")
+
     def __init__(self, ring: Ring, sockets: Callable[[Run, Ring], Sockets]) -> None:
         self._core_owner = ring.owner
         super().__init__(ring.core, ring.options.checkpoint_budget)
         self._flags = ring.flags
         self.register(_OPERATION, self.operations, self._finish_operation)
-        self._unchecked = memoryview(ffi.buffer(lib.tu_unchecked(self.core), 4)).cast("I")
         watch_queue(self)
         self.sockets = sockets(self, ring)
         self._drain_signals: Callable[[], None] = _no_signals
@@ -117,8 +118,7 @@ class UringManager(Closing):
 
         Called by Trio only: on the owner's thread, or on a worker thread of a guest run.
         """
-        if self._unchecked[0]:
-            check_queued(self)
+        check_queued(self)
         if timeout <= 0:
             events = _poll(self.core)
         elif get_ident() == self.owner:

@@ -20,9 +20,11 @@ import errno
 import os
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
-from trio.lowlevel import Abort, current_task, enable_ki_protection, wait_task_rescheduled
+from trio.lowlevel import Abort, enable_ki_protection
 
 from ..ring.native import ffi, keep, lib
+from .checkpoints import sleep
+from .trio_internals import WaitTaskRescheduled, context
 from .waiter import Stopping, task_of
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ async def perform(
     kind = Opening if opcode.makes_descriptor else Operation
     tries = 0
     while True:
-        operation = kind(run, current_task(), 0, (address, held), fileno)
+        operation = kind(run, context.task, 0, (address, held), fileno)
         # In a scope that is cancelled already it is taken back before the kernel sees it.
         try:
             slot = _submit(run.core, number, fd, address, length, offset, flags, other_fd)
@@ -142,7 +144,7 @@ async def perform(
             keep(operation)
             raise
         operation.slot = slot
-        await wait_task_rescheduled(operation.abort)
+        await sleep(WaitTaskRescheduled(operation.abort))
         result = operation.outcome()
         if result >= 0 or result not in STOPPED or not opcode.by_worker:
             return result

@@ -84,6 +84,7 @@ class Readiness(Run):
     """The part of a run's I/O manager that waits for descriptors. Its public methods are those of Trio's
     I/O managers; tasks of the run call them, through `trio.lowlevel`."""
 
+    __slots__ = ("_abort_read", "_abort_write", "sockets")
     sockets: Sockets
 
     def __init__(self, core: Core, budget: int) -> None:

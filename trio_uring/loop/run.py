@@ -18,7 +18,6 @@ may use it, unless a comment says otherwise.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol, TypeAlias
@@ -67,8 +66,12 @@ class Unsettled(Protocol):
         """Does what is left to do. Called by `Run.settle` only."""
 
 
-class Run(ABC):
-    """One run on io_uring. See the head of this file."""
+class Run:
+    """One run on io_uring. See the head of this file.
+
+    The manager has the methods that raise NotImplementedError here. This is no abstract base class: with
+    one, `isinstance`, by which each call on a file finds its run, would take several times as long.
+    """
 
     __slots__ = (
         "_left",
@@ -140,22 +143,22 @@ class Run(ABC):
         self.tables = (*self.tables[:kind], table, *self.tables[kind + 1 :])
         self.handlers = (*self.handlers[:kind], handler, *self.handlers[kind + 1 :])
 
-    @abstractmethod
     def reap(self) -> None:
         """Processes at once what has completed by now. Called by a task of the run."""
+        raise NotImplementedError
 
-    @abstractmethod
     def force_wakeup(self) -> None:
         """Has the loop make another tick at once: the wait that goes on now, or that comes next, ends.
         Any thread, a signal handler or a finaliser."""
+        raise NotImplementedError
 
-    @abstractmethod
     def wake_reader(self, fd: int) -> None:
         """Wakes the task that is in `wait_readable` for a descriptor, if there is one."""
+        raise NotImplementedError
 
-    @abstractmethod
     def is_guest(self) -> bool:
         """Whether it is a guest run: another loop has the thread between its ticks."""
+        raise NotImplementedError
 
     def settle(self) -> None:
         """Settles all that is unsettled now. What is added meanwhile is settled after the next tick. Called
@@ -163,15 +166,16 @@ class Run(ABC):
         for _ in range(len(self.unsettled)):
             self.unsettled.popleft().settle()
 
-    def spend(self) -> bool:
+    def spend(self, caller: Any = None) -> bool:
         """Spends one call of the calling task's budget; False if none was left, and the task has to yield
-        now. Whenever a task has yielded, its budget is whole again.
+        now. Whenever a task has yielded, its budget is whole again. ``caller`` is the calling task, if it is
+        at hand: to look for it takes a while.
 
         The budget ends early where such calls have taken a third of the tick: others wait for the
         tick's end, and would do so for tasks x budget calls. The clock, which takes as long as a third
         of a short call, is looked at for a task's first call and for each fourth.
         """
-        task: Task = context.task
+        task: Task = caller or context.task
         if task is self._spender and task._schedule_points == self._spent_at:
             left = self._left = self._left - 1
             if left >= 0 and left & 3 != 3:

@@ -20,8 +20,6 @@ _core._run.Task._schedule_points            to tell the steps of a task apart
 _core._run.Task._cancel_status              `trio.lowlevel.checkpoint_if_cancelled`, less a
 .effectively_cancelled, ._cancel_points,    coroutine
 _runner; _core._run.Runner.ki_pending
-_core._ki.ki_protection_enabled;            whether Ctrl-C may interrupt who calls
-_core._run.Task.coro, ._ki_protected
 _core._traps.WaitTaskRescheduled,           what a task that sleeps, or only yields, tells
 CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
@@ -85,11 +83,6 @@ try:
     from trio._util import ConflictDetector
 except ImportError:
     ConflictDetector = object  # type: ignore[assignment, misc]
-
-try:
-    from trio._core._ki import ki_protection_enabled
-except ImportError:
-    ki_protection_enabled = None  # type: ignore[assignment]
 
 try:
     from trio._ssl import _Once, _State
@@ -268,8 +261,6 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
     ]
     if SocketType is None:
         missing.append("trio._socket._SocketType is missing")
-    if ki_protection_enabled is None:
-        missing.append("trio._core._ki.ki_protection_enabled is missing")
     if missing:
         return missing
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
@@ -287,7 +278,6 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
                 "_cancel_status",
                 "_runner",
                 "coro",
-                "_ki_protected",
             ),
         ),
         (trio_run.CancelStatus, ("effectively_cancelled",)),
@@ -354,7 +344,6 @@ __all__ = [
     "check_trio",
     "context",
     "is_trios_own",
-    "ki_protection_enabled",
     "name_of",
     "trio_run",
     "unknown_trio",

@@ -56,11 +56,11 @@ def directory_of(dir_fd: int | None) -> int:
 
 def size_of(number: int) -> int:
     """Checks that a number of bytes is not negative and fits in an off_t, and returns it."""
-    if not -FURTHEST <= number <= FURTHEST:
-        raise OverflowError(f"{number} is more than any file has bytes")
-    if number < 0:
+    if 0 <= number <= FURTHEST:
+        return number
+    if -FURTHEST <= number < 0:
         raise failure(-errno.EINVAL)
-    return number
+    raise OverflowError(f"{number} is more than any file has bytes")
 
 
 def offset_of(offset: int | None) -> int:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ..ring.native import ffi, lib
+from ..ring.native import ffi, lib, missing
 from .file_systems import learn_by_name
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _find = lib.tu_find_at_once
 _mode = lib.tu_mode_at_once
 _open = lib.tu_open_at_once
 _read_whole = lib.tu_read_whole_at_once
+_make_plain = lib.tu_make_plain
+_STATUS: Final[Any] = ffi.typeof("tu_status *") if missing is None else None
 
 ELSEWHERE: Final = -errno.EXDEV
 """The answer for a name on a file system that is not measured, and for a device. To open such a file may
@@ -63,8 +65,16 @@ def mode_at_once(dir_fd: int, name: bytes, flags: int) -> int:
 def open_at_once(dir_fd: int, name: bytes, flags: int) -> tuple[int, Status]:
     """Opens a regular file, as open(2) does. Returns the descriptor or -errno, and the file's status. If it
     has opened something else than a regular file, that is still in non-blocking mode (O_NONBLOCK)."""
-    status = _new("tu_status *")
+    status = _new(_STATUS)
     return -errno.EAGAIN if flags & _CAN_WAIT else _open(dir_fd, name, flags, status), status
+
+
+def made_plain(fd: int, flags: int) -> Status | None:
+    """Takes O_NONBLOCK back from a regular file that the ring has opened with that beside ``flags``, and
+    returns the file's status. Does nothing and returns None if the file is of another kind, or on a file
+    system that is not known to be measured."""
+    status = _new(_STATUS)
+    return status if _make_plain(fd, flags, status) else None
 
 
 class _Scratch:
@@ -76,7 +86,7 @@ class _Scratch:
         memory = bytearray(_LENGTH)
         self.memory = ffi.from_buffer(memory)
         self.view = memoryview(memory)
-        self.status = _new("tu_status *")
+        self.status = _new(_STATUS)
 
 
 _LENGTH: Final = 1 << 16
@@ -95,6 +105,6 @@ def read_whole_at_once(name: bytes) -> tuple[bytes | None, int, Status]:
     got = _read_whole(name, scratch.memory, _LENGTH, status)
     data = bytes(scratch.view[:got]) if got >= 0 else None
     if data is None:
-        scratch.status = _new("tu_status *")
+        scratch.status = _new(_STATUS)
     _scratches.append(scratch)
     return data, status.fd, status

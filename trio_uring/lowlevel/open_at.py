@@ -38,7 +38,7 @@ from ..loop.workers import ExtraWorker
 from ..ring.native import ffi
 from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
-from .names import ELSEWHERE, SAID, open_at_once
+from .names import ELSEWHERE, SAID, made_plain, open_at_once
 from .performing import failure_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 _OPENED_AT_ONCE: Final = os.O_NONBLOCK | os.O_PATH | os.O_DIRECTORY
 _NEW: Final = os.O_CREAT | os.O_EXCL
 """With these flags a new regular file is made."""
+_MAKES: Final = os.O_CREAT | os.O_TRUNC
+"""With these flags a file is made or emptied, which nobody can do at once."""
+_NOT_TRIED: Final = -errno.EAGAIN
 _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
 
 
@@ -65,6 +68,8 @@ async def opened(
     flags |= os.O_CLOEXEC
     if flags & _OPENED_AT_ONCE or flags & _NEW == _NEW:
         return await _open(run, path, flags, mode, dir_fd), None
+    if flags & _MAKES:
+        return await opened_after(run, path, flags, mode, dir_fd, _NOT_TRIED, None)
     if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
     fd, status = open_at_once(directory_of(dir_fd), name_of(path), flags)
@@ -88,13 +93,14 @@ async def opened_after(
     mode: int,
     dir_fd: int | None,
     fd: int,
-    status: Status,
+    status: Status | None,
 ) -> tuple[int, Status | None]:
     """Does the rest of `opened`, after `open_at_once` has returned ``fd`` and ``status``."""
     if fd in SAID:
         await go_on()
         raise failure_of(OPENAT, fd, os.fspath(path))
     if fd >= 0:
+        assert status is not None
         try:
             await go_on()
         except BaseException:
@@ -113,6 +119,8 @@ async def opened_after(
             if error.errno not in _WOULD_WAIT:
                 raise
             return await _open_waiting(run, path, flags, mode, dir_fd), None
+        if plain := made_plain(fd, flags):
+            return fd, plain
         status = os.fstat(fd)
     if stat.S_ISBLK(status.st_mode):
         os.close(fd)

@@ -22,6 +22,10 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from ..ring.native import lib
+
+PART: Final = -lib.TU_PART
+"""Less than this is the answer of a try that has read a part."""
 _MOST_LEFT: Final = 63
 
 
@@ -38,10 +42,14 @@ class PageCache:
         self.left = 0
         """How many of the next reads are left to the ring."""
 
-    def had_not(self, answer: int) -> None:
-        """Notes that a try had no data. ``answer`` is its -errno: after -EAGAIN, a miss, the next reads are
-        left to the ring; after any other all are."""
+    def had_not(self, answer: int) -> int:
+        """Notes that a try has not read all there is to read. Returns how many bytes it has read.
+        ``answer`` is what it returned: after -EAGAIN, a miss, the next reads are left to the ring; after
+        any other -errno all are."""
+        if answer < PART:
+            return PART - answer
         if answer == -errno.EAGAIN:
             self.left = self.missed = min(2 * self.missed + 1, _MOST_LEFT)
         else:
             self.tells = False
+        return 0

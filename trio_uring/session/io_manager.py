@@ -44,10 +44,11 @@ class IOManager(UringManager):
     """What ``TheIOManager`` is: makes a manager on io_uring for a run that is to have one. For any other run
     it makes what the class that it has replaced makes."""
 
+    __slots__ = ("__dict__", "_holder", "has_files")
     sockets: RunSockets
     below: ClassVar[Callable[[], Any]]
-    _holder: Holder | None = None
-    has_files = False
+    _holder: Holder | None
+    has_files: bool
     """Whether `trio.open_file` and `trio.Path` are ours in this run."""
 
     def __new__(cls) -> Any:
@@ -69,10 +70,11 @@ class IOManager(UringManager):
             logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
+        manager._holder = None
+        manager.has_files = options.files
         UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
         manager._is_guest = _attach_late
-        manager.has_files = options.files
         manager._tell(opened)
         return manager
 
@@ -102,6 +104,8 @@ class IOManager(UringManager):
             left -= _TICKS // _TRIES if timeout > 0 else 1
             if (timeout > 0 and tell()) or left <= 0:
                 vars(self).pop("get_events", None)
+                if not vars(self):
+                    del self.__dict__  # CPython calls the methods of an object without one faster
             return type(self).get_events(self, timeout)
 
         if not tell():

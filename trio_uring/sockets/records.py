@@ -99,6 +99,7 @@ def run_for(transport: object) -> Run | None:
     return sockets.run
 
 
+@enable_ki_protection
 def decrypt(own: dict[str, Any], tls: Tls, most: int) -> bytes | None:
     """Returns up to ``most`` bytes of data of the records that have come. Empty at the end of the data, or if
     there is an error, which is kept in `Tls.error`. None if no record has come whole."""
@@ -149,6 +150,7 @@ def _with_more(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> bytes:
     return joined
 
 
+@enable_ki_protection
 def feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
     """Gives OpenSSL the ``data`` that has come from the stream below; empty stands for its end. Then gives it
     of what was read ahead as much as it may need for ``most`` bytes of data."""
@@ -190,6 +192,7 @@ async def take_in(own: dict[str, Any], tls: Tls) -> None:
         release(lock, was_free=was_free)
 
 
+@enable_ki_protection
 async def end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bool) -> None:
     """Sends what OpenSSL answers to the records, and keeps what was ``found`` in them until that is sent. If
     there is nothing to send, yields, unless the receive has ``waited`` or the task has budget left."""
@@ -242,14 +245,13 @@ async def acquire(lock: Any) -> bool:
 
 def release(lock: Any, *, was_free: bool) -> None:
     """Releases a lock. ``was_free`` is what `acquire` returned."""
-    if not was_free:
-        lock.release()
-    elif lock._lot._parked:
-        release_to_next(lock)
+    if was_free:
+        lock._owner = release_to_next(lock) if lock._lot._parked else None
     else:
-        lock._owner = None
+        lock.release()
 
 
+@enable_ki_protection
 def release_to_next(lock: Any) -> Any:
     """Releases a lock that was free when it was taken, and that tasks wait for by now. Returns the first of
     these, which owns the lock from now on."""

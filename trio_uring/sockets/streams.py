@@ -10,7 +10,8 @@ In a run that is on epoll, and for a socket without a connection (lookup.py), ea
   kernel copies all the same, and a send of 256 KiB to 4 MiB took twice as long (Linux 6.18).
 - `aclose` does what Trio's does, with a cheaper checkpoint.
 - `trio.aclose_forcefully`, with which each handler of a server ends, calls that `aclose` without the
-  cancelled scope that Trio makes for it: that one does not wait anyway.
+  cancelled scope that Trio makes for it: that one does not wait anyway. An SSLStream that is closed
+  already, as the handlers of servers over TLS leave it, has nothing to close: the call is a checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from trio.lowlevel import (
 from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
 from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
-from ..loop.trio_internals import Replaced, context
+from ..loop.trio_internals import Replaced, SSLState, context, is_trios_own
 from ..loop.waiter import busy
 from ..ring.native import ffi
 from .handing_over import fileno
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
     import socket
 
     from .connection import Connection
+    from .registry import RunSockets
 
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
 ORIGINAL: Final[dict[str, Any]] = {}
 _RECEIVE_SIZE: Final = 65536
 _CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
+_TLS_CLOSED: Final = getattr(SSLState, "CLOSED", None)
 learn_methods(recv, send)
 
 
@@ -245,6 +248,11 @@ async def aclose(self: trio.SocketStream) -> None:
         await ORIGINAL["aclose"](self)
         return
     self.socket.close()
+    await _pass_checkpoint(sockets)
+
+
+async def _pass_checkpoint(sockets: RunSockets) -> None:
+    """Is a checkpoint, for a call that has nothing to wait for."""
     task = context.task
     if task._cancel_status.effectively_cancelled:
         # `trio.lowlevel.checkpoint` would yield first, and make a scope to raise in.
@@ -260,10 +268,20 @@ def _raise_at_once(_: object) -> Abort:
 
 
 async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
-    if is_ours(getattr(resource, "aclose", None), aclose) and sockets_of_run() is not None:
+    sockets = sockets_of_run()
+    if sockets is not None and is_ours(getattr(resource, "aclose", None), aclose):
         await resource.aclose()
+    elif sockets is not None and sockets.tls and _is_closed_tls(resource):
+        await _pass_checkpoint(sockets)
     else:
         await ORIGINAL["aclose_forcefully"](resource)
+
+
+def _is_closed_tls(resource: Any) -> bool:
+    """Whether it is an SSLStream that is closed, and whose ``aclose`` is Trio's own."""
+    if type(resource) is not trio.SSLStream or resource._state is not _TLS_CLOSED:
+        return False
+    return is_trios_own(getattr(resource.aclose, "__func__", None))
 
 
 REPLACEMENTS: Final = (

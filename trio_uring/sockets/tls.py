@@ -21,6 +21,9 @@ The handshake, `unwrap` and `aclose` are Trio's own methods, which call ``_retry
 do all that is rare: a stream that is not ready, broken or busy, a renegotiation, arguments that have to be
 refused. They and ours work on the same attributes of the stream.
 
+Ctrl-C may interrupt our methods where it may interrupt Trio's: one that is protected would protect what it
+calls too, such as a stream of the user's. What moves data (records.py) is protected.
+
 A stream over something else than a `trio.SocketStream` is left to Trio's own methods altogether. So is every
 stream in a run on epoll, or without the feature "tls".
 """
@@ -28,15 +31,14 @@ stream in a run on epoll, or without the feature "tls".
 from __future__ import annotations
 
 import ssl
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.operation import MOST
-from ..loop.trio_internals import Replaced, SSLState, context, ki_protection_enabled
+from ..loop.trio_internals import Replaced, SSLState, context
 from .records import (
     BROKEN,
     WantReadError,
@@ -63,6 +65,7 @@ _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
 _SSLStream: Final = trio.SSLStream
 
 
+@enable_ki_protection
 def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
     """Returns the stream's `Tls` if our method may do the call. None if Trio's own method has to."""
     tls = tls_of(stream)
@@ -76,7 +79,6 @@ def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
     return tls if tls.is_usual else None
 
 
-@enable_ki_protection
 async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
     """Replaces ``receive_some``."""
     own = self.__dict__
@@ -95,9 +97,9 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         or _SSLStream._retry is not retry
     ):
         tls = _usual(self, own, detector)
+    if tls is None or (max_bytes is not None and (type(max_bytes) is not int or not 0 < max_bytes <= MOST)):
+        return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
     most = max(own["_estimated_receive_size"], incoming.pending) if max_bytes is None else max_bytes
-    if tls is None or type(most) is not int or most <= 0 or most > MOST:
-        return await _as_trio_does(ORIGINAL["receive_some"](self, max_bytes))  # type: ignore[no-any-return]
     lock = own["_inner_recv_lock"]
     found = None
     detector._held = True
@@ -127,10 +129,9 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         detector._held = False
     if found or tls.error is None:
         return found
-    return await _as_trio_does(ORIGINAL["receive_some"](self, max_bytes))  # type: ignore[no-any-return]
+    return await ORIGINAL["receive_some"](self, max_bytes)  # type: ignore[no-any-return]
 
 
-@enable_ki_protection
 async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
     """Replaces ``send_all``."""
     own = self.__dict__
@@ -149,7 +150,7 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
     ):
         tls = _usual(self, own, detector)
     if tls is None or not data:
-        await _as_trio_does(ORIGINAL["send_all"](self, data))
+        await ORIGINAL["send_all"](self, data)
         return
     lock, ssl_object = own["_inner_send_lock"], own["_ssl_object"]
     detector._held = True
@@ -184,15 +185,24 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         detector._held = False
 
 
-async def retry(
+def retry(self: Any, fn: Callable[..., Any], *args: Any, **options: bool) -> Coroutine[Any, Any, Any]:
+    """Replaces ``_retry``. For a stream that is never ours, this is Trio's own coroutine: each step of a task
+    passes through one frame less."""
+    own = self.__dict__
+    if type(own["transport_stream"]) is trio.SocketStream or "_uring_tls" in own:
+        return _retry(self, fn, *args, **options)
+    return ORIGINAL["_retry"](self, fn, *args, **options)  # type: ignore[no-any-return]
+
+
+async def _retry(
     self: Any,
     fn: Callable[..., Any],
     *args: Any,
     ignore_want_read: bool = False,
     is_handshake: bool = False,
 ) -> Any:
-    """Replaces ``_retry``: calls a method of the SSLObject until that need not wait, and sends and receives
-    what OpenSSL needs for it. Ctrl-C may interrupt it wherever it may interrupt Trio's."""
+    """Calls a method of the SSLObject until that need not wait, and sends and receives what OpenSSL needs for
+    it. Ctrl-C may interrupt it wherever it may interrupt Trio's."""
     kept: Tls | None = vars(self).get("_uring_tls")
     if kept is not None:
         kept.is_drained = False
@@ -254,12 +264,11 @@ async def _take_decrypted(kept: Tls, most: int) -> bytes:
     return taken
 
 
-@enable_ki_protection
 async def wait_send_all_might_not_block(self: Any) -> None:
     """Replaces ``wait_send_all_might_not_block``."""
     detector, lock = self._outer_send_conflict_detector, self._inner_send_lock
     if tls_of(self) is None or self._state is not _OK or detector._held or lock._owner is not None:
-        await _as_trio_does(ORIGINAL["wait_send_all_might_not_block"](self))
+        await ORIGINAL["wait_send_all_might_not_block"](self)
         return
     lock._owner = context.task
     detector._held = True
@@ -271,24 +280,6 @@ async def wait_send_all_might_not_block(self: Any) -> None:
     finally:
         detector._held = False
         lock._owner = release_to_next(lock) if lock._lot._parked else None
-
-
-async def _as_trio_does(call: Coroutine[Any, Any, Any]) -> Any:
-    """Awaits Trio's own method, for a function of this file. Ctrl-C may interrupt what that calls, such as a
-    user's stream, unless the caller of our function is protected from it."""
-    frame = sys._getframe(1)
-    task = getattr(context, "task", None)
-    if task is not None and frame is task.coro.cr_frame:
-        is_protected = task._ki_protected
-    else:
-        is_protected = ki_protection_enabled(frame.f_back)
-    return await (call if is_protected else _interruptible(call))
-
-
-@disable_ki_protection
-async def _interruptible(call: Coroutine[Any, Any, Any]) -> Any:
-    """Awaits ``call``, where Ctrl-C may interrupt it."""
-    return await call
 
 
 REPLACEMENTS: Final = (

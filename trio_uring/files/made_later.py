@@ -1,0 +1,77 @@
+"""The standard library's buffered file, made when somebody asks for it.
+
+A binary file of ours needs little of the buffered file that it wraps, and the raw file below that, an
+`io.FileIO`, does the same. To make the buffered one takes longer than to read a small file from the page
+cache. So it is made when its user, an error or a warning needs it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Buffered: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom
+
+
+class BufferedLater:
+    """Stands for an `io.BufferedReader`, `io.BufferedWriter` or `io.BufferedRandom` over ``raw``, and has
+    its methods and attributes. The buffered file is made for those that are not defined here."""
+
+    __slots__ = ("_made", "_size", "raw")
+    # The finaliser needs them when the names of modules are gone.
+    _kinds = io.BufferedReader, io.BufferedWriter, io.BufferedRandom
+
+    def __init__(self, raw: io.FileIO, size: int) -> None:
+        self.raw = raw
+        self._size = size
+        self._made: Buffered | None = None
+
+    def __del__(self) -> None:
+        if self._made is None and not self.raw.closed:
+            self.made()  # warns, as it is collected, that it was never closed
+
+    def made(self) -> Buffered:
+        """Returns the buffered file itself."""
+        if self._made is None:
+            self._made = _closed_like(self) if self.raw.closed else self.over(self.raw)
+        return self._made
+
+    def over(self, raw: io.FileIO) -> Buffered:
+        """Makes a buffered file over ``raw``, which has this one's mode."""
+        reader, writer, both = self._kinds
+        return (reader if not raw.writable() else both if raw.readable() else writer)(raw, self._size)
+
+    @property
+    def closed(self) -> bool:
+        return (self._made or self.raw).closed
+
+    @property
+    def name(self) -> Any:
+        return (self._made or self.raw).name
+
+    @property
+    def mode(self) -> str:
+        return (self._made or self.raw).mode
+
+    def fileno(self) -> int:
+        return (self._made or self.raw).fileno()
+
+    def close(self) -> None:
+        (self._made or self.raw).close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made(), name)
+
+
+def _closed_like(file: BufferedLater) -> Buffered:
+    """Makes a closed buffered file for one that is closed. Over a closed raw file none can be made. So it is
+    made over a device, and then closed."""
+    raw = io.FileIO(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), file.raw.mode)
+    raw.name = file.raw.name
+    made = file.over(raw)
+    made.close()
+    return made
