@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,6 @@ extensions = [
     "sphinxcontrib_trio",
 ]
 exclude_patterns = ["_build"]
-suppress_warnings = ["config.cache"]
 
 # The names of Trio and of the standard library become links where the network may be used. Lint must not
 # fail for want of it, so they are not links unless this is asked for (.readthedocs.yaml).
@@ -67,8 +65,6 @@ html_title = f"trio-uring {version}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
-
-warnings.filterwarnings("ignore", message=".*sphinx.util.inspect", category=DeprecationWarning)
 
 
 def lead_to_the_repository(_: Sphinx, __: str, content: list[str]) -> None:
