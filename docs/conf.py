@@ -57,8 +57,7 @@ highlight_language = "none"
 smartquotes = False  # they would make one dash of the two before an option
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = False
-autoclass_content = "class"
+autodoc_preserve_defaults = True
 
 html_theme = "sphinx_rtd_theme"
 html_title = f"trio-uring {version}"

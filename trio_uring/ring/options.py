@@ -84,10 +84,7 @@ class RingOptions:
         *Unit*: calls, 0 or more. *Default*: 0, Trio's rule that every call yields.
         *Cost*: a task goes on while others wait, so it may take less than its budget: where these calls have
         taken a third of a tick, which is one step of every task that is ready, each yields, as without
-        a budget. Beside one task that always has something to echo another ran 0.17 ms late with 16 and 0.07
-        with 0 (99th percentile); beside 2,000 that read cached files it ran 28 and 17 ms late (median).
-        On epoll that is 0.2 ms, since worker threads read there, 40 at a time, and a fifteenth
-        as much (`benchmarks`, fairness).
+        a budget. docs/benchmarks.md tells under "Fairness" how late a light task runs then.
       buffers: Buffers that all stream sockets of the run receive into: a connection has one only while data
         comes. When all are in use, what came is handed out first.
 
