@@ -1,7 +1,7 @@
 """Makes the seccomp profiles of this folder: what a profile allows, and the three calls of io_uring.
 
-    python deploy/seccomp.py default.json > deploy/seccomp.json              for Docker, Podman and CRI-O
-    python deploy/seccomp.py --oci default.json > deploy/seccomp-oci.json    for containerd, runc and crun
+    python deploy/profiles.py default.json > deploy/seccomp.json              for Docker, Podman and CRI-O
+    python deploy/profiles.py --oci default.json > deploy/seccomp-oci.json    for containerd, runc and crun
 
 ``default.json`` is Docker's own profile (README.md says of which version), or any other of its form. Such a
 profile has rules that hold for some architectures or capabilities only. containerd reads over these
