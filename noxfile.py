@@ -40,7 +40,9 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",
     "benchmarks",
+    "deploy/profiles.py",
     "docs/picture.py",
+    "examples",
     "native/build.py",
     "start/backend.py",
     "noxfile.py",
