@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_SETUP = {
     "EPERM": (errno.EPERM, ["seccomp", "profile that allows io_uring_setup"]),
-    "ENOSYS": (errno.ENOSYS, ["older than 5.1", "Use a kernel"]),
+    "ENOSYS": (errno.ENOSYS, ["Podman", "older than 5.1", "seccompProfile", "use a kernel"]),
 }
 
 # Before anything of a run, and for each way to start one.

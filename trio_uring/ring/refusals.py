@@ -32,8 +32,9 @@ def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = Fals
 
 _ALLOW_ALL = (
     "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and "
-    "io_uring_register: on the host, docker run --security-opt seccomp=PROFILE.json, or the "
-    "seccompProfile of a Kubernetes pod, or these three in the SystemCallFilter= of a systemd unit"
+    "io_uring_register, as deploy/seccomp.json of trio-uring does: on the host, docker or podman run "
+    "--security-opt seccomp=PROFILE.json, or the seccompProfile of a Kubernetes pod, or these three in the "
+    "SystemCallFilter= of a systemd unit"
 )
 _ALLOW_BY_POLICY = (
     "Allow it in that module's policy, on the host: its log (dmesg, or ausearch -m avc) names the rule"
@@ -59,9 +60,9 @@ def _refusal(error: int) -> tuple[str, str]:
         )
     if error == errno.ENOSYS:
         return (
-            "there is no io_uring_setup: the kernel is older than 5.1 or built without CONFIG_IO_URING,"
-            " or a seccomp filter or sandbox (gVisor) hides it",
-            "Use a kernel from 5.13 on, on the host, or a sandbox that has it",
+            "there is no io_uring_setup: a seccomp filter hides it, as Podman's default profile does, or the "
+            "kernel is older than 5.1 or built without CONFIG_IO_URING, or a sandbox (gVisor) has none",
+            f"{_ALLOW_ALL}; or use a kernel from 5.13 on, on the host",
         )
     if error in (errno.EMFILE, errno.ENFILE):
         whose = "this process has" if error == errno.EMFILE else "the system has"

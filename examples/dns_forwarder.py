@@ -1,0 +1,79 @@
+"""A DNS forwarder: passes queries on to another server, and its answers back (UDP, IPv4).
+
+    python -m trio_uring examples/dns_forwarder.py 127.0.0.1 5353 9.9.9.9 53
+    dig @127.0.0.1 -p 5353 debian.org
+
+Listens on an address of loopback only, since a forwarder that all the world can ask is used against others.
+An answer has to come from the server that was asked, to the port that has asked (a new one for each query),
+and with the query's number, which is random. At SIGTERM and Ctrl-C it still answers what it was asked.
+"""
+
+import ipaddress
+import secrets
+import signal
+import sys
+from contextlib import suppress
+
+import trio
+from trio.socket import AF_INET, SOCK_DGRAM
+
+MOST, ATTEMPTS, PATIENCE = 500, 2, 2  # queries at a time; attempts, and seconds for each
+HEADER, LONGEST, IS_ANSWER, SERVER_FAILURE = 12, 65535, 0x80, 2
+
+
+async def ask(query: bytes, upstream: tuple[str, int]) -> bytes:
+    for _ in range(ATTEMPTS):
+        number = secrets.token_bytes(2)
+        attempt = trio.move_on_after(PATIENCE)
+        with attempt, suppress(OSError), trio.socket.socket(AF_INET, SOCK_DGRAM) as asking:
+            await asking.connect(upstream)
+            await asking.send(number + query[2:])
+            while True:
+                answer = await asking.recv(LONGEST)
+                if len(answer) >= HEADER and answer[:2] == number and answer[2] & IS_ANSWER:
+                    return query[:2] + answer[2:]
+    return query[:2] + bytes([query[2] | IS_ANSWER, SERVER_FAILURE]) + query[4:]
+
+
+class Forwarder:
+    def __init__(
+        self, socket: trio.socket.SocketType, upstream: tuple[str, int], nursery: trio.Nursery
+    ) -> None:
+        self.socket, self.upstream, self.nursery = socket, upstream, nursery
+        self.turns = trio.Semaphore(MOST)
+
+    async def receive(self) -> None:
+        while True:
+            query, client = await self.socket.recvfrom(LONGEST)
+            if len(query) >= HEADER and not query[2] & IS_ANSWER:
+                with suppress(trio.WouldBlock):  # too many at a time: the client will ask again
+                    self.turns.acquire_nowait()
+                    self.nursery.start_soon(self.forward, query, client)
+
+    async def forward(self, query: bytes, client: tuple[str, int]) -> None:
+        try:
+            answer = await ask(query, self.upstream)
+            with suppress(OSError):  # the client has gone
+                await self.socket.sendto(answer, client)
+        finally:
+            self.turns.release()
+
+
+async def main(host: str, port: int, upstream: tuple[str, int]) -> None:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.socket.socket(AF_INET, SOCK_DGRAM) as socket,
+    ):
+        await socket.bind((host, port))
+        print(f"{host}:{port}", flush=True)
+        async with trio.open_nursery() as forwarding, trio.open_nursery() as receiving:
+            receiving.start_soon(Forwarder(socket, upstream, forwarding).receive)
+            await anext(signals)
+            receiving.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    host, port, upstream, upstream_port = sys.argv[1:]
+    if not ipaddress.ip_address(host).is_loopback:
+        sys.exit(f"{host} is no address of loopback")
+    trio.run(main, host, int(port), (upstream, int(upstream_port)))
