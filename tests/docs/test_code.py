@@ -120,8 +120,11 @@ def answer_of(command: str, port: int, folder: Path) -> str:
         try:
             return asked(f"http://127.0.0.1:{port}/", server, folder / "log")
         finally:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(PATIENCE)
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
+                os.killpg(server.pid, signal.SIGKILL)  # what it has left behind
             server.wait()
 
 
