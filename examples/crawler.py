@@ -1,6 +1,6 @@
 """Crawls a web site with httpx: pages of one host, each once, ten at a time, and what robots.txt allows.
 
-    python -m trio_uring examples/crawler.py https://example.org/ 100
+    python -m trio_uring crawler.py https://example.org/ 100
 
 Prints status, bytes and address of 100 pages at most. Of each it reads a MiB at most, for 20 seconds at most.
 """

@@ -1,6 +1,6 @@
 """A DNS forwarder: passes queries on to another server, and its answers back (UDP, IPv4).
 
-    python -m trio_uring examples/dns_forwarder.py 127.0.0.1 5353 9.9.9.9 53
+    python -m trio_uring dns_forwarder.py 127.0.0.1 5353 9.9.9.9 53
     dig @127.0.0.1 -p 5353 debian.org
 
 Listens on an address of loopback only, since a forwarder that all the world can ask is used against others.

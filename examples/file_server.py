@@ -1,6 +1,6 @@
 """A static file server: GET and HEAD of HTTP/1.1, and `trio_uring.send_file`, which copies nothing.
 
-    python -m trio_uring examples/file_server.py FOLDER 127.0.0.1 8000
+    python -m trio_uring file_server.py FOLDER 127.0.0.1 8000
 
 Serves what is in FOLDER, not what links lead to outside. SIGTERM and Ctrl-C give it 10 seconds to finish.
 """

@@ -1,6 +1,6 @@
 """Trio on io_uring as a guest of asyncio: both loops in one thread, each with tasks of its own.
 
-    python examples/guest_in_asyncio.py 127.0.0.1 8000
+    python guest_in_asyncio.py 127.0.0.1 8000
 
 Trio serves an echo, asyncio prints who has connected. `run_trio` is what an asyncio program needs for Trio
 code. At SIGTERM and Ctrl-C asyncio's task is cancelled; it cancels Trio's, and waits for it.

@@ -1,6 +1,6 @@
 """An ASGI application, served by hypercorn on Trio.
 
-    python -m trio_uring -m hypercorn -k trio -b 127.0.0.1:8000 examples.hypercorn_app:app
+    python -m trio_uring -m hypercorn -k trio -b 127.0.0.1:8000 hypercorn_app:app
     curl 127.0.0.1:8000/                              {"host": "127.0.0.1:8000"}
     curl 127.0.0.1:8000/healthz                       io_uring
     curl --data-binary @FILE 127.0.0.1:8000/sha256    the digest of what is sent, of any length

@@ -1,6 +1,6 @@
 """Counts the requests in logs of web servers by their status; the logs may be larger than the memory.
 
-    python -m trio_uring --checkpoint-budget 16 examples/log_lines.py /var/log/nginx/*.log
+    python -m trio_uring --checkpoint-budget 16 log_lines.py /var/log/nginx/*.log
 
 With a budget, 15 of 16 lines are handed over without a pass through Trio's scheduler, which takes longer than
 the line does. Several logs are read at a time, so that what has to come from the disk is waited for

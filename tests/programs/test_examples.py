@@ -22,7 +22,7 @@ from child_process import refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE = 60
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING")}
 RUNNERS = {"epoll": [sys.executable], "io_uring": [sys.executable, "-m", "trio_uring"]}
@@ -35,7 +35,7 @@ both_backends = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS)
 def running(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=EXAMPLES,
         env={**PLAIN, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,8 +92,8 @@ def ask(
 
 
 def test_each_example_is_short_and_is_told_of() -> None:
-    examples = sorted(ROOT.glob("examples/*.py"))
-    told = (ROOT / "examples" / "README.md").read_text()
+    examples = sorted(EXAMPLES.glob("*.py"))
+    told = (EXAMPLES / "README.md").read_text()
     assert len(examples) == 6
     for path in examples:
         assert len(path.read_text().splitlines()) < 80, path
@@ -108,7 +108,7 @@ def test_each_example_is_short_and_is_told_of() -> None:
 def test_hypercorn_app(backend: str, number: signal.Signals, port: int) -> None:
     server = [*RUNNERS[backend], "-m", "hypercorn", "-k", "trio", "-b", f"127.0.0.1:{port}"]
     upload = os.urandom(1 << 20)
-    with running([*server, "--log-level", "ERROR", "examples.hypercorn_app:app"]) as process:
+    with running([*server, "--log-level", "ERROR", "hypercorn_app:app"]) as process:
         assert ask(port, process, "GET", "/") == (200, b'{"host": "127.0.0.1"}\n')
         assert ask(port, process, "GET", "/healthz") == (200, f"{backend}\n".encode())
         digest = hashlib.sha256(upload).hexdigest()
@@ -135,7 +135,7 @@ def folder(tmp_path: Path) -> Path:
 
 @both_backends
 def test_file_server(runner: list[str], folder: Path, port: int) -> None:
-    with running([*runner, "examples/file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
+    with running([*runner, "file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
         assert ask(port, process, "GET", "/inner/page.txt?query") == (200, b"page")
         assert ask(port, process, "GET", "/good%20link") == (200, b"page")
         assert ask(port, process, "GET", "/empty.txt") == (200, b"")
@@ -151,7 +151,7 @@ def test_file_server(runner: list[str], folder: Path, port: int) -> None:
 def test_file_server_answers_several_requests_of_a_connection(
     runner: list[str], folder: Path, port: int
 ) -> None:
-    with running([*runner, "examples/file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
+    with running([*runner, "file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
         with connect(port, process) as client, client.makefile("rb") as answers:
             request = b"GET /inner/page.txt HTTP/1.1\r\nHost: x\r\n\r\n"
             client.sendall(request * 3 + b"rubbish\r\n\r\n")
@@ -164,7 +164,7 @@ def test_file_server_finishes_what_it_has_begun(runner: list[str], folder: Path,
     size = 50_000_000
     with (folder / "large").open("wb") as large:
         large.truncate(size)
-    with running([*runner, "examples/file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
+    with running([*runner, "file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
         client = http.client.HTTPConnection("127.0.0.1")
         client.sock = connect(port, process)
         client.request("GET", "/large")
@@ -218,7 +218,7 @@ def site() -> Iterator[str]:
 
 @both_backends
 def test_crawler(runner: list[str], site: str) -> None:
-    with running([*runner, "examples/crawler.py", site + "/", "100"]) as process:
+    with running([*runner, "crawler.py", site + "/", "100"]) as process:
         lines = end_of(process).splitlines()
     pages = {path: f"200 {len(page)}" for path, page in PAGES.items() if path != "/robots.txt"}
     expected = {**pages, "/missing": "404 0", "/moved": "302 0", "/c": "302 0"}
@@ -227,7 +227,7 @@ def test_crawler(runner: list[str], site: str) -> None:
 
 @both_backends
 def test_crawler_visits_no_more_than_it_may(runner: list[str], site: str) -> None:
-    with running([*runner, "examples/crawler.py", site + "/", "2"]) as process:
+    with running([*runner, "crawler.py", site + "/", "2"]) as process:
         assert len(end_of(process).splitlines()) == 2
 
 
@@ -240,7 +240,7 @@ def test_crawler_goes_on_where_a_page_cannot_be_had(site: str, monkeypatch: pyte
 
     get: Callable[[Site], None] = Site.do_GET
     monkeypatch.setattr(Site, "do_GET", reset)
-    with running([*RUNNERS["io_uring"], "examples/crawler.py", site + "/", "100"]) as process:
+    with running([*RUNNERS["io_uring"], "crawler.py", site + "/", "100"]) as process:
         lines = end_of(process).splitlines()
     assert any(line.endswith("Error 0 " + site + "/a") for line in lines), lines
     assert f"302 0 {site}/c" in lines
@@ -256,7 +256,7 @@ def test_log_lines(runner: list[str], tmp_path: Path) -> None:
     for path in paths:
         path.write_text("".join(line.format(n, 500 if n % 10 == 0 else 200) for n in range(1000)) + "rubbish")
     budget = ["--checkpoint-budget", "16"] if len(runner) > 1 else []
-    with running([*runner, *budget, "examples/log_lines.py", *map(str, paths)]) as process:
+    with running([*runner, *budget, "log_lines.py", *map(str, paths)]) as process:
         assert end_of(process) == "200 18000\n500 2000\nno status 20\n"
 
 
@@ -272,7 +272,7 @@ def test_log_lines_ends_at_a_signal(runner: list[str], number: signal.Signals, t
                 file.write(b'"GET / HTTP/1.1" 200 1\n' * 100)
 
     thread = threading.Thread(target=write_for_ever)
-    with running([*runner, "examples/log_lines.py", str(fifo)]) as process:
+    with running([*runner, "log_lines.py", str(fifo)]) as process:
         thread.start()
         opened = fifo.open("wb")  # when it reads
         output = end_of(process, number)
@@ -313,7 +313,7 @@ def test_dns_forwarder(runner: list[str], number: signal.Signals, port: int) -> 
 
         thread = threading.Thread(target=answer_twice)
         thread.start()
-        command = ["examples/dns_forwarder.py", "127.0.0.1", str(port), *map(str, upstream.getsockname())]
+        command = ["dns_forwarder.py", "127.0.0.1", str(port), *map(str, upstream.getsockname())]
         with running([*runner, *command]) as process:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
@@ -328,7 +328,7 @@ def test_dns_forwarder(runner: list[str], number: signal.Signals, port: int) -> 
 def test_dns_forwarder_tells_of_a_server_that_does_not_answer(
     runner: list[str], port: int, unused: int
 ) -> None:
-    command = ["examples/dns_forwarder.py", "127.0.0.1", str(port), "127.0.0.1", str(unused)]
+    command = ["dns_forwarder.py", "127.0.0.1", str(port), "127.0.0.1", str(unused)]
     with running([*runner, *command]) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -343,8 +343,10 @@ unused = port  # another one
 
 
 def test_dns_forwarder_is_for_loopback_only() -> None:
-    command = [sys.executable, "examples/dns_forwarder.py", "0.0.0.0", "0", "127.0.0.1", "53"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    command = [sys.executable, "dns_forwarder.py", "0.0.0.0", "0", "127.0.0.1", "53"]
+    done = subprocess.run(
+        command, cwd=EXAMPLES, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert (done.returncode, done.stderr) == (1, "0.0.0.0 is no address of loopback\n")
 
 
@@ -360,7 +362,7 @@ def test_guest_in_asyncio(backend: str, number: signal.Signals, port: int) -> No
         sys.executable,
         "-W",
         "ignore",
-        "examples/guest_in_asyncio.py",
+        "guest_in_asyncio.py",
         "127.0.0.1",
         str(port),
     ]
@@ -373,9 +375,9 @@ def test_guest_in_asyncio(backend: str, number: signal.Signals, port: int) -> No
 
 def test_guest_in_asyncio_tells_of_an_error(port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
-        command = [sys.executable, "examples/guest_in_asyncio.py", "127.0.0.1", str(port)]
+        command = [sys.executable, "guest_in_asyncio.py", "127.0.0.1", str(port)]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command, cwd=EXAMPLES, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     assert done.returncode == 1
     assert "Address already in use" in done.stderr

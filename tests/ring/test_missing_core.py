@@ -26,6 +26,12 @@ def without_tasks(site: Path) -> None:
     extension(site, "_tasks").unlink()
 
 
+def of_a_checkout(site: Path) -> None:
+    without_core(site)
+    (site / "native").mkdir()
+    (site / "native" / "build.py").touch()
+
+
 def with_a_broken_core(site: Path) -> None:
     extension(site, "_core").write_bytes(b"no library")
 
@@ -49,6 +55,7 @@ def with_another_liburing(site: Path) -> None:
 
 BREAK: dict[str, tuple[Callable[[Path], None], str]] = {
     "no core": (without_core, "Install trio-uring anew"),
+    "a checkout that was not built": (of_a_checkout, "run the program in another folder"),
     "no tasks": (without_tasks, "Install trio-uring anew"),
     "a broken core": (with_a_broken_core, "Install trio-uring anew"),
     "no liburing": (without_liburing, "apt-get install liburing2"),

@@ -11,7 +11,8 @@ these modules only if nothing is `missing`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .errors import UringUnavailableError
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .._core import Core as Core  # noqa: PLC0414  # others import it from here
     from .._core import Pointer as Pointer  # noqa: PLC0414
 
+_CHECKOUT: Final = Path(__file__).resolve().parents[2]
+"""The folder that has the package. Python looks first where it is started, which may be a checkout."""
 missing: ImportError | None = None
 """Why the core cannot be loaded; None if it was."""
 
@@ -32,6 +35,11 @@ def unavailable(error: ImportError) -> UringUnavailableError:
         )
     elif "subinterpreter" in str(error):
         remedy = "Run Trio in the main interpreter"
+    elif (_CHECKOUT / "native" / "build.py").is_file():
+        remedy = (
+            f"This is the package of the checkout {_CHECKOUT}, which was not built for this Python: run the "
+            "program in another folder to have the installed one, or build it (pip install --editable .)"
+        )
     else:
         remedy = "Install trio-uring anew, for this Python and this machine"
     return UringUnavailableError(f"the core cannot be loaded ({error})", remedy)
