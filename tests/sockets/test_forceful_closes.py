@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 import trio
-from equivalence import URING, Backend, every_backend
+from equivalence import URING, Backend, every_backend, needs_completions
 from pairs import armed_pair, peer_socket, sees_end
 from steps import Steps
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
@@ -147,6 +147,7 @@ def test_of_a_closed_stream_of_tls_the_call_is_a_checkpoint(backend: Backend, sh
     assert backend.run(main) == (not shielded, shielded)
 
 
+@needs_completions
 def test_a_closed_stream_of_tls_takes_one_step_and_no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> int:
         stream = await _closed_tls()
