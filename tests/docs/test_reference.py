@@ -12,6 +12,7 @@ from picture import ROOT
 
 import trio_uring
 from trio_uring import RingOptions, UringStatistics, lowlevel
+from trio_uring.session.option_names import FLAGS, OPTIONS, VARIABLES
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 DOCUMENTED = re.findall(r"^\.\. auto(?:function|class|exception):: ([\w.]+)", REFERENCE, re.MULTILINE)
@@ -71,3 +72,10 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     listed = re.findall(r"^[\w-]+$", "".join(re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL)), re.M)
     assert sorted(listed) == sorted(page.stem for page in ROOT.glob("docs/*.md") if page.stem != "index")
+
+
+def test_every_option_is_in_the_table_of_options() -> None:
+    options = (ROOT / "docs" / "options.md").read_text()
+    missing = [name for name in (*VARIABLES, *FLAGS) if not re.search(rf"`{name}\b", options)]
+    assert missing == []
+    assert [name for name in OPTIONS if f"\n| `{name}` | " not in options] == []
