@@ -10,6 +10,7 @@ middle of. An SSLStream has a ``__getattr__`` and a ``__setattr__`` written in P
   and asking for the inner send lock, under which its output is sent.
 - A record that got lost would make the peer refuse all that come after it. So what OpenSSL has made is read
   where Ctrl-C cannot interrupt, or where that breaks the stream. What is not read goes out with the next.
+  As by Trio, a record is lost if a task is cancelled, or interrupted, while it waits for the send lock.
 - A task that takes in holds the inner receive lock. A task that finds it held waits until another has taken
   in, and then looks again: ``_inner_recv_count`` shows whether that has happened.
 - A lock that is free is taken by setting its owner, without a checkpoint. Trio knows the owner of a lock so
