@@ -49,6 +49,7 @@ from .records import (
     move_forward,
     release_to_next,
     send_out,
+    take_in,
     tls_of,
 )
 
@@ -237,7 +238,7 @@ async def _retry(
         if is_handshake and not wants and _has_tickets(self._ssl_object):
             self._delayed_outgoing = self._outgoing.read()
         elif wants or self._outgoing.pending:
-            await move_forward(vars(self), tls)
+            await (send_out(vars(self)) if self._outgoing.pending else take_in(vars(self), tls))
             waited = True
     if not waited:
         await yield_shielded()
