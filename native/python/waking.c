@@ -87,7 +87,8 @@ static int take_readiness(const struct tick *tick, const tu_event *event, PyObje
 
 /* Whether a task sleeps until this object wakes it: its abort function is then a method of the object.
  * Once a task was cancelled, Trio keeps no abort function. Such a task still sleeps, until the kernel's
- * answer is in, unless its coroutine is over. */
+ * answer is in, unless its coroutine is over. Nor has one an abort function that is in the queue already:
+ * it yields only. */
 static bool sleeps_on(PyObject *task, PyObject *object)
 {
 	PyObject *abort = tu_get(task, TU_TASK_ABORT_FUNC);
@@ -95,6 +96,8 @@ static bool sleeps_on(PyObject *task, PyObject *object)
 
 	if (abort != Py_None)
 		return PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
+	if (tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None)
+		return false;
 	awaited = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.cr_await);
 	if (!awaited)
 		PyErr_Clear(); /* it is not a coroutine of Python's */

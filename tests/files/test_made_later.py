@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import resource
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,25 @@ def test_a_closed_file_says_what_the_standard_librarys_says(path: Path, mode: st
             assert wrapped.closed
             assert wrapped.made().closed
             assert wrapped.made().name == theirs.name
+            assert wrapped.made().raw is wrapped.raw
+            for made, other in ((wrapped.raw, theirs.raw), (wrapped, theirs)):
+                for asked in ("readable", "writable", "seekable"):
+                    assert outcome_of(getattr(made, asked)) == outcome_of(getattr(other, asked))
+
+    URING.run(main)
+
+
+def test_a_closed_file_needs_no_descriptor_to_say_so(path: Path) -> None:
+    async def main() -> None:
+        file = await open_file(path, "rb")
+        await file.aclose()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(ValueError, match="read of closed file"):
+                await file.read()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     URING.run(main)
 

@@ -120,9 +120,10 @@ def test_a_crash_closes_what_was_opened_for_a_task_that_has_not_heard_of_it(same
         trio_uring.run(main, clock=clock)
 
 
+@pytest.mark.parametrize("waits", ["blocked", "yielding"])
 @pytest.mark.parametrize("why", ["it was thrown away", "it did not fall asleep"])
 def test_a_descriptor_whose_task_is_gone_is_closed_when_it_comes(
-    why: str, tmp_path: Path, same_descriptors: None, monkeypatch: pytest.MonkeyPatch
+    why: str, waits: str, tmp_path: Path, same_descriptors: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         opening = lowlevel.openat(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
@@ -135,7 +136,7 @@ def test_a_descriptor_whose_task_is_gone_is_closed_when_it_comes(
                 await opening
             monkeypatch.undo()
         while io_statistics().operations_in_flight:
-            await trio.testing.wait_all_tasks_blocked()
+            await (trio.testing.wait_all_tasks_blocked if waits == "blocked" else trio.lowlevel.checkpoint)()
         assert (tmp_path / "new").exists()
 
     def interrupt(_: object) -> None:

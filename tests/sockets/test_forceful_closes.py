@@ -9,7 +9,7 @@ import trio
 from equivalence import URING, Backend, every_backend, needs_completions
 from pairs import armed_pair, peer_socket, sees_end
 from steps import Steps
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 pytestmark = pytest.mark.usefixtures("no_hanging")
 
@@ -177,5 +177,18 @@ def test_an_aclose_of_tls_that_somebody_has_put_in_place_is_called(
             patch.setattr(trio.SSLStream, "aclose", aclose)
             await trio.aclose_forcefully(stream)
         return called
+
+    assert backend.run(main)
+
+
+@every_backend
+def test_an_aclose_of_another_stream_that_was_put_on_one_of_tls_is_called(backend: Backend) -> None:
+    async def main() -> bool:
+        stream, (other, _) = await _closed_tls(), memory_stream_pair()
+        stream.aclose = other.aclose  # type: ignore[method-assign]
+        await trio.aclose_forcefully(stream)
+        with pytest.raises(trio.ClosedResourceError):
+            await other.send_all(b"x")
+        return True
 
     assert backend.run(main)

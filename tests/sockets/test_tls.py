@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+import signal
 import ssl
 import sys
 from functools import partial
@@ -869,6 +870,64 @@ def test_ctrl_c_may_interrupt_a_users_stream_if_it_may_interrupt_who_calls(
         await call(stream.send_all, b"x")
         await call(stream.wait_send_all_might_not_block)
         for end in (stream, other):
+            await trio.aclose_forcefully(end)
+
+    backend.run(main)
+
+
+class InterruptedOutput:
+    """What OpenSSL has made. Ctrl-C is pressed when it was read for the first time."""
+
+    def __init__(self, below: ssl.MemoryBIO) -> None:
+        self.below = below
+        self.is_left = True
+
+    @property
+    def pending(self) -> int:
+        return self.below.pending
+
+    def read(self) -> bytes:
+        made = self.below.read()
+        if made and self.is_left:
+            self.is_left = False
+            signal.raise_signal(signal.SIGINT)
+        return made
+
+
+async def send_first(stream: Stream) -> None:
+    await stream.send_all(b"first")
+
+
+async def receive_with_output(stream: Stream) -> None:
+    stream._ssl_object.write(b"first")
+    await stream.receive_some()
+
+
+@pytest.mark.parametrize("call", [send_first, receive_with_output])
+@pytest.mark.parametrize("has_tickets", [False, True])
+@ours
+def test_ctrl_c_loses_no_record_of_a_stream_that_goes_on(
+    backend: Backend, has_tickets: bool, call: Callable[[Stream], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        ends = await both_ends()
+        stream, other = reversed(ends) if has_tickets else ends
+        output = InterruptedOutput(stream._outgoing)
+        vars(stream)["_outgoing"] = output
+        with contextlib.suppress(KeyboardInterrupt):
+            await call(stream)
+            await trio.lowlevel.checkpoint()
+        assert not output.is_left
+        try:
+            await stream.send_all(b"second")
+        except trio.BrokenResourceError:
+            pass
+        else:
+            received = b""
+            while len(received) < len(b"firstsecond"):
+                received += await other.receive_some()
+            assert received == b"firstsecond"
+        for end in ends:
             await trio.aclose_forcefully(end)
 
     backend.run(main)

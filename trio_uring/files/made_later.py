@@ -8,7 +8,6 @@ cache. So it is made when its user, an error or a warning needs it.
 from __future__ import annotations
 
 import io
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,13 +36,14 @@ class BufferedLater:
     def made(self) -> Buffered:
         """Returns the buffered file itself."""
         if self._made is None:
-            self._made = _closed_like(self) if self.raw.closed else self.over(self.raw)
+            self._made = _over_closed(self) if self.raw.closed else self.over(self._size)
         return self._made
 
-    def over(self, raw: io.FileIO) -> Buffered:
-        """Makes a buffered file over ``raw``, which has this one's mode."""
+    def over(self, size: int) -> Buffered:
+        """Makes the buffered file, with a buffer of ``size`` bytes."""
         reader, writer, both = self._kinds
-        return (reader if not raw.writable() else both if raw.readable() else writer)(raw, self._size)
+        raw = self.raw
+        return (reader if not raw.writable() else both if raw.readable() else writer)(raw, size)
 
     @property
     def closed(self) -> bool:
@@ -67,11 +67,15 @@ class BufferedLater:
         return getattr(self.made(), name)
 
 
-def _closed_like(file: BufferedLater) -> Buffered:
-    """Makes a closed buffered file for one that is closed. Over a closed raw file none can be made. So it is
-    made over a device, and then closed."""
-    raw = io.FileIO(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), file.raw.mode)
-    raw.name = file.raw.name
-    made = file.over(raw)
-    made.close()
-    return made
+def _over_closed(file: BufferedLater) -> Buffered:
+    """Makes a closed buffered file for one that is closed. None can be made over a raw file that is. So that
+    one says what it could do when it was open until this is made, and no descriptor is needed."""
+    raw: Any = file.raw
+    mode: str = raw.mode
+    raw.readable = lambda: "r" in mode or "+" in mode
+    raw.writable = lambda: mode != "rb"
+    raw.seekable = lambda: True
+    try:
+        return file.over(1)
+    finally:
+        del raw.readable, raw.writable, raw.seekable

@@ -8,6 +8,9 @@ middle of. An SSLStream has a ``__getattr__`` and a ``__setattr__`` written in P
 
 - Records go out in the order in which they were made. So nothing is awaited between a call of the SSLObject
   and asking for the inner send lock, under which its output is sent.
+- A record that got lost would make the peer refuse all that come after it. So what OpenSSL has made is read
+  where Ctrl-C cannot interrupt, or where that breaks the stream. What is not read goes out with the next.
+  As by Trio, a record is lost if a task is cancelled, or interrupted, while it waits for the send lock.
 - A task that takes in holds the inner receive lock. A task that finds it held waits until another has taken
   in, and then looks again: ``_inner_recv_count`` shows whether that has happened.
 - A lock that is free is taken by setting its owner, without a checkpoint. Trio knows the owner of a lock so
@@ -173,8 +176,7 @@ def feed(own: dict[str, Any], tls: Tls, data: bytes, most: int) -> None:
 async def move_forward(own: dict[str, Any], tls: Tls) -> None:
     """Does what OpenSSL needs for a read that had to wait: sends what OpenSSL has made, if there is any, or
     else takes in what comes."""
-    made = own["_outgoing"].read()
-    await (send_out(own, made) if made else take_in(own, tls))
+    await (send_out(own) if own["_outgoing"].pending else take_in(own, tls))
 
 
 @enable_ki_protection
@@ -199,7 +201,7 @@ async def end_receive(own: dict[str, Any], tls: Tls, found: bytes, *, waited: bo
     if tls.error is None and own["_outgoing"].pending:
         tls.decrypted.append(found)
         tls.is_usual = False
-        await send_out(own, own["_outgoing"].read())
+        await send_out(own)
         tls.decrypted.clear()
     elif not waited and not (tls.run.budget and tls.run.spend()):
         await yield_shielded()
@@ -213,9 +215,9 @@ async def fail_receive(tls: Tls, found: bytes | None) -> None:
 
 
 @enable_ki_protection
-async def send_out(own: dict[str, Any], made: bytes) -> None:
-    """Sends ``made``, which OpenSSL has made, after all that it has made before."""
-    lock = own["_inner_send_lock"]
+async def send_out(own: dict[str, Any]) -> None:
+    """Sends what OpenSSL has made, after all that it has made before."""
+    made, lock = own["_outgoing"].read(), own["_inner_send_lock"]
     was_free = await acquire(lock)
     try:
         if own["_delayed_outgoing"] is not None:

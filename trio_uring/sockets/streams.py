@@ -281,7 +281,7 @@ def _is_closed_tls(resource: Any) -> bool:
     """Whether it is an SSLStream that is closed, and whose ``aclose`` is Trio's own."""
     if type(resource) is not trio.SSLStream or resource._state is not _TLS_CLOSED:
         return False
-    return is_trios_own(getattr(resource.aclose, "__func__", None))
+    return "aclose" not in resource.__dict__ and is_trios_own(vars(trio.SSLStream).get("aclose"))
 
 
 REPLACEMENTS: Final = (

@@ -165,13 +165,12 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         except _ERRORS as error:
             own["_state"] = BROKEN
             raise trio.BrokenResourceError from error
-        made = own["_outgoing"].read()
         if lock._owner is not None or own["_delayed_outgoing"] is not None:
-            await send_out(own, made)
+            await send_out(own)
             return
         lock._owner = task  # what `send_out` does, without a frame of its own
         try:
-            await transport.send_all(made)
+            await transport.send_all(own["_outgoing"].read())
         except Exception:
             own["_state"] = BROKEN
             await yield_shielded()
@@ -236,11 +235,10 @@ async def _retry(
         except _ERRORS as error:
             self._state = BROKEN
             raise trio.BrokenResourceError from error
-        data = self._outgoing.read()
         if is_handshake and not wants and _has_tickets(self._ssl_object):
-            self._delayed_outgoing = data
-        elif data or wants:
-            await (send_out(vars(self), data) if data else take_in(vars(self), tls))
+            self._delayed_outgoing = self._outgoing.read()
+        elif wants or self._outgoing.pending:
+            await (send_out(vars(self)) if self._outgoing.pending else take_in(vars(self), tls))
             waited = True
     if not waited:
         await yield_shielded()
