@@ -40,8 +40,7 @@ def with_io_uring(profile: Profile) -> Profile:
 def without_conditions(profile: Profile) -> Profile:
     """The same as the runtime-spec of the OCI has it, which knows no conditions."""
     return {
-        "defaultAction": profile["defaultAction"],
-        "defaultErrnoRet": profile["defaultErrnoRet"],
+        **{key: value for key, value in profile.items() if key in ("defaultAction", "defaultErrnoRet")},
         "architectures": SCMP_ARCHITECTURES,
         "syscalls": [
             {key: value for key, value in rule.items() if key in ("names", "action", "errnoRet", "args")}
@@ -56,8 +55,12 @@ def holds(rule: Rule) -> bool:
 
     A kernel that is too old for a rule (``minKernel``, 4.8 at most) is too old for io_uring as well.
     """
-    needs = rule.get("includes", {})
-    return not needs.get("caps") and ("arches" not in needs or not ARCHITECTURES.isdisjoint(needs["arches"]))
+    only, never = rule.get("includes", {}), rule.get("excludes", {})
+    return (
+        not only.get("caps")
+        and not ARCHITECTURES.isdisjoint(only.get("arches", ARCHITECTURES))
+        and ARCHITECTURES.isdisjoint(never.get("arches", ()))
+    )
 
 
 def main() -> None:

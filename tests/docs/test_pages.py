@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = sorted(
-    path for pattern in ("*.md", "docs/*.md", "tests/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
+    path
+    for folder in ("", "docs", "tests", "benchmarks", "deploy", "examples")
+    for path in (ROOT / folder).glob("*.md")
 )
 _FILE = re.compile(r"[\w.]+(?:/[\w.]+)*/|(?:[\w.]+/)*\w[\w.]*\.(?:py|pyi|c|h|md|toml|sh)|noxfile\.py")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")

@@ -32,7 +32,7 @@ def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = Fals
 
 _ALLOW_ALL = (
     "Run the container with a seccomp profile that allows io_uring_setup, io_uring_enter and "
-    "io_uring_register, as deploy/seccomp.json of trio-uring does: on the host, docker or podman run "
+    "io_uring_register, as those in trio-uring's folder deploy/ do: on the host, docker or podman run "
     "--security-opt seccomp=PROFILE.json, or the seccompProfile of a Kubernetes pod, or these three in the "
     "SystemCallFilter= of a systemd unit"
 )
