@@ -68,7 +68,10 @@ class Crawl:
 async def main(start: str, most: int) -> None:
     origin, robots = urljoin(start, "/"), RobotFileParser()
     async with httpx.AsyncClient(headers={"user-agent": NAME}, timeout=PATIENCE) as client:
-        answer = await client.get(urljoin(origin, "robots.txt"))
+        try:
+            answer = await client.get(urljoin(origin, "robots.txt"))
+        except httpx.HTTPError as error:
+            sys.exit(f"{origin} cannot be had: {error}")
         robots.parse(answer.text.splitlines() if answer.is_success else [])
         async with trio.open_nursery() as nursery:
             Crawl(client, robots, origin, most).add(urldefrag(start).url, nursery)
@@ -76,4 +79,8 @@ async def main(start: str, most: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at Ctrl-C there is nothing to put away
-    trio.run(main, sys.argv[1], int(sys.argv[2]))
+    match sys.argv[1:]:
+        case start, most if start.startswith(("http://", "https://")) and most.isdecimal():
+            trio.run(main, start, int(most))
+        case _:
+            sys.exit(__doc__)

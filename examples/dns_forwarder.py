@@ -3,7 +3,8 @@
     python -m trio_uring dns_forwarder.py 127.0.0.1 5353 9.9.9.9 53
     dig @127.0.0.1 -p 5353 debian.org
 
-Listens on an address of loopback only, since a forwarder that all the world can ask is used against others.
+Listens at the first address and port, and asks the second. The first has to be one of loopback, since a
+forwarder that all the world can ask is used against others.
 An answer has to come from the server that was asked, to the port that has asked (a new one for each query),
 and with the query's number, which is random. At SIGTERM and Ctrl-C it still answers what it was asked.
 """
@@ -73,7 +74,14 @@ async def main(host: str, port: int, upstream: tuple[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    host, port, upstream, upstream_port = sys.argv[1:]
-    if not ipaddress.ip_address(host).is_loopback:
-        sys.exit(f"{host} is no address of loopback")
-    trio.run(main, host, int(port), (upstream, int(upstream_port)))
+    match sys.argv[1:]:
+        case host, port, upstream, upstream_port if port.isdecimal() and upstream_port.isdecimal():
+            try:
+                if not ipaddress.IPv4Address(host).is_loopback:
+                    sys.exit(f"{host} is no address of loopback")
+                ipaddress.IPv4Address(upstream)  # a name would have to be asked for
+            except ipaddress.AddressValueError as error:
+                sys.exit(str(error))
+            trio.run(main, host, int(port), (upstream, int(upstream_port)))
+        case _:
+            sys.exit(__doc__)

@@ -2,9 +2,11 @@
 
     python -m trio_uring file_server.py FOLDER 127.0.0.1 8000
 
-Serves what is in FOLDER, not what links lead to outside. SIGTERM and Ctrl-C give it 10 seconds to finish.
+Serves what is in FOLDER, not what links lead to outside; where an address ends with a slash, index.html
+of that folder. SIGTERM and Ctrl-C give it 10 seconds to finish.
 """
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -39,7 +41,10 @@ async def serve(folder: trio_uring.Path, accepting: trio.CancelScope, stream: tr
 
 async def find(folder: trio_uring.Path, request: h11.Request) -> trio_uring.Path | None:
     try:
-        path = await (folder / unquote(urlsplit(request.target).path.decode()).lstrip("/")).resolve()
+        name = unquote(urlsplit(request.target).path.decode())
+        if name.endswith("/"):
+            name += "index.html"
+        path = await (folder / name.lstrip("/")).resolve()
         return path if path.is_relative_to(folder) and await path.is_file() else None
     except (OSError, ValueError):
         return None
@@ -70,10 +75,17 @@ async def main(name: str, host: str, port: int) -> None:
         async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
             handler = partial(serve, await trio_uring.Path(name).resolve(strict=True), accepting.cancel_scope)
             await accepting.start(partial(trio.serve_tcp, handler, port, host=host, handler_nursery=clients))
+            print(f"http://{host}:{port}/", flush=True)
             await anext(signals)
             accepting.cancel_scope.cancel()
             clients.cancel_scope.deadline = trio.current_time() + GRACE
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    match sys.argv[1:]:
+        case name, host, port if port.isdecimal():
+            if not os.path.isdir(name):
+                sys.exit(f"{name} is no folder")
+            trio.run(main, name, host, int(port))
+        case _:
+            sys.exit(__doc__)

@@ -3,7 +3,8 @@
     python guest_in_asyncio.py 127.0.0.1 8000
 
 Trio serves an echo, asyncio prints who has connected. `run_trio` is what an asyncio program needs for Trio
-code. At SIGTERM and Ctrl-C asyncio's task is cancelled; it cancels Trio's, and waits for it.
+code; it is on io_uring by itself, since it calls trio_uring. At SIGTERM and Ctrl-C asyncio's task is
+cancelled; it cancels Trio's, and waits for it.
 """
 
 import asyncio
@@ -40,11 +41,12 @@ async def run_trio(async_fn: Callable[..., Awaitable[T]], *args: object) -> T:
         host_uses_signal_set_wakeup_fd=True,
     )
     token = trio.lowlevel.current_trio_token()
-    try:
-        await asyncio.wait([ended])  # which does not cancel the future, as `await ended` would
-    except asyncio.CancelledError:
-        token.run_sync_soon(scope.cancel)
-        await asyncio.wait([ended])
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])  # which does not cancel the future, as `await ended` would
+        except asyncio.CancelledError:
+            if not ended.done():
+                token.run_sync_soon(scope.cancel)
     return ended.result().unwrap()
 
 
@@ -76,4 +78,8 @@ async def main(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    match sys.argv[1:]:
+        case host, port if port.isdecimal():
+            asyncio.run(main(host, int(port)))
+        case _:
+            sys.exit(__doc__)

@@ -59,6 +59,19 @@ def end_of(process: subprocess.Popen[str], number: signal.Signals | None = None)
     return output
 
 
+def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """An example that ends by itself, without `trio_uring` in front of it."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env=PLAIN,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 @pytest.fixture
 def port() -> int:
     """One that nobody has at the moment."""
@@ -96,8 +109,44 @@ def test_each_example_is_short_and_is_told_of() -> None:
     told = (EXAMPLES / "README.md").read_text()
     assert len(examples) == 6
     for path in examples:
-        assert len(path.read_text().splitlines()) < 80, path
+        assert len(path.read_text().splitlines()) < 95, path
         assert f"[{path.name}]({path.name})" in told
+
+
+WRONG = [
+    ["crawler.py", "example.org", "10"],
+    ["crawler.py", "http://127.0.0.1/", "many"],
+    ["dns_forwarder.py", "127.0.0.1", "5353"],
+    ["file_server.py", ".", "127.0.0.1", "http"],
+    ["guest_in_asyncio.py", "--help"],
+    ["log_lines.py"],
+]
+
+
+@pytest.mark.parametrize("command", WRONG, ids=" ".join)
+def test_an_example_says_how_it_is_called(command: list[str]) -> None:
+    done = ended(command)
+    assert done.returncode == 1
+    calls = [line for line in done.stderr.splitlines() if line.startswith("    python")]
+    assert [command[0] in line for line in calls] == [True]
+
+
+REFUSED = {
+    "http://127.0.0.1:1/ cannot be had: all attempts to connect to 127.0.0.1:1 failed": [
+        "crawler.py",
+        "http://127.0.0.1:1/",
+        "10",
+    ],
+    "0.0.0.0 is no address of loopback": ["dns_forwarder.py", "0.0.0.0", "0", "127.0.0.1", "53"],
+    "Expected 4 octets in 'localhost'": ["dns_forwarder.py", "127.0.0.1", "0", "localhost", "53"],
+    "missing is no folder": ["file_server.py", "missing", "127.0.0.1", "0"],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_an_example_says_why_it_does_not_start(message: str) -> None:
+    done = ended(REFUSED[message])
+    assert (done.returncode, done.stderr) == (1, f"{message}\n")
 
 
 # hypercorn_app.py
@@ -125,6 +174,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "page.txt").write_bytes(b"page")
+    (folder / "inner" / "index.html").write_bytes(b"index")
     (folder / "empty.txt").touch()
     (tmp_path / "secret").write_bytes(b"secret")
     (folder / "link").symlink_to(tmp_path / "secret")
@@ -138,13 +188,14 @@ def test_file_server(runner: list[str], folder: Path, port: int) -> None:
     with running([*runner, "file_server.py", str(folder), "127.0.0.1", str(port)]) as process:
         assert ask(port, process, "GET", "/inner/page.txt?query") == (200, b"page")
         assert ask(port, process, "GET", "/good%20link") == (200, b"page")
+        assert ask(port, process, "GET", "/inner/") == (200, b"index")
         assert ask(port, process, "GET", "/empty.txt") == (200, b"")
         assert ask(port, process, "HEAD", "/inner/page.txt") == (200, b"")
         assert ask(port, process, "DELETE", "/inner/page.txt") == (405, b"")
         outside = ("/../secret", "/inner/..%2f../secret", "/link", str(folder.parent / "secret"), "//secret")
         for target in (*outside, "/missing", "/inner", "/", "/fifo", "/%00", "/" + "x" * 300):
             assert ask(port, process, "GET", target) == (404, b""), target
-        assert end_of(process, signal.SIGINT) == ""
+        assert end_of(process, signal.SIGINT) == f"http://127.0.0.1:{port}/\n"
 
 
 @both_backends
@@ -156,7 +207,7 @@ def test_file_server_answers_several_requests_of_a_connection(
             request = b"GET /inner/page.txt HTTP/1.1\r\nHost: x\r\n\r\n"
             client.sendall(request * 3 + b"rubbish\r\n\r\n")
             assert answers.read().count(b"\r\n\r\npage") == 3
-        assert end_of(process, signal.SIGTERM) == ""
+        end_of(process, signal.SIGTERM)
 
 
 @both_backends
@@ -175,7 +226,7 @@ def test_file_server_finishes_what_it_has_begun(runner: list[str], folder: Path,
                 socket.create_connection(("127.0.0.1", port), PATIENCE).close()
         assert len(answer.read()) == size
         client.close()
-        assert end_of(process) == ""
+        end_of(process)
 
 
 # crawler.py
@@ -261,6 +312,19 @@ def test_log_lines(runner: list[str], tmp_path: Path) -> None:
 
 
 @both_backends
+def test_log_lines_counts_the_others_where_one_cannot_be_read(runner: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text('"GET / HTTP/1.1" 200 1\n')
+    with running([*runner, "log_lines.py", str(tmp_path / "missing"), str(tmp_path), str(log)]) as process:
+        output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (1, "200 1\n")
+    assert set(errors.splitlines()) == {
+        f"{tmp_path}/missing: No such file or directory",
+        f"{tmp_path}: Is a directory",
+    }
+
+
+@both_backends
 @pytest.mark.parametrize("number", SIGNALS)
 def test_log_lines_ends_at_a_signal(runner: list[str], number: signal.Signals, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
@@ -342,14 +406,6 @@ def test_dns_forwarder_tells_of_a_server_that_does_not_answer(
 unused = port  # another one
 
 
-def test_dns_forwarder_is_for_loopback_only() -> None:
-    command = [sys.executable, "dns_forwarder.py", "0.0.0.0", "0", "127.0.0.1", "53"]
-    done = subprocess.run(
-        command, cwd=EXAMPLES, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.returncode, done.stderr) == (1, "0.0.0.0 is no address of loopback\n")
-
-
 # guest_in_asyncio.py
 
 
@@ -375,9 +431,39 @@ def test_guest_in_asyncio(backend: str, number: signal.Signals, port: int) -> No
 
 def test_guest_in_asyncio_tells_of_an_error(port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
-        command = [sys.executable, "guest_in_asyncio.py", "127.0.0.1", str(port)]
-        done = subprocess.run(
-            command, cwd=EXAMPLES, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        done = ended(["guest_in_asyncio.py", "127.0.0.1", str(port)])
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
+
+
+CANCELLED_TWICE = """
+import asyncio, trio
+from guest_in_asyncio import run_trio
+
+cancelled = []
+
+async def stubborn(begun):
+    begun.set()
+    with trio.CancelScope(shield=True):
+        while len(cancelled) < 2:
+            await trio.sleep(0.001)
+    print("put away")
+
+async def main():
+    begun = asyncio.Event()
+    running = asyncio.create_task(run_trio(stubborn, begun))
+    await begun.wait()
+    for _ in range(2):
+        running.cancel()
+        await asyncio.sleep(0)
+        cancelled.append(running)
+    await asyncio.wait([running])
+    print("ended", running.exception() if not running.cancelled() else "cancelled")
+
+asyncio.run(main())
+"""
+
+
+def test_guest_in_asyncio_waits_for_trio_though_it_is_cancelled_again() -> None:
+    done = ended(["-c", CANCELLED_TWICE])
+    assert (done.stdout, done.stderr) == ("put away\nended None\n", "")
