@@ -67,6 +67,10 @@ has_services() {
 # Ubuntu have all of them.
 wants_tools() { [ "$session" = bench ] && command -v apt-get >/dev/null; }
 has_tool() { ! wants_tools || command -v "$1" >/dev/null; }
+# The demo counts the system calls by it, and goes without where it cannot be installed.
+has_strace() {
+    [ "$session" != demo ] || command -v strace >/dev/null || ! command -v apt-get >/dev/null || ! may_install
+}
 has_openssl() { ! wants_tools || links '#include <openssl/ssl.h>' -lssl; }
 has_venv() { [ -x .venv/bin/python ] || "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 
@@ -83,6 +87,7 @@ missing() {
     has_venv || echo venv
     has_services || echo services
     has_openssl || echo openssl
+    has_strace || echo strace
     for tool in wrk fio strace; do
         has_tool "$tool" || echo "$tool"
     done
@@ -134,6 +139,8 @@ install_command() {
     esac
 }
 
+may_install() { [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
+
 install_missing() {
     needed=$(missing | tr '\n' ' ')
     [ -n "$needed" ] || return 0
@@ -143,13 +150,9 @@ install_missing() {
     packages=$(for word in $needed; do package "$word"; done | tr '\n' ' ')
     packages=${packages% }
     command=$(install_command)
-    if [ "$(id -u)" = 0 ]; then
-        run_as=
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        run_as="sudo -n"
-    else
+    may_install ||
         die "missing here: ${needed% }" "and installing needs root. Run this as root, then start again:" "    $command"
-    fi
+    [ "$(id -u)" = 0 ] && run_as='' || run_as="sudo -n"
     echo "bootstrap: installing $packages"
     # shellcheck disable=SC2086
     $run_as sh -c "$command" </dev/null >"$scratch/install.log" 2>&1 || {

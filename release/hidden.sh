@@ -10,6 +10,11 @@ set -eu
 if [ "${1-}" != --covered ]; then
     [ "$(id -u)" = 0 ] && user='' || user='--user --map-root-user'
     # shellcheck disable=SC2086
+    unshare $user --mount true || {
+        echo "release/hidden.sh: this place allows no mount namespace (a chroot? a container?), which covering up takes" >&2
+        exit 1
+    }
+    # shellcheck disable=SC2086
     exec unshare $user --mount sh "$0" --covered "$@"
 fi
 shift

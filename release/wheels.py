@@ -47,12 +47,15 @@ def make(interpreters: list[str], *, manylinux: bool) -> None:
             sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--output-dir", str(DIST), str(sdist)
         )
     else:
-        for interpreter in [shutil.which(name) or name for name in interpreters] or find_interpreters():
-            wheel = make_wheel(sdist, interpreter)
+        chosen = [shutil.which(name) or name for name in interpreters] or find_interpreters()
+        made = [(make_wheel(sdist, interpreter), interpreter) for interpreter in chosen]
+        for wheel, interpreter in made:  # when all are there, since not every place lets them be tried
             try_wheel(wheel, interpreter)
     for wheel in DIST.glob("*.whl"):
         check_wheel(wheel)
-    run(sys.executable, "-m", "twine", "check", "--strict", *map(str, sorted(DIST.glob("trio_uring-*"))))
+    files = sorted(DIST.glob("trio_uring-*"))
+    run(sys.executable, "-m", "twine", "check", "--strict", *map(str, files))
+    print("made, checked and tried:", *(file.relative_to(ROOT) for file in files), sep="\n    ")
 
 
 def make_sdist() -> Path:
@@ -65,7 +68,7 @@ def make_sdist() -> Path:
             target = copy / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target)
-        run(sys.executable, "-m", "build", "--sdist", "--outdir", str(DIST), str(copy))
+        run(sys.executable, "-m", "build", "--quiet", "--sdist", "--outdir", str(DIST), str(copy))
     (sdist,) = DIST.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}

@@ -75,8 +75,7 @@ def tls_server(serve: Callable[[ssl.SSLSocket], None], **settings: Any) -> Itera
 @pytest.fixture
 def with_tls(programs: Programs) -> Programs:
     if not programs.tls:
-        assert "libssl-dev" in failure(programs, "echo", 9, tls="1.3")
-        pytest.skip("libssl is not installed")
+        pytest.skip("libssl is not installed")  # what is said then, test_native_build.py knows
     return programs
 
 
