@@ -80,7 +80,10 @@ FEATURES = (
     Feature("nodrop", 1 << 1, "5.5", "no completion is lost when the queue is full"),
     Feature("ext_arg", 1 << 8, "5.11", "waits with a timeout of their own"),
     Feature(
-        "rsrc_tags", 1 << 10, "5.13", "polls that stay (multishot): they have no bit, and came with this one"
+        "rsrc_tags",
+        1 << 10,
+        "5.13",
+        "polls that stay (multishot), which have no bit of their own and came with this one",
     ),
     Feature("cqe_skip", 1 << 11, "5.17", "no completions that nobody asked for"),
     Feature("completions", 0, "6.0", "stream sockets receive and send by completions", as_old_as="send_zc"),

@@ -58,12 +58,13 @@ class RingOptions:
 
     Attributes:
       entries: Submissions that are queued before the kernel is entered. The kernel rounds up to a power of
-        two. More waits than that in one tick cost a system call per ``entries``, nothing else.
+        two. If more come together in one tick, each ``entries`` of them take a system call of their own; that
+        is all.
 
         *Unit*: submissions, 1 to 32768. *Default*: 64; a server of 500 connections is no faster with more.
         *Cost*: 64 bytes each, in whole pages. With the default of ``cq_entries`` the ring takes two pages,
-        8 KiB: eight such rings fit into 64 KiB of locked memory. Where the kernel has not so much memory, it
-        is half as many, and so on, but not below 64 and 128.
+        8 KiB: eight such rings fit into 64 KiB of locked memory. Where the kernel grants less, a larger ring
+        is halved until it fits, but not below 64 submissions and 128 completions.
       cq_entries: Completions that the ring holds. What does not fit waits in the kernel.
 
         *Unit*: completions, from ``entries`` to 65536. *Default*: 128, or ``entries`` if that is more.
@@ -73,13 +74,13 @@ class RingOptions:
 
         *Unit*: ``"error"`` or ``"epoll"``. *Default*: ``"error"``. *Cost*: with ``"epoll"``, a run may be
         slower than you think; its warning and the log say so.
-      checkpoint_budget: Calls that complete at once and that a task may make in a row before
-        it yields: on stream sockets, receives of what was read ahead, or is decrypted, accepts of who was
-        accepted ahead and, while few tasks run, sends that find room (where many run, one
-        system call for all their sends costs less), and closes; on datagram sockets, calls
-        that need not wait; on files too: reads and lines that come from the page cache or the
-        file's buffer, writes that the buffer takes, and moving the position. Each still raises
-        `trio.Cancelled` if its scope is cancelled, which deadlines do only when the task yields.
+      checkpoint_budget: How many calls in a row a task may make before it yields, if each completes at once.
+        On stream sockets these are receives of what was read ahead, or is decrypted; accepts of who was
+        accepted ahead; closes; and sends that find room, while few tasks run (where many run, one system call
+        for all their sends costs less). On datagram sockets they are calls that need not wait. On files they
+        are reads and lines that come from the page cache or the file's buffer, writes that the buffer takes,
+        and moving the position. Each still raises `trio.Cancelled` if its scope is cancelled; that a deadline
+        has expired is noticed only when the task yields.
 
         *Unit*: calls, 0 or more. *Default*: 0, Trio's rule that every call yields.
         *Cost*: a task goes on while others wait, so it may take less than its budget: where these calls have
