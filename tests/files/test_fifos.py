@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, open_descriptors
+from equivalence import URING, descriptors_so_far, open_descriptors
 from open_files import on_both
 
 import trio_uring
@@ -85,7 +85,7 @@ every_opening = pytest.mark.parametrize("opening", OPENINGS)
 @every_opening
 def test_who_waits_for_the_other_side_may_be_cancelled(fifo: Path, opening: str) -> None:
     async def main() -> None:
-        before = open_descriptors()
+        before = descriptors_so_far()
         with trio.CancelScope() as scope:
 
             async def stop() -> None:
@@ -265,7 +265,7 @@ def test_a_run_ends_that_has_crashed_while_it_opened(fifo: Path) -> None:
         await trio.testing.wait_all_tasks_blocked(0.02)
         raise KeyError
 
-    before = open_descriptors()
+    before = descriptors_so_far()
     with pytest.raises(KeyError):
         URING.run(main)
     assert open_descriptors() == before

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, entered, open_descriptors, python
+from equivalence import URING, descriptors_so_far, entered, open_descriptors, python
 from fuse import isolated
 from page_cache import find_nothing, read_at_once
 from steps import Steps
@@ -118,7 +118,7 @@ def test_a_cancelled_scope_raises_before_anything_is_done(
 ) -> None:
     async def main() -> None:
         await call(path)
-        before = open_descriptors()
+        before = descriptors_so_far()
         for name in (path, path.with_name("missing")):
             with trio.CancelScope() as scope:
                 scope.cancel()

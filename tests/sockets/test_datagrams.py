@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
-from equivalence import EPOLL, URING, Backend, entered, every_backend, needs_completions, open_descriptors
+from equivalence import (
+    EPOLL,
+    URING,
+    Backend,
+    descriptors_so_far,
+    entered,
+    every_backend,
+    needs_completions,
+    open_descriptors,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from socket_calls import Call, Observation, described, disturbed
@@ -518,7 +527,7 @@ async def shown_by(call: Callable[..., Awaitable[object]]) -> Observation:
 @every_backend
 def test_descriptors_travel_with_datagrams(backend: Backend) -> None:
     async def main() -> None:
-        before = open_descriptors()
+        before = descriptors_so_far()
         first, second = trio_pair("unix")
         read_end, write_end = os.pipe()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [read_end]))

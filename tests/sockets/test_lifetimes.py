@@ -25,6 +25,7 @@ from equivalence import (
     PATIENCE,
     URING,
     Backend,
+    descriptors_so_far,
     every_backend,
     every_ring,
     io_statistics,
@@ -332,7 +333,7 @@ def test_a_reset_that_nobody_was_told_of_is_the_error_of_the_socket(backend: Bac
 
 @every_backend
 def test_a_run_leaves_no_descriptor_behind(backend: Backend) -> None:
-    before = open_descriptors()
+    before = descriptors_so_far()
     for stream in backend.run(armed_pair):
         peer_socket(stream).close()
     assert open_descriptors() == before
