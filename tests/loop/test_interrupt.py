@@ -192,7 +192,9 @@ def test_calls_that_race_with_the_end_of_runs(backend: Backend) -> None:
 
     def hammer() -> None:
         nonlocal refused, accepted
-        while not stop.is_set():
+        last = False
+        while not last:
+            last = stop.is_set()  # then all runs are over
             for token in tokens[-2:]:
                 try:
                     token.run_sync_soon(count)
