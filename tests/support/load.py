@@ -97,7 +97,15 @@ def thread_server(serve: Serve, kind: socket.SocketKind = socket.SOCK_STREAM) ->
 
 
 def command(programs: Programs, mode: str, port: int, **options: object) -> list[object]:
-    given = {"port": port, "size": 64, "connections": 3, "seconds": 0.2, "warmup": 0.02, **options}
+    given = {
+        "port": port,
+        "size": 64,
+        "connections": 3,
+        "seconds": 0.2,
+        "warmup": 0.02,
+        "least": 1,
+        **options,
+    }
     return [programs.load, mode, *(f"--{name}={value}" for name, value in given.items())]
 
 
