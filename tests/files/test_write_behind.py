@@ -427,7 +427,6 @@ def test_a_file_that_was_thrown_away_is_written_and_closed(tmp_path: Path, mode:
     path = tmp_path / "file"
 
     async def main() -> None:
-        gc.collect()
         before = descriptors_so_far()
         arguments = {} if "b" in mode else {"encoding": "latin-1", "newline": ""}
         file = await open_file(path, mode, **arguments)

@@ -650,7 +650,7 @@ def test_who_waits_for_a_buffer_has_a_turn_after_an_exception(monkeypatch: pytes
         async def receive(stream: trio.SocketStream) -> None:
             received.append(await stream.receive_some())
 
-        with trio.move_on_after(5):
+        with trio.move_on_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for _, stream in pairs:
                     nursery.start_soon(receive, stream)
@@ -689,7 +689,7 @@ def test_what_an_earlier_run_has_read_ahead_is_not_lost_to_an_exception(
             patched.setattr(Connection, "inherit", fails)
             with pytest.raises(KeyboardInterrupt):
                 await stream.socket.recv(10)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             return await stream.socket.recv(10)
 
     trio_uring.run(first)
