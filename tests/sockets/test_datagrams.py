@@ -76,8 +76,14 @@ def trio_pair(family: str) -> tuple[Any, Any]:
     return trio.socket.from_stdlib_socket(first), trio.socket.from_stdlib_socket(second)
 
 
+def _told(data: bytes, size: int) -> Observation:
+    """With MSG_TRUNC, bytes are as many as the datagram has: what Python has not asked for is whatever was
+    in its memory."""
+    return data[:size], len(data)
+
+
 async def _recv(sock: Any, size: int, flags: int) -> Observation:
-    return (await sock.recv(size, flags),)
+    return _told(await sock.recv(size, flags), size)
 
 
 async def _recv_into(sock: Any, size: int, flags: int) -> Observation:
@@ -86,7 +92,8 @@ async def _recv_into(sock: Any, size: int, flags: int) -> Observation:
 
 
 async def _recvfrom(sock: Any, size: int, flags: int) -> Observation:
-    return tuple(await sock.recvfrom(size, flags))
+    data, address = await sock.recvfrom(size, flags)
+    return *_told(data, size), address
 
 
 async def _recvfrom_into(sock: Any, size: int, flags: int) -> Observation:
@@ -95,7 +102,8 @@ async def _recvfrom_into(sock: Any, size: int, flags: int) -> Observation:
 
 
 async def _recvmsg(sock: Any, size: int, flags: int) -> Observation:
-    return tuple(await sock.recvmsg(size, 64, flags))
+    data, *rest = await sock.recvmsg(size, 64, flags)
+    return *_told(data, size), *rest
 
 
 async def _recvmsg_into(sock: Any, size: int, flags: int) -> Observation:
