@@ -3,6 +3,7 @@ cancelled, and holds up no other file."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from functools import partial
@@ -179,9 +180,13 @@ def test_many_that_write_to_full_fifos_hold_up_no_other_file(tmp_path: Path) -> 
 
 def test_a_writer_that_has_gone_again_was_there(fifo: Path) -> None:
     async def write_and_go(data: bytes) -> None:
-        await trio.testing.wait_all_tasks_blocked(0.02)
-        with open(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as other:
-            other.write(data)
+        other = None
+        while other is None:  # no such device: the kernel's worker has not come to open it yet
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            with contextlib.suppress(OSError):
+                other = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        with open(other, "wb", 0) as file:
+            file.write(data)
 
     async def main() -> None:
         for data in (b"data", b""):
