@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import (
+    PATIENCE,
     Backend,
     descriptors_so_far,
     io_statistics,
@@ -65,7 +66,7 @@ async def armed_listener() -> trio.SocketListener:
 
 async def until_accepted(clients: int, before: int) -> None:
     """So many clients, and as many accepted ahead, are the descriptors since ``before``."""
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         while open_descriptors() < before + 2 * clients:
             await trio.lowlevel.checkpoint()
 

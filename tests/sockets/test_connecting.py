@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import EPOLL, URING, Backend, descriptors_so_far, every_backend, every_ring, open_descriptors
+from equivalence import (
+    EPOLL,
+    PATIENCE,
+    URING,
+    Backend,
+    descriptors_so_far,
+    every_backend,
+    every_ring,
+    open_descriptors,
+)
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -27,7 +36,7 @@ async def full_listener() -> AsyncIterator[socket.socket]:
     with socket.socket() as listener, trio.socket.socket() as first:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE)
         await first.connect(listener.getsockname())
         yield listener
 
