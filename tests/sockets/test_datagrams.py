@@ -224,6 +224,10 @@ class Machine:
         async def send() -> None:
             for _ in range(20):
                 await self.send_one(side, peer, method, 9000)
+                if peer.socket.fileno() < 0:
+                    # It is refused, of which the next send is told, and no longer who waits for readiness:
+                    # unless the run ticks in between, which with a budget it need not.
+                    await trio.lowlevel.checkpoint()
 
         self.start(side, f"many by {method}", send)
 
