@@ -286,7 +286,8 @@ def test_cold_reads_come_from_the_disk(data: Path, children: cases.Children) -> 
         except cache.CacheError as error:
             pytest.skip(str(error))
         read[state] = _read_from_disk(pid) - before
-    assert read["warm"] == 0
+    # The program itself may have been taken out of memory meanwhile.
+    assert read["warm"] < 128 * BLOCK
     assert read["cold"] >= 256 * BLOCK
 
 
@@ -297,11 +298,11 @@ def _read_from_disk(pid: int) -> int:
 
 def test_cache_state_is_verified(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = data.stat().st_size
-    cache.warm(data, size)
-    assert cache.resident(data, size) == 256
-    monkeypatch.setattr(cache.os, "posix_fadvise", lambda *_: None)
-    with pytest.raises(cache.CacheError, match="not cold: 256 pages are still in it"):
-        cache.cold(data, size)
+    with cache.kept_warm(data, size):
+        assert cache.resident(data, size) == 256
+        monkeypatch.setattr(cache.os, "posix_fadvise", lambda *_: None)
+        with pytest.raises(cache.CacheError, match="not cold: 256 pages are still in it"):
+            cache.cold(data, size)
     monkeypatch.setattr(cache, "resident", lambda *_: 255)
     with pytest.raises(cache.CacheError, match="not warm: 255 of 256"):
         cache.warm(data, size)

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from equivalence import PATIENCE
 from load import assert_consistent, limit, measure
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\
 
 def exchange(port: int, data: bytes, pieces: int) -> bytes:
     """Sends the data in as many pieces, and the end; returns all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
 
         def send() -> None:
             step = -(-len(data) // pieces)
@@ -75,7 +76,7 @@ def test_the_limit_survives_clients_that_vanish(programs: Programs) -> None:
 
 def test_the_limit_closes_after_one_message(programs: Programs) -> None:
     with limit(programs, "connections") as port:
-        client = socket.create_connection(("127.0.0.1", port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         with client:
             client.sendall(b"x" * 5000)
             assert b"".join(iter(lambda: client.recv(65536), b"")) == b"x" * 5000

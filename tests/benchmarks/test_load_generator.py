@@ -149,7 +149,7 @@ def test_no_two_messages_are_the_same(programs: Programs) -> None:
             connection.sendall(data)
 
     with thread_server(serve) as port:
-        measure(programs, "echo", port)
+        measure(programs, "echo", port, least=200)
     assert len(set(messages[:1000])) == len(messages[:1000]) > 100
 
 
@@ -207,24 +207,29 @@ def test_latency_is_the_servers(programs: Programs) -> None:
             connection.sendall(data)
 
     with thread_server(serve) as port:
-        result = measure(programs, "echo", port, connections=4)
+        result = measure(programs, "echo", port, connections=4, least=100)
     assert_consistent(result, 64)
     assert result["histogram"][0][0] >= 5e6
-    assert result["p50"] < 0.1
+    assert result["p50"] >= 0.005
 
 
 def test_cpu_seconds_are_those_of_the_named_process(programs: Programs) -> None:
-    spin = "import threading, time; threading.Thread(target=lambda: exec('while True: pass')).start()"
+    spin = "import threading; threading.Thread(target=lambda: exec('while True: pass')).start()"
     used = {}
-    for name, program in (("spins", spin), ("sleeps", "import time; time.sleep(60)")):
-        with limit(programs, "echo") as port, subprocess.Popen([sys.executable, "-c", program]) as process:
+    for name, program in (("spins", spin), ("sleeps", "")):
+        command = [sys.executable, "-c", f"{program}\nprint(flush=True)\ninput()"]
+        with (
+            limit(programs, "echo") as port,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+        ):
             try:
-                time.sleep(0.3)  # Python's own start
+                assert process.stdout is not None
+                process.stdout.readline()  # Python's own start is over
                 used[name] = measure(programs, "echo", port, pid=process.pid, seconds=1)["server_cpu"]
             finally:
                 process.kill()
-    assert 0.1 < used["spins"] < 2
-    assert used["sleeps"] < used["spins"] / 5
+    # A little of what comes after the line may be in it.
+    assert used["sleeps"] < 0.01 < used["spins"] < 2
 
 
 def test_cpu_seconds_of_no_process(programs: Programs) -> None:
@@ -263,7 +268,7 @@ def test_a_late_reply_does_not_count(programs: Programs) -> None:
                 server.sendto(*waiting.pop(0)[1:])
 
     with thread_server(serve, socket.SOCK_DGRAM) as port:
-        result = measure(programs, "udp", port, seconds=1.5, forget=0.1)
+        result = measure(programs, "udp", port, seconds=1.5, forget=0.1, least=0)
     assert result["requests"] == 0
     assert result["max"] is None
     assert result["lost"] > 0
@@ -368,8 +373,8 @@ def test_a_server_that_says_nothing_is_an_error(programs: Programs) -> None:
             pass
 
     with thread_server(serve) as port:
-        error = failure(programs, "echo", port, patience=0.5)
-    assert "the server stopped answering: no reply for 0.5 s, 3 requests wait" in error
+        error = failure(programs, "echo", port, patience=2)
+    assert "the server stopped answering: no reply for 2 s, 3 requests wait" in error
 
 
 @pytest.mark.parametrize("mode", ["echo", "connect", "udp"])

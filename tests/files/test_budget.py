@@ -10,13 +10,13 @@ import pytest
 import trio
 import trio.testing
 from equivalence import Backend
-from page_cache import skip_unless_told_at_once
+from page_cache import read_at_once
 from steps import Steps
 
 from trio_uring import RingOptions, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 BLOCK = 4096  # no smaller than what a buffer holds, so that a read of it goes past the buffer
@@ -64,10 +64,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cached(path: Path) -> Path:
+def cached(path: Path) -> Iterator[Path]:
     """A file of which reads are served at once."""
-    skip_unless_told_at_once(path)
-    return path
+    with read_at_once(path):
+        yield path
 
 
 @pytest.mark.usefixtures("still_clock")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, Backend
+from equivalence import PATIENCE, URING, Backend
 from open_files import CALLS, KINDS, every_kind, of, on_both, over
 
 from trio_uring import open_file
@@ -339,7 +339,7 @@ def test_a_call_that_a_signal_handler_ends_as_it_gets_its_turn_does_not_keep_it(
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(interrupted_call)
-            with trio.fail_after(5):  # from another task
+            with trio.fail_after(PATIENCE):  # from another task
                 if call != "aclose":
                     await file.flush()
             await file.aclose()

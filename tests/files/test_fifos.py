@@ -3,6 +3,7 @@ cancelled, and holds up no other file."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, open_descriptors
+from equivalence import URING, descriptors_so_far, open_descriptors
 from open_files import on_both
 
 import trio_uring
@@ -85,7 +86,7 @@ every_opening = pytest.mark.parametrize("opening", OPENINGS)
 @every_opening
 def test_who_waits_for_the_other_side_may_be_cancelled(fifo: Path, opening: str) -> None:
     async def main() -> None:
-        before = open_descriptors()
+        before = descriptors_so_far()
         with trio.CancelScope() as scope:
 
             async def stop() -> None:
@@ -179,9 +180,13 @@ def test_many_that_write_to_full_fifos_hold_up_no_other_file(tmp_path: Path) -> 
 
 def test_a_writer_that_has_gone_again_was_there(fifo: Path) -> None:
     async def write_and_go(data: bytes) -> None:
-        await trio.testing.wait_all_tasks_blocked(0.02)
-        with open(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as other:
-            other.write(data)
+        other = None
+        while other is None:  # no such device: the kernel's worker has not come to open it yet
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            with contextlib.suppress(OSError):
+                other = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        with open(other, "wb", 0) as file:
+            file.write(data)
 
     async def main() -> None:
         for data in (b"data", b""):
@@ -265,7 +270,7 @@ def test_a_run_ends_that_has_crashed_while_it_opened(fifo: Path) -> None:
         await trio.testing.wait_all_tasks_blocked(0.02)
         raise KeyError
 
-    before = open_descriptors()
+    before = descriptors_so_far()
     with pytest.raises(KeyError):
         URING.run(main)
     assert open_descriptors() == before

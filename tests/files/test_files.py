@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, Backend, open_descriptors
+from equivalence import URING, Backend, descriptors_so_far, open_descriptors
 from open_files import CALLS, KINDS, every_kind, of, on_both
 
 import trio_uring
@@ -199,7 +199,7 @@ def test_a_file_that_was_thrown_away_is_written_and_closed_with_a_warning(
 
     async def main() -> None:
         gc.collect()
-        before = open_descriptors()
+        before = descriptors_so_far()
         file = await open_file(path, mode)
         await file.write(b"data" if "b" in mode else "data")
         with pytest.warns(ResourceWarning, match="unclosed file"):  # noqa: PT031
@@ -216,7 +216,7 @@ def test_a_cancelled_open_leaves_no_descriptor(tmp_path: Path) -> None:
     os.mkfifo(path)
 
     async def main() -> None:
-        before = open_descriptors()
+        before = descriptors_so_far()
         for cancel_first in (True, False):
             with trio.CancelScope() as scope:
                 if cancel_first:

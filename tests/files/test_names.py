@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from equivalence import URING, entered, open_descriptors, python
+from equivalence import URING, descriptors_so_far, entered, open_descriptors, python
 from fuse import isolated
-from page_cache import drop, skip_unless_told_at_once
+from page_cache import find_nothing, read_at_once
 from steps import Steps
 
 import trio_uring
@@ -21,7 +21,7 @@ from trio_uring import RingOptions, lowlevel, open_file
 from trio_uring.ring.native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 CONTENT = b"contents"
@@ -56,6 +56,12 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def cached(path: Path) -> Iterator[Path]:
+    with read_at_once(path):
+        yield path
+
+
 async def skip_unless_looked_up_at_once(path: Path) -> None:
     """Also where the file system is not known to be measured."""
     await trio_uring.Path(path).stat()
@@ -64,14 +70,14 @@ async def skip_unless_looked_up_at_once(path: Path) -> None:
 
 
 @every_call
-def test_a_cached_name_does_not_enter_the_ring(path: Path, call: Callable[[Path], Awaitable[object]]) -> None:
-    skip_unless_told_at_once(path)
-
+def test_a_cached_name_does_not_enter_the_ring(
+    cached: Path, call: Callable[[Path], Awaitable[object]]
+) -> None:
     async def main() -> None:
-        await skip_unless_looked_up_at_once(path)
-        await call(path)
+        await skip_unless_looked_up_at_once(cached)
+        await call(cached)
         before = entered()
-        await call(path)
+        await call(cached)
         assert entered() == before
 
     URING.run(main)
@@ -112,7 +118,7 @@ def test_a_cancelled_scope_raises_before_anything_is_done(
 ) -> None:
     async def main() -> None:
         await call(path)
-        before = open_descriptors()
+        before = descriptors_so_far()
         for name in (path, path.with_name("missing")):
             with trio.CancelScope() as scope:
                 scope.cancel()
@@ -124,16 +130,14 @@ def test_a_cancelled_scope_raises_before_anything_is_done(
 
 
 @every_call
-def test_a_budget_lets_a_task_go_on(path: Path, call: Callable[[Path], Awaitable[object]]) -> None:
-    skip_unless_told_at_once(path)
-
+def test_a_budget_lets_a_task_go_on(cached: Path, call: Callable[[Path], Awaitable[object]]) -> None:
     async def main() -> None:
-        await skip_unless_looked_up_at_once(path)
-        await call(path)
+        await skip_unless_looked_up_at_once(cached)
+        await call(cached)
         await trio.lowlevel.checkpoint()
         steps = Steps()
         trio.lowlevel.add_instrument(steps)
-        await call(path)
+        await call(cached)
         trio.lowlevel.remove_instrument(steps)
         assert steps.calls == [0]
 
@@ -205,19 +209,19 @@ def test_all_of_a_file_is_read_whatever_is_cached_of_it(path: Path, size: int) -
     URING.run(main)
 
 
-def test_a_read_of_the_lowlevel_asks_the_page_cache_first(path: Path) -> None:
-    skip_unless_told_at_once(path)
-
+def test_a_read_of_the_lowlevel_asks_the_page_cache_first(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
-        await skip_unless_looked_up_at_once(path)
-        with path.open("rb") as file:
+        await skip_unless_looked_up_at_once(cached)
+        with cached.open("rb") as file:
             before = entered()
             memory = bytearray(20)
             assert await lowlevel.read(file, memory, 2) == 6
             assert bytes(memory[:6]) == CONTENT[2:]
             assert await lowlevel.read(file, memory, 100) == 0
             assert entered() == before
-            drop(path)
+            find_nothing(monkeypatch)
             assert await lowlevel.read(file, memory, 0) == 8
             assert entered() > before
 

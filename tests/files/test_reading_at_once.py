@@ -13,14 +13,14 @@ import pytest
 import trio
 import trio.testing
 from equivalence import URING, io_statistics
-from page_cache import skip_unless_told_at_once
+from page_cache import find_nothing, read_at_once
 
 from trio_uring import open_file
 from trio_uring._tasks import uncleared_bytes
 from trio_uring.files import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from trio_uring.files.async_file import AsyncFile
@@ -60,16 +60,20 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def cached(path: Path) -> Iterator[Path]:
+    with read_at_once(path):
+        yield path
+
+
 def entered() -> int:
     return io_statistics().entered
 
 
 @every_read
-def test_a_read_from_the_page_cache_does_not_enter_the_ring(path: Path, read: Read) -> None:
-    skip_unless_told_at_once(path)
-
+def test_a_read_from_the_page_cache_does_not_enter_the_ring(cached: Path, read: Read) -> None:
     async def main() -> None:
-        async with await read.open(path) as file:
+        async with await read.open(cached) as file:
             await trio.lowlevel.checkpoint()
             before = entered()
             assert await read.call(file)
@@ -118,12 +122,11 @@ def test_what_a_cancelled_read_took_from_the_buffer_is_there_again(path: Path) -
     URING.run(main)
 
 
-def test_tasks_take_turns_between_reads_from_the_page_cache(path: Path) -> None:
-    skip_unless_told_at_once(path)
+def test_tasks_take_turns_between_reads_from_the_page_cache(cached: Path) -> None:
     order: list[str] = []
 
     async def reader(name: str) -> None:
-        async with await open_file(path, "rb") as file:
+        async with await open_file(cached, "rb") as file:
             await trio.testing.wait_all_tasks_blocked()
             for _ in range(4):
                 await file.read(PIECE)
@@ -157,20 +160,15 @@ def test_what_is_not_in_the_page_cache_is_read_all_the_same(path: Path) -> None:
     URING.run(main)
 
 
-def test_a_read_that_found_nothing_leaves_the_next_to_the_ring_and_no_other(path: Path) -> None:
-    skip_unless_told_at_once(path)
-    with path.open("r+b") as other:
-        os.fsync(other.fileno())
-        os.posix_fadvise(other.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
+def test_a_read_that_found_nothing_leaves_the_next_to_the_ring_and_no_other(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
-        async with await open_file(path, "rb") as file:
+        async with await open_file(cached, "rb") as file:
             await trio.lowlevel.checkpoint()
-            before = entered()
-            assert await file.read(PIECE) == CONTENT[:PIECE]
-            if entered() == before:
-                pytest.skip("the file has stayed in the page cache")
-            assert path.read_bytes() == CONTENT
+            with monkeypatch.context() as patched:
+                find_nothing(patched)
+                assert await file.read(PIECE) == CONTENT[:PIECE]
             before = entered()
             assert await file.read(PIECE) == CONTENT[PIECE : 2 * PIECE]
             left = entered()

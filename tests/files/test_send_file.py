@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -26,6 +27,7 @@ CONTENT = bytes(range(251)) * 20_000  # 5 MB: more than the pipe and the socket'
 
 @pytest.fixture(autouse=True)
 def _same_descriptors() -> Iterator[None]:
+    gc.collect()  # so that it closes nothing of earlier tests meanwhile
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before

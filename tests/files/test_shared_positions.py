@@ -380,7 +380,7 @@ def test_parent_and_child_go_on_at_one_position(tmp_path: Path, how: str, mode: 
     """What was written at once, or was flushed, before the fork is there once; so is what the two
     have written since."""
     path = tmp_path / "file"
-    python(FORK, str(path), how, mode, str(size), patience=30)
+    python(FORK, str(path), how, mode, str(size))
     assert path.read_bytes() == b"head " * max(size, 1) + b"child parent"
 
 
@@ -419,9 +419,7 @@ run(main)
 def test_parent_and_child_read_as_the_standard_library_does(tmp_path: Path, buffering: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(65, 91)))
-    seen = [
-        python(READ_AND_FORK, str(path), how, str(buffering), patience=30) for how in ("trio", "io_uring")
-    ]
+    seen = [python(READ_AND_FORK, str(path), how, str(buffering)) for how in ("trio", "io_uring")]
     assert seen[0] == seen[1]
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from equivalence import EPOLL, URING, Backend, every_backend, open_descriptors
+from equivalence import EPOLL, URING, Backend, descriptors_so_far, every_backend, open_descriptors
 from file_limits import files_no_longer_than
 
 from trio_uring import open_file, send_file, start_guest_run
@@ -427,8 +427,7 @@ def test_a_file_that_was_thrown_away_is_written_and_closed(tmp_path: Path, mode:
     path = tmp_path / "file"
 
     async def main() -> None:
-        gc.collect()
-        before = open_descriptors()
+        before = descriptors_so_far()
         arguments = {} if "b" in mode else {"encoding": "latin-1", "newline": ""}
         file = await open_file(path, mode, **arguments)
         for data in (DATA, DATA, DATA[:10]):

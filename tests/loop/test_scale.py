@@ -23,8 +23,9 @@ backend, count, traced = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "traced"
 def memory():
     if traced:
         return tracemalloc.get_traced_memory()[0]
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/self/statm") as file:  # without what is of files, which the kernel may take and bring
+        _, resident, of_files, *_ = map(int, file.read().split())
+    return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 async def wait_for_ever(fd):
     while True:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from page_cache import drop
+from page_cache import find_nothing
 from steps import interrupted
 
 import trio_uring
@@ -31,7 +31,7 @@ QUEUED: dict[str, Callable[[Any], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("name", QUEUED)
 def test_what_is_queued_for_a_file_that_is_closed_meanwhile_is_for_no_other(
-    name: str, tmp_path: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its descriptor's number is another file's in the same tick, before the kernel is entered."""
     if name == "ftruncate" and not has_operation(name):
@@ -39,9 +39,7 @@ def test_what_is_queued_for_a_file_that_is_closed_meanwhile_is_for_no_other(
     ours, others = tmp_path / "ours", tmp_path / "others"
     for path in (ours, others):
         path.write_bytes(b"contents")
-
-    if name == "read":
-        drop(ours)
+    find_nothing(monkeypatch)
 
     async def main() -> None:
         with ours.open("r+b") as file, others.open("r+b") as other:
@@ -94,14 +92,12 @@ POSITIONLESS: dict[str, Callable[[Any], Awaitable[object]]] = {
 @pytest.mark.parametrize("buffering", [0, -1])
 @pytest.mark.parametrize("name", POSITIONLESS)
 def test_what_a_file_is_asked_for_out_of_turn_is_of_no_other_file(
-    name: str, buffering: int, tmp_path: Path
+    name: str, buffering: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, others = tmp_path / "ours", tmp_path / "others"
     for path in (ours, others):
         path.write_bytes(b"contents")
-
-    if "pread" in name:
-        drop(ours)
+    find_nothing(monkeypatch)
 
     async def main() -> None:
         file = await trio_uring.open_file(ours, "r+b", buffering)

@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 from child_process import output_of, run_python
+from equivalence import PATIENCE
 
 import trio_uring
 
@@ -44,7 +45,7 @@ class Host:
             **arguments,
         )
         while self.result is None:
-            call = self.todo.get(timeout=30)
+            call = self.todo.get(timeout=PATIENCE)
             call()
         return self.result.unwrap()
 
@@ -99,7 +100,7 @@ async def echo() -> None:
                     received += await stream.receive_some()
                 assert received == bytes([number]) * 100
 
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, serve, listeners)
             async with trio.open_nursery() as clients:
@@ -161,7 +162,7 @@ def test_threads_wake_an_idle_guest_run() -> None:
         threads = [threading.Thread(target=many) for _ in range(4)]
         for thread in threads:
             thread.start()
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             await all_called.wait()
         for thread in threads:
             thread.join()
@@ -350,7 +351,7 @@ def test_a_guest_run_that_could_be_set_up_needs_no_further_descriptor() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         while host.result is None:
-            host.todo.get(timeout=30)()
+            host.todo.get(timeout=PATIENCE)()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert host.result.unwrap() == "io_uring"

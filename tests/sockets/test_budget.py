@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from equivalence import Backend, every_backend, io_statistics, needs_completions
+from equivalence import PATIENCE, Backend, every_backend, io_statistics, needs_completions
 from listeners import connect, listen
 from pairs import armed_pair, pair_with_data, pair_with_unread_data, peer_socket
 from steps import Steps
@@ -95,7 +95,7 @@ def test_a_cancelled_call_does_nothing(backend: Backend, call: Any, pair: Any) -
                 scope.cancel()
                 await call(stream)
             assert scope.cancelled_caught
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE):
                 assert await stream.receive_some() == b"1234"
             await stream.send_all(b"end")
             assert await peer.receive_some() == b"end"

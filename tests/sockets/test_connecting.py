@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import EPOLL, URING, Backend, every_backend, every_ring, open_descriptors
+from equivalence import (
+    EPOLL,
+    PATIENCE,
+    URING,
+    Backend,
+    descriptors_so_far,
+    every_backend,
+    every_ring,
+    open_descriptors,
+)
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -27,7 +36,7 @@ async def full_listener() -> AsyncIterator[socket.socket]:
     with socket.socket() as listener, trio.socket.socket() as first:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE)
         await first.connect(listener.getsockname())
         yield listener
 
@@ -164,7 +173,7 @@ def test_a_connection_that_another_call_has_begun_is_waited_for(backend: Backend
 def test_a_cancelled_one_closes_the_socket(backend: Backend, begun: bool) -> None:
     async def main() -> None:
         async with full_listener() as listener:
-            before = open_descriptors()
+            before = descriptors_so_far()
             sock = trio.socket.socket()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(sock.connect, listener.getsockname())
@@ -231,7 +240,7 @@ def test_happy_eyeballs_take_the_one_that_answers_and_close_the_others(backend: 
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 addresses = NOWHERE, full.getsockname(), listener.getsockname()
                 trio.socket.set_custom_hostname_resolver(Resolver(*addresses))
-                before = open_descriptors()
+                before = descriptors_so_far()
                 stream = await trio.open_tcp_stream("example.test", 1)
                 assert open_descriptors() == before + 1
                 assert stream.socket.getpeername() == listener.getsockname()

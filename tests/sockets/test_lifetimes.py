@@ -25,6 +25,7 @@ from equivalence import (
     PATIENCE,
     URING,
     Backend,
+    descriptors_so_far,
     every_backend,
     every_ring,
     io_statistics,
@@ -332,7 +333,7 @@ def test_a_reset_that_nobody_was_told_of_is_the_error_of_the_socket(backend: Bac
 
 @every_backend
 def test_a_run_leaves_no_descriptor_behind(backend: Backend) -> None:
-    before = open_descriptors()
+    before = descriptors_so_far()
     for stream in backend.run(armed_pair):
         peer_socket(stream).close()
     assert open_descriptors() == before
@@ -649,7 +650,7 @@ def test_who_waits_for_a_buffer_has_a_turn_after_an_exception(monkeypatch: pytes
         async def receive(stream: trio.SocketStream) -> None:
             received.append(await stream.receive_some())
 
-        with trio.move_on_after(5):
+        with trio.move_on_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for _, stream in pairs:
                     nursery.start_soon(receive, stream)
@@ -688,7 +689,7 @@ def test_what_an_earlier_run_has_read_ahead_is_not_lost_to_an_exception(
             patched.setattr(Connection, "inherit", fails)
             with pytest.raises(KeyboardInterrupt):
                 await stream.socket.recv(10)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             return await stream.socket.recv(10)
 
     trio_uring.run(first)
@@ -756,7 +757,7 @@ def test_a_forked_child_does_not_disturb_the_connections() -> None:
                     pass
                 os._exit(0 if ours[3].socket.fileno() >= 0 else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE):
                 for client, stream in zip(theirs, ours):
                     await client.send_all(b"y")
                     assert await stream.receive_some() == b"y"
@@ -790,7 +791,7 @@ def test_a_forked_child_runs_with_the_connection_that_it_inherited() -> None:
                 await stream.send_all(await stream.receive_some())
 
         async def ask(client):
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE):
                 for _ in range(3):
                     await client.send_all(b"x")
                     assert await client.receive_some() == b"x"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from equivalence import EPOLL, RINGS, URING, Backend, needs_completions
+from equivalence import EPOLL, PATIENCE, RINGS, URING, Backend, needs_completions
 from pairs import tcp_pair
 from socket_calls import HUGE, disturbed, expected, pair
 from steps import Steps
@@ -747,7 +747,7 @@ def test_what_trios_own_method_has_left_decrypted_is_returned_before_more_comes(
 
     async def take() -> None:
         stream, peer = ends
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await stream.receive_some(100) == expected(23, 7)
         await trio.aclose_forcefully(stream)
         peer.close()
@@ -903,6 +903,7 @@ async def receive_with_output(stream: Stream) -> None:
     await stream.receive_some()
 
 
+@needs_completions  # without them the stream is Trio's, which loses one
 @pytest.mark.parametrize("call", [send_first, receive_with_output])
 @pytest.mark.parametrize("has_tickets", [False, True])
 @ours
@@ -1046,7 +1047,7 @@ def test_without_memory_nothing_that_was_decrypted_is_lost_and_nothing_stays_loc
                 received += len(data)
                 if received == peer.sent:
                     break
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE):
                     data = await stream.receive_some(RECORD)
             number += 1
             await trio.aclose_forcefully(stream)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import signals_as_runs_end
+from equivalence import descriptors_so_far, open_descriptors, signals_as_runs_end
 from turns import RINGS, SEED, Turns, watchdog
 
 import trio_uring
@@ -163,7 +163,7 @@ async def collect_garbage(transfers: list[Transfers]) -> None:
 @pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS)
 def test_no_byte_is_lost_doubled_or_changed(ring: RingOptions, tmp_path: Path) -> None:
     choices = random.Random(SEED)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors_so_far()
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
     turns = Turns(1 / len(RINGS))
@@ -174,4 +174,4 @@ def test_no_byte_is_lost_doubled_or_changed(ring: RingOptions, tmp_path: Path) -
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

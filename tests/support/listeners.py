@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import trio
+from equivalence import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -19,7 +20,7 @@ async def listen() -> trio.SocketListener:
 def connect(listener: trio.SocketListener) -> socket.socket:
     """A socket of the standard library's, which goes past the run."""
     client = socket.create_connection(listener.socket.getsockname())
-    client.settimeout(30)
+    client.settimeout(PATIENCE)
     return client
 
 

@@ -9,6 +9,8 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
+from equivalence import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -43,7 +45,7 @@ class Child:
         return self.read()
 
     def end(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
 
@@ -86,18 +88,26 @@ def thread_server(serve: Serve, kind: socket.SocketKind = socket.SOCK_STREAM) ->
         if kind == socket.SOCK_STREAM:
             server.listen(100)
         else:
-            server.settimeout(1)  # nothing else wakes its thread in the end
+            server.settimeout(PATIENCE)  # nothing else ends its thread
         target = accept if kind == socket.SOCK_STREAM else serve
         thread = threading.Thread(target=guarded, args=(target, server), daemon=True)
         thread.start()
         yield server.getsockname()[1]
         if kind == socket.SOCK_STREAM:
             server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+            thread.join(PATIENCE)
 
 
 def command(programs: Programs, mode: str, port: int, **options: object) -> list[object]:
-    given = {"port": port, "size": 64, "connections": 3, "seconds": 0.2, "warmup": 0.02, **options}
+    given = {
+        "port": port,
+        "size": 64,
+        "connections": 3,
+        "seconds": 0.2,
+        "warmup": 0.02,
+        "least": 1,
+        **options,
+    }
     return [programs.load, mode, *(f"--{name}={value}" for name, value in given.items())]
 
 

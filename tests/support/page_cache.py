@@ -1,38 +1,45 @@
-"""Whether a read of a file can be served at once, and files of which none can."""
+"""Files that are read at once, and files of which the page cache has nothing."""
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from measure.cache import resident
+from measure.cache import kept_warm
+from trio_uring.files import transfers
+from trio_uring.lowlevel import performing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
-def skip_unless_told_at_once(path: Path) -> None:
-    """What has just been written is in the page cache, if the file system has one and says so."""
+@contextmanager
+def read_at_once(path: Path) -> Iterator[None]:
+    """What has just been written is in the page cache, and is kept there: a machine may take it back any
+    moment (DAMON's reclaim). Skips if the file system has no page cache, or does not say what is in it."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with kept_warm(path, size), path.open("rb") as file:
         try:
             got = os.preadv(file.fileno(), [bytearray(size)], 0, os.RWF_NOWAIT)
         except OSError as error:
             pytest.skip(f"this file system does not read at once: {error}")
-    if got < size:
-        pytest.skip("this file system has not kept in the page cache what was just written")
+        if got < size:
+            pytest.skip("this file system has not kept in the page cache what was just written")
+        yield
 
 
-def drop(path: Path) -> None:
-    """Has the kernel forget the contents, so that the next read is for the device. What else holds a page
-    for a moment (a journal, or who takes memory back) keeps it, so this is asked for until none is left."""
-    size = path.stat().st_size
-    for _ in range(100):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if not resident(path, size):
-            return
-    pytest.skip("this file system keeps in the page cache what it is asked to forget")
+def find_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asks the page cache is told that it has nothing. That no page is there would not do: asked for
+    one, the kernel starts to read it, and returns it after all if the device has answered before the kernel
+    looks again, as it does where the task loses its processor in between."""
+    for module, name in (
+        (transfers, "_read_at_once"),
+        (transfers, "_read_measured_at_once"),
+        (performing, "_read_measured_at_once"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: -errno.EAGAIN)

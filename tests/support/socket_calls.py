@@ -36,7 +36,7 @@ HUGE = 1 << 20
 LITTLE = 30_000
 """Of a huge send, all that may be received without its being certain to go on waiting."""
 SOCKET_BUFFER = 65_536
-STALLED = 2
+STALLED = 30
 WHAT_COMES = "receive_some()"
 """The one that cannot be told where to stop."""
 

@@ -69,7 +69,7 @@ class Work:
     seconds: float
     size: int = BLOCK
     """Bytes of a block, a file or a chunk."""
-    least: int = 0
+    least: int = 1
     """Operations that are done even where they take longer than its time."""
 
     def small_file(self, number: int) -> str:
