@@ -8,6 +8,7 @@
 
 #define SECOND_NS 1000000000
 #define PATIENCE_NS (2LL * SECOND_NS) /* a kernel that refuses for longer breaks the ring */
+#define MOST_BETWEEN_NS (SECOND_NS / 10)
 
 int64_t tu_now(void)
 {
@@ -148,19 +149,29 @@ static bool is_cut_short(int result)
 	return result == -EINTR || result == -ETIME;
 }
 
+/* Notes that the kernel has refused. Patience is for time in which it was asked: a process that was stopped
+ * between two refusals, or a machine that was suspended, has not asked it. So what lies between two refusals
+ * counts for MOST_BETWEEN_NS at most. */
+static void note_refusal(struct tu_ring *ring, int result)
+{
+	int64_t now = tu_now();
+	int64_t between = ring->refused_last ? now - ring->refused_last : 0;
+
+	ring->refused_for += between < MOST_BETWEEN_NS ? between : MOST_BETWEEN_NS;
+	ring->refused_last = now;
+	if (ring->refused_for > PATIENCE_NS)
+		ring->broken = result;
+}
+
 /* Notes what the result of an enter means for the ring: that it is refused, or broken. */
 static void note_result(struct tu_ring *ring, int result)
 {
-	if (result >= 0 || is_cut_short(result)) {
-		ring->refused_since = 0;
-	} else if (tu_ring_is_refused(ring, result)) {
-		if (!ring->refused_since)
-			ring->refused_since = tu_now();
-		else if (tu_now() - ring->refused_since > PATIENCE_NS)
-			ring->broken = result;
-	} else if (result != -EEXIST) {
+	if (result >= 0 || is_cut_short(result))
+		ring->refused_last = ring->refused_for = 0;
+	else if (tu_ring_is_refused(ring, result))
+		note_refusal(ring, result);
+	else if (result != -EEXIST)
 		ring->broken = result;
-	}
 }
 
 int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)

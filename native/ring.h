@@ -17,7 +17,8 @@
  *   EEXIST                  the calling thread is not the owner. The ring is as good as before
  *   anything else           the ring is broken: somebody has closed its descriptor, or a sandbox forbids
  *                           the call. It is never entered again, since the descriptor may be another
- *                           ring's by now. A ring that was refused for seconds on end is broken, too */
+ *                           ring's by now. A ring whose enters were refused for seconds on end is
+ *                           broken, too: seconds in which it was entered again and again */
 #ifndef TU_RING_H
 #define TU_RING_H
 
@@ -36,7 +37,8 @@ struct tu_ring {
 	bool enabled;                /* no longer R_DISABLED */
 	uint32_t wait_flags;         /* flags of io_uring_enter that its waits have besides */
 	int broken;                  /* 0, or the -errno for which it is not entered again */
-	int64_t refused_since;       /* when the kernel began to refuse, by tu_now(); 0: it does not */
+	int64_t refused_last;        /* when the kernel refused last, by tu_now(); 0: it does not refuse */
+	int64_t refused_for;         /* how long it was asked since it began to refuse, in nanoseconds */
 	uint64_t entered;            /* how often the kernel was entered */
 	/* A submission names a descriptor, which is only a number. Before the kernel takes the submission,
 	 * the descriptor may be closed, and the number be given to another file. So `check` is called before

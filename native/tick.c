@@ -241,7 +241,7 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 		tu_interrupt_wake(&core->interrupt);
 		if (result < 0 && !may_go_on_after(core, result))
 			return result;
-		interrupted = !core->ring.refused_since && !tu_ring_has_completions(&core->ring);
+		interrupted = !core->ring.refused_last && !tu_ring_has_completions(&core->ring);
 		interrupted |= result == -EINTR;
 		outcome = tu_reap(core);
 		left = deadline - tu_now();

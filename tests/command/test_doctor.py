@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tty
 from pathlib import Path
 
 import attrs
@@ -176,6 +178,45 @@ def test_who_has_read_enough_may_go(arguments: list[str]) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "unbuffered"])
+def test_pipe_that_does_not_block_gets_all(flags: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    environment = {name: value for name, value in PLAIN.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *flags, "-m", "trio_uring", "doctor", "--json"]
+    with (
+        open(reader, "rb") as said,
+        subprocess.Popen(command, env=environment, stdout=writer, stderr=subprocess.PIPE) as done,
+    ):
+        os.close(writer)
+        text = said.read()
+        assert done.stderr is not None
+        assert (done.wait(60), done.stderr.read()) == (0, b"")
+    assert len(text) > room
+    assert json.loads(text)["usable"] is True
+
+
+def test_terminal_that_does_not_block_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trio_uring.command import command_line
+
+    def read_a_part(_: object) -> None:
+        said.extend(os.read(reader, 4096))
+
+    monkeypatch.setattr(command_line, "_wait_until_writable", read_a_part)
+    said = bytearray()
+    text = "0123456789" * 20_000  # more than a terminal takes before somebody reads
+    reader, terminal = os.openpty()
+    tty.setraw(terminal)
+    os.set_blocking(terminal, False)
+    with open(reader, "rb"), open(terminal, "w") as stream:
+        command_line._write(stream, text)
+        assert said
+        while not said.endswith(b"\n"):
+            read_a_part(stream)
+    assert said.decode() == f"{text}\n"
 
 
 def test_report_tells_of_locked_memory_and_wake_ups() -> None:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from child_process import output_of, refused, run_python
 
+from trio_uring.ring import refusals
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 NO_SETUP = {
     "EPERM": (errno.EPERM, ["seccomp", "profile that allows io_uring_setup"]),
@@ -134,6 +137,29 @@ def test_a_call_refused_beside_io_uring_setup_is_said_before_any_user_code(call:
 @pytest.mark.parametrize("call", ["io_uring_enter", "io_uring_register"])
 def test_a_call_refused_beside_io_uring_setup_falls_back_too(call: str) -> None:
     check_falls_back(refused("EPERM", call))
+
+
+@pytest.mark.parametrize(
+    ("disabled", "group", "who", "named"),
+    [
+        ("1", "-1", "for processes without CAP_SYS_ADMIN", False),
+        ("1", "993", "for processes without CAP_SYS_ADMIN", True),
+        ("2", "993", "for everybody", False),
+    ],
+)
+def test_a_sysctl_is_said_and_a_group_only_where_there_is_one(
+    disabled: str, group: str, who: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sysctls are machine-wide, so files stand for them."""
+    (tmp_path / "io_uring_disabled").write_text(f"{disabled}\n")
+    (tmp_path / "io_uring_group").write_text(f"{group}\n")
+    monkeypatch.setattr(refusals, "_SYSCTLS", tmp_path)
+    error = refusals.unavailable(errno.EPERM)
+    assert (
+        error.reason == f"kernel.io_uring_disabled={disabled} switches it off {who} (EPERM, {os.strerror(1)})"
+    )
+    assert "sysctl kernel.io_uring_disabled=0" in error.remedy
+    assert ("group" in error.remedy) is named
 
 
 def test_the_environment_asks_for_the_fallback() -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .. import __version__
 from ..session import children
 from ..session.option_names import FLAGS, WITHOUT_VALUE
 from . import program
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 USAGE = """\
 usage: python -m trio_uring [OPTION ...] FILE ARGUMENT ...
@@ -77,9 +80,10 @@ def main(arguments: list[str]) -> int | str:
             return _doctor(options, arguments[1:])
         return _run(kind, options, arguments)
     except _Asked as text:
-        return _print(str(text))
+        _write(sys.stdout, str(text))
+        return 0
     except _Misused as error:
-        print(f"trio_uring: {error}\n{USAGE}", file=sys.stderr)
+        _write(sys.stderr, f"trio_uring: {error}\n{USAGE}")
         return _USAGE_STATUS
 
 
@@ -117,27 +121,28 @@ def _parse(arguments: list[str]) -> tuple[program.Kind, dict[str, str], list[str
 _NO_CHILDREN: Final = "--no-children"
 
 
-def _doctor(options: dict[str, str], arguments: list[str]) -> int | str:
+def _doctor(options: dict[str, str], arguments: list[str]) -> int:
     if arguments not in ([], ["--json"]):
         words = " ".join(arguments)
         raise _Misused(f"doctor takes --json or nothing, not {words}; ./doctor runs a file")
     options.pop(_NO_CHILDREN, None)
     if refusal := _take(options):
-        return refusal
+        return _refuse(refusal)
     try:
         from . import doctor
 
         report, status = doctor.report(as_json=bool(arguments))
     except (ImportError, ValueError) as error:
-        return f"trio_uring: {error}"
-    return _print(report) or status
+        return _refuse(f"trio_uring: {error}")
+    _write(sys.stdout, report)
+    return status
 
 
 def _run(kind: program.Kind, options: dict[str, str], arguments: list[str]) -> int | str:
     with_children = options.pop(_NO_CHILDREN, None) is None
     found = program.find(kind, arguments[0])
     if refusal := _take(options) or _install():
-        return refusal
+        return _refuse(refusal)
     if with_children:
         from ..session.wanted import command_line
 
@@ -176,11 +181,35 @@ def _install() -> str:
     return ""
 
 
-def _print(text: str) -> int:
-    """Prints a text; returns the exit status. That a reader, such as ``head``, has closed the pipe is no
-    error. Python flushes once more as it exits, which may not fail either."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _refuse(text: str) -> int:
+    """Says why nothing is run; returns the exit status."""
+    _write(sys.stderr, text)
+    return 1
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Writes a text and the end of its line to a standard stream, all of it. Where a write falls short, an
+    unbuffered stream (``python -u``) would drop the rest: the program was stopped (Ctrl-Z) while the terminal
+    was full, or somebody has made the terminal non-blocking, in which case a buffered stream would fail.
+
+    That a reader, such as ``head``, has closed the pipe is no error, nor is a stream that was never open.
+    """
+    if stream is None:
+        return
+    stream.flush()
+    left = memoryview(f"{text}\n".encode(stream.encoding, stream.errors or "strict"))
+    while left:
+        try:
+            left = left[os.write(stream.fileno(), left) :]
+        except BlockingIOError:
+            _wait_until_writable(stream)
+        except BrokenPipeError:
+            return
+
+
+def _wait_until_writable(stream: TextIO) -> None:
+    import select  # not before it is needed: a program may have a module of this name beside it
+
+    writable = select.poll()
+    writable.register(stream, select.POLLOUT)
+    writable.poll()

@@ -14,7 +14,8 @@ SMALLEST: Final = 64
 SMALLEST_CQ: Final = 128
 """The smallest ring, in submissions and completions, that is tried where the kernel answered ENOMEM to a
 larger one. A still smaller ring would take as many pages."""
-_DISABLED_SYSCTL: Final = Path("/proc/sys/kernel/io_uring_disabled")
+_SYSCTLS: Final = Path("/proc/sys/kernel")
+_NO_GROUP: Final = ("", "-1")
 
 
 def unavailable(error: int, call: str = "io_uring_setup", *, waited: bool = False) -> UringUnavailableError:
@@ -46,12 +47,14 @@ def _refusal_of_use(call: str) -> tuple[str, str]:
 
 
 def _refusal(error: int) -> tuple[str, str]:
-    if error == errno.EPERM and (sysctl := _io_uring_disabled()):
+    sysctl = _sysctl("io_uring_disabled")
+    if error == errno.EPERM and sysctl in ("1", "2"):
         who = "for everybody" if sysctl == "2" else "for processes without CAP_SYS_ADMIN"
+        has_group = sysctl == "1" and _sysctl("io_uring_group") not in _NO_GROUP
         return (
             f"kernel.io_uring_disabled={sysctl} switches it off {who}",
             "Set it with `sysctl kernel.io_uring_disabled=0`, on the host, since containers share its kernel"
-            + ("" if sysctl == "2" else ", or join the group that kernel.io_uring_group names"),
+            + (", or join the group that kernel.io_uring_group names" if has_group else ""),
         )
     if error == errno.EPERM:
         return (
@@ -85,10 +88,9 @@ def _no_memory() -> tuple[str, str]:
     ), locked_memory.MORE
 
 
-def _io_uring_disabled() -> str:
-    """The value of the sysctl if it switches io_uring off, else an empty string."""
+def _sysctl(name: str) -> str:
+    """The value of one of the kernel's; an empty string if this kernel has none of that name."""
     try:
-        value = _DISABLED_SYSCTL.read_text().strip()
+        return (_SYSCTLS / name).read_text().strip()
     except OSError:
         return ""
-    return value if value in ("1", "2") else ""
