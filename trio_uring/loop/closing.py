@@ -53,6 +53,7 @@ class Closing(Readiness):
         "_entry_task",
         "_guest_lock",
         "_guest_waiting",
+        "_has_given_back",
         "_is_guest",
         "_knows_reschedule",
         "_runner",
@@ -67,6 +68,7 @@ class Closing(Readiness):
         """Whether the runner's `reschedule` does what `wake` of native/python does in its stead."""
         self._guest_lock = threading.Lock()
         self._guest_waiting = False
+        self._has_given_back = False
 
     def is_guest(self) -> bool:
         return self._is_guest()
@@ -101,6 +103,8 @@ class Closing(Readiness):
         """
         with self._guest_lock:
             was_closed, self.closed = self.closed, True
+        if self._has_given_back:
+            return
         steps = Steps()
         if not was_closed:
             steps.make(self._end)
@@ -182,6 +186,7 @@ class Closing(Readiness):
                     _signal_forced(self.core)
                 else:
                     _release(self.core)
+                    self._has_given_back = True
 
 
 def _nobody(_task: Task, _outcome: object) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..ring.options import RingOptions
 
@@ -29,27 +29,25 @@ _told: set[tuple[int, str]] = set()
 
 def tell_backend(backend: str, options: RingOptions, used: Iterable[str] = ()) -> bool:
     """Logs what the runs of this process are on; False if no handler listens. Any thread."""
-    text = " ".join(
-        f"{name}={value}"
-        for name, value in attrs.asdict(options, recurse=False).items()
-        if name != "features"
-    )
-    off = ",".join(options.features) or "nothing"
-    uses = f"; the ring uses {', '.join(used)}" if used else ""
-    return _say_once(
-        logging.INFO,
-        "backend",
-        f"Trio runs on {backend}: Linux {os.uname().release}; {text} disabled={off}{uses}",
-    )
+
+    def text() -> str:
+        values = attrs.asdict(options, recurse=False)
+        del values["features"]
+        told = " ".join(f"{name}={value}" for name, value in values.items())
+        off = ",".join(options.features) or "nothing"
+        uses = f"; the ring uses {', '.join(used)}" if used else ""
+        return f"Trio runs on {backend}: Linux {os.uname().release}; {told} disabled={off}{uses}"
+
+    return _say_once(logging.INFO, "backend", text)
 
 
 def tell_fallback(text: str) -> None:
     """Logs why a run is on epoll. Any thread."""
-    _say_once(logging.WARNING, text, text)
+    _say_once(logging.WARNING, text, lambda: text)
 
 
-def _say_once(level: int, what: str, text: str) -> bool:
-    """Logs ``text``, unless this process has logged something about the subject ``what`` before."""
+def _say_once(level: int, what: str, text: Callable[[], str]) -> bool:
+    """Logs what ``text`` returns, unless this process has logged something about ``what`` before."""
     key = os.getpid(), what
     if key in _told:
         return True
@@ -58,5 +56,5 @@ def _say_once(level: int, what: str, text: str) -> bool:
     if not logger.isEnabledFor(level) or not logger.hasHandlers():
         return False
     _told.add(key)
-    logging.getLogger(_NAME).log(level, "%s", text)
+    logging.getLogger(_NAME).log(level, "%s", text())
     return True

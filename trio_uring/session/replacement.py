@@ -82,7 +82,8 @@ def _put(rows: Iterable[_Row]) -> None:
     """Replaces the names that have Trio's own functions."""
     for replaced, names, name, ours in rows:
         found = names.get(name)
-        if found is not ours and is_trios_own(found):
+        known = replaced.original.get(name, ours)
+        if found is not ours and (found is known or is_trios_own(found)):
             if name not in replaced.original:
                 _dress(ours, found)
                 replaced.original[name] = found
@@ -192,10 +193,11 @@ class Holder:
     """Keeps Trio's names replaced until it is released. It is also released when it is thrown away, as by an
     exception that comes before its user could release it."""
 
-    __slots__ = ("_names", "files", "number", "thread")
+    __slots__ = ("_is_released", "_names", "files", "number", "thread")
 
     def __init__(self, names: Replacement, thread: int, *, files: bool) -> None:
         self._names = names
+        self._is_released = False
         self.files = files
         self.number = next(_numbers)
         self.thread = thread
@@ -203,7 +205,9 @@ class Holder:
     def release(self) -> None:
         """Gives up the holder's wish. Does nothing if it was released before, as in a forked child. Any
         thread."""
-        self._names.release(self)
+        if not self._is_released:
+            self._names.release(self)
+            self._is_released = True
 
     def __del__(self, is_over: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_over():
