@@ -4,9 +4,8 @@
     dig @127.0.0.1 -p 5353 debian.org
 
 Listens at the first address and port, and asks the second. The first has to be one of loopback, since a
-forwarder that all the world can ask is used against others.
-An answer has to come from the server that was asked, to the port that has asked (a new one for each query),
-and with the query's number, which is random. At SIGTERM and Ctrl-C it still answers what it was asked.
+forwarder that all the world can ask is used against others. At SIGTERM and Ctrl-C it still answers what it
+was asked.
 """
 
 import ipaddress
@@ -16,14 +15,15 @@ import sys
 from contextlib import suppress
 
 import trio
-from trio.socket import AF_INET, SOCK_DGRAM
+from trio.socket import AF_INET, SOCK_DGRAM, SocketType
 
 MOST, ATTEMPTS, PATIENCE = 500, 2, 2  # queries at a time; attempts, and seconds for each
 HEADER, LONGEST, IS_ANSWER, SERVER_FAILURE = 12, 65535, 0x80, 2
+Address = tuple[str, int]
 
 
-async def ask(query: bytes, upstream: tuple[str, int]) -> bytes:
-    for _ in range(ATTEMPTS):
+async def ask(query: bytes, upstream: Address) -> bytes:
+    for _ in range(ATTEMPTS):  # each from a new port with a random number, which nobody else can guess
         number = secrets.token_bytes(2)
         attempt = trio.move_on_after(PATIENCE)
         with attempt, suppress(OSError), trio.socket.socket(AF_INET, SOCK_DGRAM) as asking:
@@ -36,31 +36,21 @@ async def ask(query: bytes, upstream: tuple[str, int]) -> bytes:
     return query[:2] + bytes([query[2] | IS_ANSWER, SERVER_FAILURE]) + query[4:]
 
 
-class Forwarder:
-    def __init__(
-        self, socket: trio.socket.SocketType, upstream: tuple[str, int], nursery: trio.Nursery
-    ) -> None:
-        self.socket, self.upstream, self.nursery = socket, upstream, nursery
-        self.turns = trio.Semaphore(MOST)
-
-    async def receive(self) -> None:
-        while True:
-            query, client = await self.socket.recvfrom(LONGEST)
-            if len(query) >= HEADER and not query[2] & IS_ANSWER:
-                with suppress(trio.WouldBlock):  # too many at a time: the client will ask again
-                    self.turns.acquire_nowait()
-                    self.nursery.start_soon(self.forward, query, client)
-
-    async def forward(self, query: bytes, client: tuple[str, int]) -> None:
-        try:
-            answer = await ask(query, self.upstream)
-            with suppress(OSError):  # the client has gone
-                await self.socket.sendto(answer, client)
-        finally:
-            self.turns.release()
+async def forward(query: bytes, client: Address, socket: SocketType, upstream: Address) -> None:
+    answer = await ask(query, upstream)
+    with suppress(OSError):  # the client has gone
+        await socket.sendto(answer, client)
 
 
-async def main(host: str, port: int, upstream: tuple[str, int]) -> None:
+async def receive(socket: SocketType, upstream: Address, forwarding: trio.Nursery) -> None:
+    while True:
+        query, client = await socket.recvfrom(LONGEST)
+        is_query = len(query) >= HEADER and not query[2] & IS_ANSWER
+        if is_query and len(forwarding.child_tasks) < MOST:  # at more, the client will ask again
+            forwarding.start_soon(forward, query, client, socket, upstream)
+
+
+async def main(host: str, port: int, upstream: Address) -> None:
     with (
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.socket.socket(AF_INET, SOCK_DGRAM) as socket,
@@ -68,7 +58,7 @@ async def main(host: str, port: int, upstream: tuple[str, int]) -> None:
         await socket.bind((host, port))
         print(f"{host}:{port}", flush=True)
         async with trio.open_nursery() as forwarding, trio.open_nursery() as receiving:
-            receiving.start_soon(Forwarder(socket, upstream, forwarding).receive)
+            receiving.start_soon(receive, socket, upstream, forwarding)
             await anext(signals)
             receiving.cancel_scope.cancel()
 

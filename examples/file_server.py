@@ -2,11 +2,9 @@
 
     python -m trio_uring file_server.py FOLDER 127.0.0.1 8000
 
-Serves what is in FOLDER, not what links lead to outside; where an address ends with a slash, index.html
-of that folder. SIGTERM and Ctrl-C give it 10 seconds to finish.
+Serves nothing outside FOLDER, wherever links lead. SIGTERM and Ctrl-C give it 10 seconds to finish.
 """
 
-import os
 import signal
 import sys
 from contextlib import suppress
@@ -17,16 +15,15 @@ from urllib.parse import unquote, urlsplit
 import h11
 import trio
 
-import trio_uring
+from trio_uring import Path, send_file
 
 NEXT_REQUEST, WHOLE_ANSWER, GRACE = 5, 600, 10  # seconds
 
 
-async def serve(folder: trio_uring.Path, accepting: trio.CancelScope, stream: trio.SocketStream) -> None:
+async def serve(folder: Path, accepting: trio.CancelScope, stream: trio.SocketStream) -> None:
     http = h11.Connection(h11.SERVER)
-    # The client has gone, is too slow or speaks no HTTP; or the file cannot be read.
     with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError):
-        async with stream:
+        async with stream:  # the client may go, be too slow or speak no HTTP; the file may not be readable
             while not accepting.cancel_called:
                 with trio.fail_after(NEXT_REQUEST):
                     while (request := http.next_event()) is h11.NEED_DATA:
@@ -34,46 +31,41 @@ async def serve(folder: trio_uring.Path, accepting: trio.CancelScope, stream: tr
                 if not isinstance(request, h11.Request):
                     break
                 with trio.fail_after(WHOLE_ANSWER):
-                    await answer(await find(folder, request), request, http, stream)
+                    await answer(await find(folder, request), request.method, http, stream)
                 http.next_event()  # the end of the request
                 http.start_next_cycle()
 
 
-async def find(folder: trio_uring.Path, request: h11.Request) -> trio_uring.Path | None:
-    try:
+async def find(folder: Path, request: h11.Request) -> Path | None:
+    with suppress(OSError, ValueError):  # which can be no name of a file
         name = unquote(urlsplit(request.target).path.decode())
-        if name.endswith("/"):
-            name += "index.html"
-        path = await (folder / name.lstrip("/")).resolve()
+        index = "index.html" if name.endswith("/") else ""
+        path = await (folder / (name + index).lstrip("/")).resolve()
         return path if path.is_relative_to(folder) and await path.is_file() else None
-    except (OSError, ValueError):
-        return None
+    return None
 
 
-async def answer(
-    path: trio_uring.Path | None, request: h11.Request, http: h11.Connection, stream: trio.SocketStream
-) -> None:
-    async def send_head(status: int, size: int, kind: str = "text/plain") -> None:
-        headers = [("content-length", str(size)), ("content-type", kind)]
-        await stream.send_all(http.send(h11.Response(status_code=status, headers=headers)) or b"")
-
-    if path is None or request.method not in (b"GET", b"HEAD"):
-        await send_head(404 if path is None else 405, 0)
-    else:
+async def answer(path: Path | None, method: bytes, http: h11.Connection, stream: trio.SocketStream) -> None:
+    status = 404 if path is None else 200 if method in (b"GET", b"HEAD") else 405
+    size = (await path.stat()).st_size if path and status == 200 else 0
+    kind = guess_type(path or "")[0] or "application/octet-stream"
+    headers = [("content-length", str(size)), ("content-type", kind)]
+    await stream.send_all(http.send(h11.Response(status_code=status, headers=headers)) or b"")
+    if path and size and method == b"GET":  # h11 counts what is sent, by the length of anything that has one
         async with await path.open("rb") as file:
-            size = (await path.stat()).st_size
-            await send_head(200, size, guess_type(path.name)[0] or "application/octet-stream")
-            if request.method == b"GET":  # h11 counts what is sent, by the length of anything that has one
-                http.send_with_data_passthrough(h11.Data(data=range(size)))  # type: ignore[arg-type]
-                if await trio_uring.send_file(stream, file, 0, size) < size:
-                    raise trio.BrokenResourceError("the file has become shorter")
+            http.send_with_data_passthrough(h11.Data(data=range(size)))  # type: ignore[arg-type]
+            if await send_file(stream, file, 0, size) < size:
+                raise trio.BrokenResourceError("the file has become shorter")
     await stream.send_all(http.send(h11.EndOfMessage()) or b"")
 
 
 async def main(name: str, host: str, port: int) -> None:
+    folder = await Path(name).resolve()
+    if not await folder.is_dir():
+        sys.exit(f"{name} is no folder")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as clients, trio.open_nursery() as accepting:
-            handler = partial(serve, await trio_uring.Path(name).resolve(strict=True), accepting.cancel_scope)
+            handler = partial(serve, folder, accepting.cancel_scope)
             await accepting.start(partial(trio.serve_tcp, handler, port, host=host, handler_nursery=clients))
             print(f"http://{host}:{port}/", flush=True)
             await anext(signals)
@@ -82,10 +74,6 @@ async def main(name: str, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case name, host, port if port.isdecimal():
-            if not os.path.isdir(name):
-                sys.exit(f"{name} is no folder")
-            trio.run(main, name, host, int(port))
-        case _:
-            sys.exit(__doc__)
+    if len(sys.argv) != 4 or not sys.argv[3].isdecimal():
+        sys.exit(__doc__)
+    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,10 +1,6 @@
-"""Trio on io_uring as a guest of asyncio: both loops in one thread, each with tasks of its own.
+"""Trio on io_uring as a guest of asyncio, in one thread: Trio serves an echo, asyncio prints who connects.
 
-    python guest_in_asyncio.py 127.0.0.1 8000
-
-Trio serves an echo, asyncio prints who has connected. `run_trio` is what an asyncio program needs for Trio
-code; it is on io_uring by itself, since it calls trio_uring. At SIGTERM and Ctrl-C asyncio's task is
-cancelled; it cancels Trio's, and waits for it.
+python guest_in_asyncio.py 127.0.0.1 8000
 """
 
 import asyncio
@@ -78,8 +74,6 @@ async def main(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case host, port if port.isdecimal():
-            asyncio.run(main(host, int(port)))
-        case _:
-            sys.exit(__doc__)
+    if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
+        sys.exit(__doc__)
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -109,7 +109,7 @@ def test_each_example_is_short_and_is_told_of() -> None:
     told = (EXAMPLES / "README.md").read_text()
     assert len(examples) == 6
     for path in examples:
-        assert len(path.read_text().splitlines()) < 95, path
+        assert len(path.read_text().splitlines()) < 80, path
         assert f"[{path.name}]({path.name})" in told
 
 
