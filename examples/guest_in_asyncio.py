@@ -1,6 +1,7 @@
-"""Trio on io_uring as a guest of asyncio, in one thread: Trio serves an echo, asyncio prints who connects.
+"""Trio on io_uring as a guest of asyncio, both in one thread.
 
-python guest_in_asyncio.py 127.0.0.1 8000
+Trio serves an echo, asyncio prints who has connected:
+    python guest_in_asyncio.py 127.0.0.1 8000
 """
 
 import asyncio
@@ -16,7 +17,6 @@ import trio
 import trio_uring
 
 T = TypeVar("T")
-LONGEST, MOST_UNTOLD = 3600, 1000  # seconds of a connection; connections
 
 
 async def run_trio(async_fn: Callable[..., Awaitable[T]], *args: object) -> T:
@@ -48,7 +48,7 @@ async def run_trio(async_fn: Callable[..., Awaitable[T]], *args: object) -> T:
 
 async def serve(host: str, port: int, connected: asyncio.Queue[str]) -> None:
     async def echo(stream: trio.SocketStream) -> None:
-        with suppress(OSError, trio.BrokenResourceError, asyncio.QueueFull), trio.move_on_after(LONGEST):
+        with suppress(OSError, trio.BrokenResourceError, asyncio.QueueFull), trio.move_on_after(3600):
             connected.put_nowait("{}:{}".format(*stream.socket.getpeername()))
             async for data in stream:
                 await stream.send_all(data)
@@ -63,7 +63,7 @@ async def tell(connected: asyncio.Queue[str]) -> None:
 
 
 async def main(host: str, port: int) -> None:
-    connected: asyncio.Queue[str] = asyncio.Queue(MOST_UNTOLD)
+    connected: asyncio.Queue[str] = asyncio.Queue(1000)
     serving = asyncio.create_task(run_trio(serve, host, port, connected))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
