@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
+import io
 import json
 import os
 import shlex
@@ -250,3 +252,11 @@ def test_report_tells_what_others_have_wrapped(monkeypatch: pytest.MonkeyPatch) 
     report, _ = doctor.report(as_json=False)
     assert "wrapped     by others, and so slower: trio.SocketStream.send_all\n" in report
     assert "wake-ups    by Trio's reschedule, which is called for each task" in report
+
+
+def test_what_stands_in_the_place_of_standard_output_gets_the_text() -> None:
+    from trio_uring.command import command_line
+
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert command_line.main(["--version"]) == 0
+    assert trio_uring.__version__ in output.getvalue()

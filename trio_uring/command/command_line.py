@@ -196,11 +196,16 @@ def _write(stream: TextIO | None, text: str) -> None:
     """
     if stream is None:
         return
+    try:
+        fd = stream.fileno()
+    except (AttributeError, OSError):  # somebody has put another object in its place, which has no file
+        stream.write(f"{text}\n")
+        return
     stream.flush()
     left = memoryview(f"{text}\n".encode(stream.encoding, stream.errors or "strict"))
     while left:
         try:
-            left = left[os.write(stream.fileno(), left) :]
+            left = left[os.write(fd, left) :]
         except BlockingIOError:
             _wait_until_writable(stream)
         except BrokenPipeError:
