@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,3 +85,15 @@ def playground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("link to nowhere").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
     return tmp_path
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nobody has at the moment."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        number: int = one.getsockname()[1]
+    return number
+
+
+unused_port = port  # another one

@@ -72,15 +72,6 @@ def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def port() -> int:
-    """One that nobody has at the moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        number: int = one.getsockname()[1]
-    return number
-
-
 def connect(port: int, process: subprocess.Popen[str]) -> socket.socket:
     """A connection to the process, when it listens."""
     deadline = time.monotonic() + PATIENCE
@@ -390,9 +381,9 @@ def test_dns_forwarder(runner: list[str], number: signal.Signals, port: int) -> 
 
 @both_backends
 def test_dns_forwarder_tells_of_a_server_that_does_not_answer(
-    runner: list[str], port: int, unused: int
+    runner: list[str], port: int, unused_port: int
 ) -> None:
-    command = ["dns_forwarder.py", "127.0.0.1", str(port), "127.0.0.1", str(unused)]
+    command = ["dns_forwarder.py", "127.0.0.1", str(port), "127.0.0.1", str(unused_port)]
     with running([*runner, *command]) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -401,9 +392,6 @@ def test_dns_forwarder_tells_of_a_server_that_does_not_answer(
                 client.sendto(rubbish, ("127.0.0.1", port))
         assert ask_dns(address, QUERY) == b"\x12\x34\x81\x02" + QUERY[4:]
         assert end_of(process, signal.SIGTERM) == ""
-
-
-unused = port  # another one
 
 
 # guest_in_asyncio.py

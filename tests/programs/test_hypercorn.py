@@ -91,15 +91,6 @@ def ask(connect: Callable[[], socket.socket]) -> tuple[str, int]:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def port() -> int:
-    """One that nobody has at the moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        number: int = one.getsockname()[1]
-    return number
-
-
 def to(port: int) -> Callable[[], socket.socket]:
     return lambda: socket.create_connection(("127.0.0.1", port), PATIENCE)
 
