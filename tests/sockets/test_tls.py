@@ -214,6 +214,12 @@ async def unwrap(stream: Stream) -> object:
     return await stream.unwrap()
 
 
+async def every_call_raises(stream: Stream, error: type[Exception]) -> None:
+    for call in (receive, send, unwrap):
+        with pytest.raises(error):
+            await call(stream)
+
+
 @pytest.mark.parametrize("call", [receive, send, unwrap])
 @every_version
 @ours
@@ -353,9 +359,7 @@ def test_a_send_breaks_the_stream_if_it_is_cancelled_on_its_way_and_not_before(b
             nursery.start_soon(stream.send_all, bytes(2 * HUGE))
             await arrive()
             nursery.cancel_scope.cancel()
-        for call in (receive, send, unwrap):
-            with pytest.raises(trio.BrokenResourceError):
-                await call(stream)
+        await every_call_raises(stream, trio.BrokenResourceError)
         await stream.aclose()
         peer.close()
 
@@ -573,9 +577,7 @@ def test_what_follows_the_end_in_the_clear_is_trailing_or_still_in_the_stream(
         while len(got) < 120:
             got += await plain.receive_some(200)  # type: ignore[attr-defined]
         assert got == b"in the clear" * 10
-        for call in (receive, send, unwrap):
-            with pytest.raises(trio.ClosedResourceError):
-                await call(stream)
+        await every_call_raises(stream, trio.ClosedResourceError)
         await plain.aclose()
         peer.close()
 
@@ -1130,9 +1132,7 @@ def test_an_answer_that_is_cancelled_on_its_way_breaks_the_stream(backend: Backe
                 nursery.start_soon(cancel_later, scope)
                 await stream.receive_some(100)
         assert scope.cancelled_caught
-        for call in (receive, send, unwrap):
-            with pytest.raises(trio.BrokenResourceError):
-                await call(stream)
+        await every_call_raises(stream, trio.BrokenResourceError)
         await stream.aclose()
         peer.close()
 
