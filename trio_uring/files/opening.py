@@ -21,7 +21,6 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 from ..loop.current import current_run
 from ..lowlevel.open_at import opened
 from .buffer import FileBuffer
-from .buffered import BufferedFile, BufferedReaderFile
 from .made_later import BufferedLater
 from .position import Position
 from .raw import RawFile
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from ..lowlevel.file_systems import Status
     from .async_file import AsyncFile
     from .binary import BinaryFile
+    from .buffered import BufferedFile, BufferedReaderFile
 
     _Opener = Callable[[str, int], int]
 
@@ -184,7 +184,8 @@ async def open_file(
     if run is not None:
         fd, status = await opened(run, path, flags, _CREATED)
         if "b" in mode and status is not None and stat.S_ISREG(status.st_mode):
-            return _over_descriptor(fd, path, mode.replace("U", ""), flags, buffering, status)
+            binary = _binary_file(fd, path, mode.replace("U", ""), flags, buffering)
+            return over(binary, buffering, newline, status, ours=True)
     else:
         fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
@@ -238,12 +239,11 @@ def _flags(
     raise AssertionError
 
 
-def _over_descriptor(
-    fd: int, path: str | bytes, mode: str, flags: int, buffering: int, status: Status
-) -> RawFile | BufferedFile:
-    """Returns the binary file for a regular file that was opened by its name. Does what `over` does with
-    what `open` returns, but makes no buffered file of the standard library's. ``flags`` are those that it
-    was opened with."""
+def _binary_file(
+    fd: int, path: str | bytes, mode: str, flags: int, buffering: int
+) -> io.FileIO | BufferedLater:
+    """Returns what `open` returns for a binary file that was opened by its name, but makes no buffered file.
+    ``flags`` are those that it was opened with."""
     try:
         sys.audit("open", path, mode.replace("b", ""), flags | os.O_CLOEXEC)
         raw = io.FileIO(fd, mode)
@@ -251,13 +251,9 @@ def _over_descriptor(
         os.close(fd)
         raise
     raw.name = path
-    transfers = Transfers(Position(raw, status, ours=True))
     if not buffering:
-        return RawFile(raw, transfers)
-    size = _default_size(raw) if buffering < 0 else buffering
-    wrapped = BufferedLater(raw, size)
-    kind = BufferedReaderFile if raw.readable() else BufferedFile
-    return kind(wrapped, FileBuffer(wrapped, size, transfers))
+        return raw
+    return BufferedLater(raw, _default_size(raw) if buffering < 0 else buffering)
 
 
 def _default_size(raw: Any) -> int:
@@ -271,8 +267,8 @@ def over(
     wrapped: Any, buffering: int, newline: str | None, status: Status | None = None, *, ours: bool
 ) -> AsyncFile[Any]:
     """Returns the asynchronous file over ``wrapped``, a file of the standard library's that has moved no data
-    yet. ``ours``: it was opened by its name, and nobody else has its descriptor. ``status`` is the
-    `os.fstat`, if the caller has it."""
+    yet, or a `BufferedLater`. ``ours``: it was opened by its name, and nobody else has its descriptor.
+    ``status`` is the `os.fstat`, if the caller has it."""
     if isinstance(wrapped, io.FileIO):
         return RawFile(wrapped, Transfers(Position(wrapped, status, ours=ours)))
     binary = wrapped.buffer if isinstance(wrapped, io.TextIOWrapper) else wrapped

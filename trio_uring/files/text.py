@@ -294,8 +294,10 @@ class TextFile(OverBuffer[str]):
 
 
 def buffered(wrapped: Any, buffer: FileBuffer, turns: Turns | None = None) -> BufferedFile:
-    """Returns the binary file for ``wrapped``, a binary file of the standard library."""
-    return (BufferedReaderFile if wrapped.readable() else BufferedFile)(wrapped, buffer, turns)
+    """Returns the binary file for ``wrapped``, an open binary file of the standard library's, or what stands
+    for one (files/made_later.py)."""
+    kind = BufferedReaderFile if buffer.position.raw.readable() else BufferedFile
+    return kind(wrapped, buffer, turns)
 
 
 def _has_order(encoding: str) -> bool:
