@@ -3,7 +3,9 @@ wrong ones."""
 
 from __future__ import annotations
 
+import collections
 import copy
+import os
 import pickle
 from typing import Any
 
@@ -78,6 +80,16 @@ def test_options_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIO_URING_CHECKPOINT_BUDGET", "5")
     found = resolve_options(RingOptions(entries=16, read_ahead=99, checkpoint_budget=1))
     assert found == RingOptions(entries=16, read_ahead=99, checkpoint_budget=5, buffers=4)
+
+
+@pytest.mark.parametrize("kind", [dict, collections.UserDict])
+def test_an_environment_that_somebody_has_replaced_counts(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    """What `os.environ` has behind it is only looked at where it is Python's own."""
+    monkeypatch.setattr(os, "environ", kind(os.environ, TRIO_URING_ENTRIES="16"))
+    assert resolve_options(None).entries == 16
+    monkeypatch.setattr(os, "environ", kind(os.environ, TRIO_URING="7"))
+    with pytest.raises(ValueError, match="TRIO_URING has to be 1"):
+        resolve_options(None)
 
 
 def test_what_was_installed_is_the_call_of_a_run_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -674,6 +674,27 @@ def test_a_setup_runner_that_comes_after_install_is_called_and_the_run_is_on_io_
     assert trio.run(backend_of_run) == "epoll"
 
 
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_run_that_is_made_within_the_set_up_of_another_leaves_that_on_io_uring(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    inner: list[str] = []
+
+    def setup_runner(*args: Any, **kwargs: Any) -> Any:
+        if not inner:
+            inner.append("?")
+            inner[0] = run(backend_of_run)
+        return below(*args, **kwargs)
+
+    below = RUN.setup_runner
+    monkeypatch.setattr(trio_run, "setup_runner", setup_runner)
+    run: Any = trio.run if installed else trio_uring.run
+    with trio_uring.installed() if installed else contextlib.nullcontext():
+        assert run(backend_of_run) == "io_uring"
+    assert inner == ["io_uring"]
+    assert RUN.setup_runner is setup_runner
+
+
 def test_a_setup_runner_that_stays_over_ours_does_not_call_itself(calls: list[str]) -> None:
     for number in range(3):
 

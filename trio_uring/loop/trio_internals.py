@@ -62,7 +62,7 @@ import trio
 from ..ring.errors import UringUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Set
 
 CHECKED_VERSIONS = ("0.29.0", "0.32.0", "0.35.0")
 
@@ -185,16 +185,17 @@ _RESCHEDULE_USES = {
 _ASSERTED = ("_runner",)  # not by `python -O`
 
 
-def check_trio(table: Iterable[Replaced]) -> None:
+def check_trio(table: tuple[Replaced, ...]) -> None:
     """Raises UringUnavailableError if this Trio lacks something that we use, or a name that ``table``
     replaces. Any thread."""
     missing = _missing_parts(trio_run)
     if not missing:
         missing = [
-            f"{name_of(replaced.owner, name)} is missing"
-            for replaced in table
-            for name in replaced.functions
-            if name not in vars(replaced.owner)
+            f"{name_of(owner, name)} is missing"
+            for owner, present, wanted in _names_of(table)
+            if not wanted <= present.keys()
+            for name in wanted
+            if name not in present
         ]
         found = vars(trio_run)
         ssl_stream = vars(trio.SSLStream)
@@ -202,6 +203,12 @@ def check_trio(table: Iterable[Replaced]) -> None:
         missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
     if missing:
         raise unknown_trio(", ".join(missing))
+
+
+@functools.cache
+def _names_of(table: tuple[Replaced, ...]) -> list[tuple[Any, Mapping[str, Any], Set[str]]]:
+    """Each owner of ``table``, the present values of its names, and the names that are replaced."""
+    return [(replaced.owner, vars(replaced.owner), replaced.functions.keys()) for replaced in table]
 
 
 def unknown_trio(what: str) -> UringUnavailableError:

@@ -70,7 +70,7 @@ class IOManager(UringManager):
             logs.tell_backend("epoll", options)
             return cls._other()
         manager = super().__new__(cls)
-        manager._holder = None
+        manager._holder, request.holder = request.holder, None
         manager.has_files = options.files
         UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
@@ -119,7 +119,8 @@ class IOManager(UringManager):
     def attach(self, runner: Any) -> None:
         """Tells the manager its runner. The names of Trio stay replaced until `close`, even if `uninstall`
         comes before."""
-        self._holder = names.acquire(files=self.has_files)
+        if self._holder is None:
+            self._holder = names.acquire(files=self.has_files)
         super().attach(runner)
         _attached[id(self)] = weakref.ref(self)
 
@@ -173,7 +174,7 @@ def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below, updated=())
     def setup_runner(*args: Any, **kwargs: Any) -> trio_run.Runner:
         outer = getattr(context, "runner", None)
-        request.is_set_up = True
+        within, request.is_set_up = request.is_set_up, True
         try:
             runner: trio_run.Runner = below(*args, **kwargs)
             _attach(runner)
@@ -181,7 +182,7 @@ def set_up_over(below: Callable[..., Any]) -> Callable[..., Any]:
             _clear_away(outer)
             raise
         finally:
-            request.is_set_up = False
+            request.is_set_up = within
         return runner
 
     return setup_runner

@@ -225,12 +225,15 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
         yield
         return
     holder = names.acquire(files=options.files)
+    outer = _request.options, _request.holder
     try:
-        _request.options = options
+        _request.options, _request.holder = options, holder
         yield
     finally:
-        _request.options = None
-        holder.release()
+        is_left = _request.holder is holder
+        _request.options, _request.holder = outer
+        if is_left:
+            holder.release()
 
 
 def _names(options: RingOptions) -> Replacement | None:

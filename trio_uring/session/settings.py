@@ -36,6 +36,8 @@ def resolve(call: RingOptions | None) -> RingOptions:
     Raises:
       ValueError: an option of the environment or of the command line is wrong.
     """
+    if not command_line and not _may_be_in_environment():
+        return call or _DEFAULT
     environment = {name: text for name in VARIABLES if (text := os.environ.get(name))}
     told = children.told()
     if not environment and not command_line and not told:
@@ -46,6 +48,16 @@ def resolve(call: RingOptions | None) -> RingOptions:
         collected.add_options(call)
     collected.add_texts(environment, VARIABLES)
     return collected.options()
+
+
+def _may_be_in_environment() -> bool:
+    """Whether the environment may have a variable of ours.
+
+    Asking `os.environ` for a name that it does not have raises and catches an exception, and each run would
+    ask for all: so the dictionary behind it is asked first, where there is one.
+    """
+    data = getattr(os.environ, "_data", None)
+    return type(data) is not dict or not _ENCODED.isdisjoint(data)
 
 
 def check_command_line(options: Mapping[str, str]) -> None:
@@ -134,3 +146,4 @@ def _disabled(source: str, text: str) -> dict[str, bool]:
 
 
 _DEFAULT: Final = RingOptions()
+_ENCODED: Final = frozenset(os.fsencode(name) for name in (children.VARIABLE, *VARIABLES))

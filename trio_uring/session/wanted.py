@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ..loop.manager import UringManager
     from ..ring.options import RingOptions
+    from .replacement import Holder
 
 
 class _Installed:
@@ -26,6 +27,8 @@ class _Request(threading.local):
 
     options: RingOptions | None = None
     """None: nobody has asked."""
+    holder: Holder | None = None
+    """Keeps Trio's names replaced. The run takes it over."""
     is_set_up = False
     """Whether a ``setup_runner`` of ours is being called."""
     declined = False
