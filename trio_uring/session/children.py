@@ -67,8 +67,8 @@ def told() -> str:
 
 
 def environment() -> "Mapping[str, str]":
-    """The environment, for the variables of ours. Empty where who has set it is to have no say: the process has
-    another user's or group's rights (setuid, setgid), and was not started by root."""
+    """The environment, for the variables of ours. Empty where who has set it is to have no say: the process
+    has another user's or group's rights (setuid, setgid), and was not started by root."""
     user = os.getuid()
     raised = user != 0 and (user != os.geteuid() or os.getgid() != os.getegid())
     return {} if raised else os.environ
