@@ -1,7 +1,6 @@
 """What a process may no longer do, no operation of its run does for it: each has the rights of the moment
 in which the kernel gets it, by whichever way it goes, also where a worker of the kernel's was started
-before. (Rings of a thread of the kernel's own, which polls, have those of the ring's beginning: that was
-libuv's CVE-2024-22017.)"""
+before. (libuv's rings kept the rights of their beginning: CVE-2024-22017.)"""
 
 from __future__ import annotations
 
