@@ -124,7 +124,8 @@ class Reading:
         buffer = bytearray(UNTOUCHED * self.choices.choice(SIZES))
         kind = self.choices.choice(("readinto", "lowlevel", "vector"))
         if kind == "readinto":
-            async with await trio.open_file(self.path, "rb", self.choices.choice((0, -1))) as file:
+            opened: Any = await trio.open_file(self.path, "rb", self.choices.choice((0, -1)))
+            async with opened as file:
                 got = await file.readinto(buffer)
         else:
             fd = await lowlevel.openat(self.path, os.O_RDONLY)
