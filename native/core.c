@@ -223,7 +223,11 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size)
 {
-	return core->ring.open ? tu_buffers_open(&core->buffers, &core->ring, count, size) : -EBADF;
+	int result = core->ring.open ? tu_buffers_open(&core->buffers, &core->ring, count, size) : -EBADF;
+
+	if (!result)
+		tu_operations_ask_for_limit(&core->ring);
+	return result;
 }
 
 void *tu_buffer_memory(tu_core *core)
@@ -231,11 +235,12 @@ void *tu_buffer_memory(tu_core *core)
 	return core->buffers.memory;
 }
 
-int tu_receive(tu_core *core, int fd, uint32_t length)
+int tu_receive(tu_core *core, int fd, uint32_t length, uint32_t most)
 {
 	if (!core->ring.open)
 		return -EBADF;
-	return note_unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
+	most = core->limits ? most : 0;
+	return note_unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length, most));
 }
 
 int tu_accept(tu_core *core, int fd, int multishot)

@@ -63,6 +63,7 @@ struct tu_core {
 	bool guest; /* in a guest run the owner may do other things between a tick and its events */
 	bool interrupt_watched;
 	bool signals_watched;
+	bool limits; /* a multishot receive may have a limit */
 	int signal_fd; /* -1: none */
 	uint64_t skipped;
 };
@@ -102,7 +103,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole);
 
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
-int tu_receive(tu_core *core, int fd, uint32_t length);
+int tu_receive(tu_core *core, int fd, uint32_t length, uint32_t most);
 int tu_accept(tu_core *core, int fd, int multishot);
 int tu_has_completed(tu_core *core, int slot);
 int tu_flush(tu_core *core);

@@ -127,10 +127,11 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole);
  *
  * `tu_receive` returns a slot, > 0. With a `length`, one event will come, of that many bytes at most.
  * With 0 it is a multishot: events come until one of them has `more` 0, which happens at the end of the
- * stream, after an error, after `tu_cancel`, and when no buffer is left (-ENOBUFS). */
+ * stream, after an error, after `tu_cancel`, when no buffer is left (-ENOBUFS); and, with `most`, after so
+ * many bytes, if the kernel can do that (Linux 6.17). */
 int tu_provide_buffers(tu_core *core, uint32_t count, uint32_t size);
 void *tu_buffer_memory(tu_core *core);
-int tu_receive(tu_core *core, int fd, uint32_t length);
+int tu_receive(tu_core *core, int fd, uint32_t length, uint32_t most);
 
 /* Whether a completion of this slot is in the ring that no tick has made an event of yet. A completion
  * that only says that a receive or an accept stopped for a while does not count. Changes nothing. */

@@ -131,7 +131,15 @@ int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring,
 	return slot;
 }
 
-int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length)
+/* The limit is in the field `optlen`, which headers before Linux 6.7 know only by its other names. */
+static void prepare_multishot_receive(struct io_uring_sqe *sqe, int fd, uint32_t most)
+{
+	io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+	sqe->file_index = most;
+}
+
+int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length,
+			  uint32_t most)
 {
 	struct io_uring_sqe *sqe;
 	int slot = acquire(operations, ring, TU_RECEIVE, fd, &sqe);
@@ -141,11 +149,23 @@ int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring
 	if (length)
 		io_uring_prep_recv(sqe, fd, NULL, length, 0);
 	else
-		io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+		prepare_multishot_receive(sqe, fd, most);
 	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = TU_BUFFER_GROUP;
 	io_uring_sqe_set_data64(sqe, tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
+}
+
+void tu_operations_ask_for_limit(struct tu_ring *ring)
+{
+	struct io_uring_sqe *sqe = tu_ring_sqe(ring);
+
+	if (!sqe)
+		return;
+	prepare_multishot_receive(sqe, -1, 1);
+	sqe->flags |= IOSQE_BUFFER_SELECT;
+	sqe->buf_group = TU_BUFFER_GROUP;
+	io_uring_sqe_set_data64(sqe, TU_LIMIT_QUESTION);
 }
 
 int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot)

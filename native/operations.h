@@ -49,7 +49,7 @@ enum tu_kind { TU_NOTHING, TU_READ, TU_WRITE, TU_OPERATION, TU_RECEIVE, TU_ACCEP
 enum tu_state { TU_FREE, TU_ARMED, TU_EDGE, TU_ASKED, TU_DOOMED };
 
 /* user_data of the core's own submissions: the generation is 0, which no operation has. */
-enum tu_internal { TU_NOBODY, TU_INTERRUPT_POLL, TU_SIGNAL_POLL };
+enum tu_internal { TU_NOBODY, TU_INTERRUPT_POLL, TU_SIGNAL_POLL, TU_LIMIT_QUESTION };
 
 struct tu_operation {
 	uint32_t generation; /* > 0 */
@@ -113,8 +113,13 @@ int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, i
 int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission);
 
 /* Submits a receive into a provided buffer: of up to `length` bytes, once; or, with length 0, a
- * multishot. Returns its slot, or -errno. */
-int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length);
+ * multishot, of `most` bytes (0: of any number). Returns its slot, or -errno. */
+int tu_operations_receive(struct tu_operations *operations, struct tu_ring *ring, int fd, uint32_t length,
+			  uint32_t most);
+
+/* Asks whether a multishot receive may be of `most` bytes, by one that has no file. A kernel before Linux
+ * 6.17 answers EINVAL before it looks for the file. The answer's user_data is TU_LIMIT_QUESTION. */
+void tu_operations_ask_for_limit(struct tu_ring *ring);
 
 /* Submits an accept, of one connection or, multishot, of all that come. Returns its slot, or -errno. */
 int tu_operations_accept(struct tu_operations *operations, struct tu_ring *ring, int fd, bool multishot);

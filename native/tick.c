@@ -114,6 +114,8 @@ int tu_reap(tu_core *core)
 		} else if (completion.user_data == TU_SIGNAL_POLL) {
 			core->signals_watched = take_watch(core, &completion);
 			outcome |= TU_SIGNALS;
+		} else if (completion.user_data == TU_LIMIT_QUESTION) {
+			core->limits = completion.res == -EBADF;
 		} else if (tu_operations_complete(&core->operations, &core->buffers, &completion,
 						  &core->events[count])) {
 			asks |= tu_operations_is_readiness(&core->events[count++]);

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,8 +52,10 @@ def default_folder() -> Path:
     """One of the user's own in the folder for temporary files, which all users share."""
     folder = Path(tempfile.gettempdir(), f"trio-uring-benchmarks-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise NativeBuildError(f"{folder} is another user's")
+    # One look: between two of them, whoever has made it first could put a link to a folder of ours there.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise NativeBuildError(f"{folder} is not the user's alone")
     return folder
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 from load import failure, limit
 
-from measure.programs import NativeBuildError, Programs, build
+from measure.programs import NativeBuildError, Programs, build, default_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +49,20 @@ def test_without_libssl_tls_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert not programs.tls
     with limit(programs, "echo") as port:
         assert "libssl-dev" in failure(programs, "echo", port, tls="1.3")
+
+
+@pytest.mark.parametrize("what", ["a link to a folder of ours", "one that others may write to"])
+def test_programs_are_not_run_from_a_folder_that_others_may_have_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = default_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert default_folder() == folder
+    if "link" in what:
+        folder.rename(tmp_path / "ours")
+        folder.symlink_to("ours")
+    else:
+        os.chmod(folder, 0o770)
+    with pytest.raises(NativeBuildError, match="not the user's alone"):
+        default_folder()

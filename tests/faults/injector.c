@@ -316,10 +316,12 @@ static void end_early(struct ring *ring, struct io_uring_sqe *sqe, int result)
 {
 	(void)ring;
 	(void)result;
-	if (sqe->opcode == IORING_OP_POLL_ADD)
+	if (sqe->opcode == IORING_OP_POLL_ADD) {
 		sqe->len &= ~IORING_POLL_ADD_MULTI;
-	else
+	} else {
 		sqe->ioprio &= (uint16_t)~(IORING_RECV_MULTISHOT | IORING_ACCEPT_MULTISHOT);
+		sqe->file_index = 0; /* the limit of a multishot receive */
+	}
 }
 
 static void lose(struct ring *ring, struct io_uring_sqe *sqe, int result)

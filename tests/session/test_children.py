@@ -137,6 +137,29 @@ def test_child_that_cannot_be_told_is_plain(folder: Path, child: str) -> None:
     assert run(*OURS, "program.py", child, folder=folder) == "io_uring epoll\n"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may have the rights of another user")
+@pytest.mark.parametrize(
+    ("real", "effective", "printed"),
+    [
+        ((65534, 0), (0, 0), "None 64"),  # as of a setuid program
+        ((65534, 65534), (65534, 0), "None 64"),  # setgid
+        ((0, 0), (65534, 65534), "1 16"),  # a service of root's that has put its rights aside
+        ((65534, 65534), (65534, 65534), "1 16"),
+    ],
+)
+def test_who_has_started_a_process_with_more_rights_than_his_own_has_no_say(
+    real: tuple[int, int], effective: tuple[int, int], printed: str
+) -> None:
+    text = f"""
+        import os
+        from trio_uring.session import children, settings
+        os.setresgid({real[1]}, {effective[1]}, {effective[1]})
+        os.setresuid({real[0]}, {effective[0]}, {effective[0]})
+        print(children.told() or None, settings.resolve(None).entries)
+    """
+    assert run(*code(text), TRIO_URING="1", TRIO_URING_ENTRIES="16") == f"{printed}\n"
+
+
 def test_options_of_the_command_line_are_those_of_the_children() -> None:
     ask = """
         import trio

@@ -26,7 +26,7 @@ from ..ring import features, locked_memory, refusals
 from ..ring.errors import UringUnavailableError
 from ..ring.native import ffi, lib, missing, unavailable
 from ..ring.opcodes import OPCODES
-from ..session import runs, wanted
+from ..session import children, runs, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -270,7 +270,7 @@ def _rule_against(flag: features.SetupFlag, used: Collection[str]) -> str:
 def _switched_off(name: str) -> tuple[str, str]:
     """Who has switched a feature off, and what to do about that."""
     for source, names in (
-        ("TRIO_URING_DISABLE", os.environ.get("TRIO_URING_DISABLE", "")),
+        ("TRIO_URING_DISABLE", children.environment().get("TRIO_URING_DISABLE", "")),
         ("--disable", wanted.command_line.get("--disable", "")),
     ):
         if name in names.replace(",", " ").split():

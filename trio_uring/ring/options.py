@@ -103,8 +103,8 @@ class RingOptions:
         receiving pauses, until it is taken.
 
         *Unit*: bytes, 1 or more; each piece that came counts 64 more. *Default*: 131072. *Cost*: that much
-        memory for each connection whose task is slower than its peer; what one tick brings comes on top,
-        all buffers at most.
+        memory for each connection whose task is slower than its peer, and one buffer more. Before Linux 6.17
+        it may be as many buffers more as one tick brings: up to 32 for each connection.
       accept_ahead: Connections that each listening socket accepts before a task asks for them:
         from the first accept on, the kernel accepts whoever comes (a multishot accept, Linux
         5.19), until so many wait to be taken; whoever else has connected by the tick that learns

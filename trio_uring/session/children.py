@@ -20,6 +20,9 @@ one thread only. Another thread might be importing the session just then, and be
 with more threads the first run imports the session. If io_uring cannot be used, the first run raises
 that, since many a process imports Trio and runs nothing.
 
+A process that has more rights than who has started it, as of a setuid program, looks at no variable of ours
+(`environment`).
+
 `start` may be called any number of times: a virtual environment of CPython before 3.15 reads its
 ``.pth`` files twice.
 """
@@ -59,8 +62,16 @@ def start() -> None:
 
 def told() -> str:
     """The value of TRIO_URING; empty if it leaves this process alone."""
-    text = os.environ.get(VARIABLE, "").strip()
+    text = environment().get(VARIABLE, "").strip()
     return "" if text == "0" or _decides_itself else text
+
+
+def environment() -> "Mapping[str, str]":
+    """The environment, for the variables of ours. Empty where who has set it is to have no say: the process
+    has another user's or group's rights (setuid, setgid), and was not started by root."""
+    user = os.getuid()
+    raised = user != 0 and (user != os.geteuid() or os.getgid() != os.getegid())
+    return {} if raised else os.environ
 
 
 def decide() -> str:

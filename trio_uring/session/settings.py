@@ -11,12 +11,12 @@ For each option, the first source that mentions it counts. So an operator can ov
 sets. Features add up: one that any source switches off is off.
 
 The environment and the command line are text. Their errors are those of `RingOptions`, with the name of
-the variable or of the command line's option in them. An empty variable does not count.
+the variable or of the command line's option in them. An empty variable does not count; in a process
+with raised rights none does (`children.environment`).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +38,8 @@ def resolve(call: RingOptions | None) -> RingOptions:
     """
     if not command_line and not _may_be_in_environment():
         return call or _DEFAULT
-    environment = {name: text for name in VARIABLES if (text := os.environ.get(name))}
+    variables = children.environment()
+    environment = {name: text for name in VARIABLES if (text := variables.get(name))}
     told = children.told()
     if not environment and not command_line and not told:
         return call or _DEFAULT

@@ -11,6 +11,8 @@ buffer back. sockets/states.py has the states of a receive.
   by whatever call of Trio's, gets it first. At `RingOptions.read_ahead` bytes the multishot is stopped,
   and TCP's back-pressure reaches the sender. Then receives take what waits in the socket itself,
   without the ring, until nothing is left there.
+- By the tick that stops it, a multishot may have brought many times as much: up to 32 buffers at a time. So
+  it is given a limit of its own, from Linux 6.17 on. Nothing is submitted while anything is read ahead.
 - The end of the stream, or an error, comes after the data, and is told once, as the kernel does:
   whoever asks again asks the kernel again.
 """
@@ -94,8 +96,8 @@ class Connection(RunSocket):
         self._end: int | None = None
         """How the stream has ended, to be told after what was read ahead: 0, or -errno."""
         self._tries_socket_first = False
-        """Whether data may wait in the socket, since the multishot was stopped with as much as may be read
-        ahead."""
+        """Whether data may wait in the socket, since the multishot has ended, or was stopped, with as much as
+        may be read ahead."""
         self.length = 0
         """How many bytes the task that waits wants at most."""
         self._has_received = False
@@ -154,6 +156,7 @@ class Connection(RunSocket):
         except OSError:
             await yield_shielded()
             raise
+        self._tries_socket_first = len(data) == length
         if not (self.run.budget and self.run.spend()):
             await yield_shielded()
         return data
@@ -322,11 +325,13 @@ class Connection(RunSocket):
 
     def _finish(self, result: int) -> None:
         """Processes the result of the last completion, whose data are delivered already."""
+        was_multishot = self.state is MULTISHOT
         self._has_ended()
         if self.closed:
             return
         if result > 0:
             self._has_received = True
+            self._tries_socket_first = was_multishot
         elif result not in _TRANSIENT:
             self._end = result
             if self.waiter is not None:
@@ -370,7 +375,9 @@ class Connection(RunSocket):
         return self._has_received and not self.takes_nothing_ahead
 
     def _submit_to_core(self, *, multishot: bool) -> int:
-        return _receive(self.run.core, self.fd, 0 if multishot else self.length)
+        return _receive(
+            self.run.core, self.fd, 0 if multishot else self.length, self.buffers.most_of_multishot
+        )
 
 
 learn("connection", Connection, Connection.USED_BY_C)

@@ -12,6 +12,7 @@ import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..loop.operation import MOST
 from ..ring import locked_memory
 from ..ring.native import ffi, lib
 from .states import NO_BUFFER
@@ -37,6 +38,9 @@ class ReceiveBuffers:
         """Whether there is no locked memory for the buffers, so that stream sockets work by readiness."""
         self.most_ahead = options.read_ahead
         """How many bytes of one connection are read ahead before its multishot is stopped."""
+        self.most_of_multishot = min(max(options.read_ahead, options.buffer_size), MOST)
+        """After how many bytes a multishot ends by itself, where the kernel can do that (Linux 6.17). The
+        last buffer may go past that."""
         self.bytes_read_ahead = 0
         """How many bytes were read ahead since the run has begun."""
         self.shortages = 0
