@@ -17,6 +17,7 @@ with raised rights none does (`children.environment`).
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
