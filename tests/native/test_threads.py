@@ -1,5 +1,5 @@
-"""Threads that meet in the core share nothing but what is made for that, and no wake-up is lost: threads.c has
-the interrupt, and the wait of a guest run.
+"""Threads that meet in the core share nothing but what is made for that, and no wake-up is lost: the
+interrupt, and the wait of a guest run (threads.c).
 
 ThreadSanitizer sees that a write comes before a read. That a store is seen by others before the next load
 is made only the machine itself shows, in a program that nothing slows down: so there is one without it.
