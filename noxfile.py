@@ -48,6 +48,10 @@ CPPCHECK = [
 ]
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("release/*.sh"))
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+NOT_SANITIZED = {
+    "tests/benchmarks": "other people's libraries, beside which our core does what other tests have it do",
+}
+"""Tests that `sanitize` leaves out, with the reason."""
 MYPY = [
     "trio_uring",
     "benchmarks",
@@ -211,38 +215,42 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
-    """The stress tests, with a core that checks its memory and its arithmetic."""
+    """Our tests, with a core that checks its memory and its arithmetic; with arguments, what they name."""
+    env = install_sanitized(session)
+    tests = session.posargs or ["-n", "2", *(f"--deselect={test}" for test in NOT_SANITIZED)]
+    # The sanitisers write to the descriptor, and end the process.
+    session.run("python", "-X", "dev", "-m", "pytest", "--capture=sys", *tests, env=env)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzzers choose what comes from outside, for the same core: 600 seconds a target, or as many as are given."""
+    session.install("atheris")
+    env = install_sanitized(session)
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs, env=env)
+
+
+def install_sanitized(session: nox.Session) -> dict[str, str]:
+    """Builds a core with sanitisers in a copy of the checkout, and goes there. Returns the variables by which
+    an interpreter can load it."""
     copy = Path(session.create_tmp(), "checkout")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(
         ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
     )
-    library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
-    assert isinstance(library, str)
-    session.install(
-        "-e",
-        f"{copy}[tests]",
-        env={
-            "CC": "gcc",
-            "CFLAGS": f"{SANITIZERS} -fno-omit-frame-pointer -g -O1",
-        },
-    )
+    flags = f"{SANITIZERS} -fno-omit-frame-pointer -g -O1"
+    session.install("-e", f"{copy}[tests]", env={"CC": "gcc", "CFLAGS": flags})
     session.chdir(copy)
-    session.run(
-        "python",
-        "-X",
-        "dev",
-        "-m",
-        "pytest",
-        # The sanitisers write to the descriptor, and end the process.
-        "--capture=sys",
-        *(session.posargs or ["tests/stress"]),
-        env={
-            "LD_PRELOAD": library.strip(),
-            # CPython itself leaks at its end, and a child of a fork may not be traced.
-            "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
-            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-            "PYTHONMALLOC": "malloc",
-            "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
-        },
-    )
+    # libstdc++ beside it, or the sanitizer does not find what exceptions of C++ in other modules need.
+    libraries = [
+        str(session.run("gcc", f"-print-file-name={name}", external=True, silent=True)).strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    return {
+        "LD_PRELOAD": " ".join(libraries),
+        # CPython itself leaks at its end, and a child of a fork may not be traced.
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",
+        "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
+    }

@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
@@ -19,11 +23,13 @@ needs_a_compiler = pytest.mark.skipif(
 )
 
 
-def build(program: Path, source: Path, *options: str, core: str = "*.c") -> str | None:
+def build(
+    program: Path, source: Path, *options: str, core: str = "*.c", compiler: Sequence[str] = COMPILER
+) -> str | None:
     """Makes ``program`` of ``source`` and those files of ``native/`` that ``core`` names. Returns what the
     compiler says if it cannot."""
     sources = [str(source), *map(str, sorted(NATIVE.glob(core)))]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-pthread", '-DTU_LIBURING_VERSION="tests"', f"-I{NATIVE}"]
-    command = [*COMPILER, *flags, *options, *sources, "-luring", "-ldl", "-o", str(program)]
+    command = [*compiler, *flags, *options, *sources, "-luring", "-ldl", "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.stderr if done.returncode else None
