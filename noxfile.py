@@ -217,14 +217,14 @@ def faults(session: nox.Session) -> None:
 def sanitize(session: nox.Session) -> None:
     """Our tests, with a core that checks its memory and its arithmetic; with arguments, what they name."""
     env = install_sanitized(session)
-    tests = session.posargs or ["-n", "2", *(f"--deselect={test}" for test in NOT_SANITIZED)]
+    tests = session.posargs or ["-n", "2", *(f"--ignore={path}" for path in NOT_SANITIZED)]
     # The sanitisers write to the descriptor, and end the process.
     session.run("python", "-X", "dev", "-m", "pytest", "--capture=sys", *tests, env=env)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Fuzzers choose what comes from outside, for the same core: 600 seconds a target, or as many as are given."""
+    """Fuzzers choose what comes from outside, for that core: 600 seconds a target, or as many as given."""
     session.install("atheris")
     env = install_sanitized(session)
     session.run("python", "tests/fuzz/fuzz.py", *session.posargs, env=env)
