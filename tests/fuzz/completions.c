@@ -38,6 +38,7 @@ static uint32_t take(struct input *input, size_t size)
 struct pending {
 	uint64_t user_data;
 	bool goes_on; /* a multishot */
+	bool pinned;
 };
 
 /* What a kernel has: the queues, which it shares with us, what is pending, and buffers, one bit for each. */
@@ -99,8 +100,10 @@ static void consume(tu_core *core, struct kernel *kernel)
 		bool goes_on = sqe->opcode == IORING_OP_POLL_ADD ? sqe->len & IORING_POLL_ADD_MULTI :
 			       sqe->opcode == IORING_OP_RECV || sqe->opcode == IORING_OP_ACCEPT ? sqe->ioprio : false;
 
+		bool pinned = sqe->opcode != IORING_OP_POLL_ADD && sqe->opcode != IORING_OP_ASYNC_CANCEL;
+
 		if (kernel->count < PENDING && sqe->opcode != IORING_OP_NOP)
-			kernel->pending[kernel->count++] = (struct pending){ sqe->user_data, goes_on };
+			kernel->pending[kernel->count++] = (struct pending){ sqe->user_data, goes_on, pinned };
 	}
 	kernel->sq_head = kernel->sq_tail = sq->sqe_tail;
 }
@@ -137,7 +140,7 @@ static void complete(tu_core *core, struct kernel *kernel, struct input *input)
 }
 
 /* What has to be so after each step. */
-static void check(const tu_core *core)
+static void check(const tu_core *core, const struct kernel *kernel)
 {
 	const struct tu_operations *operations = &core->operations;
 	uint32_t used = 0;
@@ -155,10 +158,14 @@ static void check(const tu_core *core)
 	}
 	for (uint32_t slot = operations->first_free; slot; slot = operations->slots[slot].next_free) {
 		assert(slot < operations->capacity && operations->slots[slot].state == TU_FREE);
-		assert(++free_slots < operations->capacity);
+		free_slots++;
+		assert(free_slots < operations->capacity);
 	}
 	assert(used == operations->in_flight && doomed == operations->doomed && pinned == operations->pinned);
 	assert(used + free_slots == operations->capacity - 1);
+	for (uint32_t index = 0; index < kernel->count; index++) /* or its result would be dropped */
+		assert(!kernel->pending[index].pinned ||
+		       tu_operations_is_current(operations, kernel->pending[index].user_data));
 	assert(core->buffers.lent_count <= BUFFERS);
 	assert(core->events_count <= core->events_capacity);
 	for (uint32_t index = 0; index < core->events_count; index++)
@@ -245,7 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (io_uring_sq_space_left(&core.ring.uring) <= ENTRIES / 2)
 			consume(&core, &kernel);
 		step(&core, &kernel, &input);
-		check(&core);
+		check(&core, &kernel);
 	}
 	tu_buffers_close(&core.buffers);
 	tu_operations_close(&core.operations);
