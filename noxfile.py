@@ -52,6 +52,14 @@ NOT_SANITIZED = {
     "tests/benchmarks": "other people's libraries, beside which our core does what other tests have it do",
 }
 """Tests that `sanitize` leaves out, with the reason."""
+SANITIZED = {
+    # CPython itself leaks at its end, and a child of a fork may not be traced.
+    "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    "PYTHONMALLOC": "malloc",
+    "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
+    "TRIO_URING_FUZZ_EXAMPLES": os.environ.get("TRIO_URING_FUZZ_EXAMPLES", "1000"),
+}
 MYPY = [
     "trio_uring",
     "benchmarks",
@@ -216,23 +224,6 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """Our tests, with a core that checks its memory and its arithmetic; with arguments, what they name."""
-    env = install_sanitized(session)
-    tests = session.posargs or ["-n", "2", *(f"--ignore={path}" for path in NOT_SANITIZED)]
-    # The sanitisers write to the descriptor, and end the process.
-    session.run("python", "-X", "dev", "-m", "pytest", "--capture=sys", *tests, env=env)
-
-
-@nox.session
-def fuzz(session: nox.Session) -> None:
-    """Fuzzers choose what comes from outside, for that core: 600 seconds a target, or as many as given."""
-    session.install("atheris")
-    env = install_sanitized(session)
-    session.run("python", "tests/fuzz/fuzz.py", *session.posargs, env=env)
-
-
-def install_sanitized(session: nox.Session) -> dict[str, str]:
-    """Builds a core with sanitisers in a copy of the checkout, and goes there. Returns the variables by which
-    an interpreter can load it."""
     copy = Path(session.create_tmp(), "checkout")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(
@@ -241,16 +232,20 @@ def install_sanitized(session: nox.Session) -> dict[str, str]:
     flags = f"{SANITIZERS} -fno-omit-frame-pointer -g -O1"
     session.install("-e", f"{copy}[tests]", env={"CC": "gcc", "CFLAGS": flags})
     session.chdir(copy)
-    # libstdc++ beside it, or the sanitizer does not find what exceptions of C++ in other modules need.
+    tests = session.posargs or ["-n", "2", *(f"--ignore={path}" for path in NOT_SANITIZED)]
+    # The sanitisers write to the descriptor, and end the process.
+    command = ["python", "-X", "dev", "-m", "pytest", "--capture=sys", *tests]
+    # libstdc++ is there for the exceptions of other modules, in C++, in which ASan comes between.
     libraries = [
         str(session.run("gcc", f"-print-file-name={name}", external=True, silent=True)).strip()
         for name in ("libasan.so", "libstdc++.so")
     ]
-    return {
-        "LD_PRELOAD": " ".join(libraries),
-        # CPython itself leaks at its end, and a child of a fork may not be traced.
-        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:abort_on_error=1",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-        "PYTHONMALLOC": "malloc",
-        "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
-    }
+    session.run(*command, env={"LD_PRELOAD": " ".join(libraries), **SANITIZED})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzzers choose what comes from outside, 600 seconds for each target, or as many as are given."""
+    # Not with the core of `sanitize`, which hides from Atheris what its inputs reach.
+    session.install("atheris", "-e", ".[tests]")
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)

@@ -1,8 +1,8 @@
 """The functions of native/python, with whatever Python can hand them: objects of other classes, numbers that
 fit nowhere, attributes that were replaced or deleted, methods that raise, and callbacks that call again.
 
-They may raise what they like. What a fault does is to end the process, and to corrupt its memory: the
-session `fuzz` has it watched."""
+They may raise what they like. What a fault does is to end the process, or to corrupt its memory, which the
+session `sanitize` has watched."""
 
 from __future__ import annotations
 
