@@ -145,6 +145,16 @@ void tu_close_interrupt(tu_core *core)
 	tu_interrupt_close(&core->interrupt, !core->ring.lost);
 }
 
+/* Called when the owner has cancelled or flushed something, which in a guest run it may do while the worker
+ * thread waits. What is left for the next tick, as a cancel that is not submitted yet, ends that wait.
+ * Returns `result`. */
+static int leave_to_tick(tu_core *core, int result)
+{
+	if (core->guest && (tu_has_unsubmitted(core) || tu_ring_has_stash(&core->ring)))
+		tu_signal_forced(core);
+	return result;
+}
+
 /* Readiness */
 
 int tu_poll_add(tu_core *core, int fd, int kind)
@@ -164,7 +174,7 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
 	if (other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
-	return flush ? tu_ring_flush_patiently(&core->ring) : 0;
+	return leave_to_tick(core, flush ? tu_ring_flush_patiently(&core->ring) : 0);
 }
 
 /* Operations of a caller's */
@@ -201,7 +211,9 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 
 int tu_cancel(tu_core *core, int slot)
 {
-	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
+	if (!core->ring.open)
+		return 1;
+	return leave_to_tick(core, tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot));
 }
 
 int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
@@ -274,7 +286,7 @@ int tu_has_completed(tu_core *core, int slot)
 
 int tu_flush(tu_core *core)
 {
-	return core->ring.open ? tu_ring_flush_patiently(&core->ring) : 0;
+	return core->ring.open ? leave_to_tick(core, tu_ring_flush_patiently(&core->ring)) : 0;
 }
 
 /* Events and statistics */

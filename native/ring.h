@@ -104,9 +104,21 @@ struct io_uring_sqe *tu_ring_find(struct tu_ring *ring, uint64_t user_data, bool
 /* Takes the oldest completion out of the ring; false if there is none. */
 bool tu_ring_pop(struct tu_ring *ring, struct io_uring_cqe *completion);
 
+static inline bool tu_ring_has_stash(const struct tu_ring *ring)
+{
+	return ring->stash_head != ring->stash_tail;
+}
+
 static inline bool tu_ring_has_completions(const struct tu_ring *ring)
 {
-	return ring->stash_head != ring->stash_tail || io_uring_cq_ready(&ring->uring);
+	return tu_ring_has_stash(ring) || io_uring_cq_ready(&ring->uring);
+}
+
+/* Whether there are completions in the queue. Any thread. */
+static inline bool tu_ring_has_arrivals(const struct tu_ring *ring)
+{
+	return __atomic_load_n(ring->uring.cq.ktail, __ATOMIC_ACQUIRE) !=
+	       __atomic_load_n(ring->uring.cq.khead, __ATOMIC_RELAXED);
 }
 
 /* The completion of this number among those that were not popped, the oldest being 0; NULL after the last. */

@@ -188,9 +188,10 @@ int tu_poll(tu_core *core)
 	} else {
 		core->skipped++;
 	}
-	if (core->guest)
-		return something_came(core) ? TU_REAP : 0;
-	return tu_reap(core);
+	if (!core->guest)
+		return tu_reap(core);
+	core->guest_is_to_hurry = tu_has_unsubmitted(core);
+	return something_came(core) ? TU_REAP : 0;
 }
 
 /* Sleeps briefly; false if a signal has ended that. */
@@ -253,8 +254,9 @@ int tu_wait(tu_core *core, int64_t timeout_ns)
 	return outcome;
 }
 
-/* Called on a thread that is not the owner. It only looks at shared words, and waits for the signals and
- * for the interrupt's eventfd, to which the kernel writes when completions arrive. */
+/* Called on a thread that is not the owner, which may cancel and flush meanwhile. It only looks at words that
+ * are for any thread, and waits for the signals and for the interrupt's eventfd, to which the kernel writes
+ * when completions arrive. */
 int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 {
 	struct timespec timeout = { timeout_ns / NANOSECONDS, timeout_ns % NANOSECONDS };
@@ -262,21 +264,21 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
-	bool refused = core->operations.doomed || tu_ring_has_submissions(&core->ring);
+	bool hurries = core->guest_is_to_hurry;
 	int result = 1;
 
 	if (!core->ring.open)
 		return -EBADF;
-	if (refused && timeout_ns > NAP_NS)
+	if (hurries && timeout_ns > NAP_NS)
 		timeout = (struct timespec){ .tv_nsec = NAP_NS };
 	tu_ring_set_notifications(&core->ring, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
-		if (!tu_ring_flags(&core->ring) && !tu_ring_has_completions(&core->ring))
+		if (!tu_ring_flags(&core->ring) && !tu_ring_has_arrivals(&core->ring))
 			result = ppoll(watched, 2, &timeout, NULL);
 		tu_interrupt_wake(&core->interrupt);
 	}
 	tu_ring_set_notifications(&core->ring, false);
 	if (watched[0].revents)
 		tu_interrupt_drain(&core->interrupt);
-	return (result || refused ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
+	return (result || hurries ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }

@@ -120,13 +120,15 @@ static bool start_receive(const struct call *call, PyObject *length)
 PyObject *tu_start_receive(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
 {
 	struct call call;
+	bool done;
 
 	if (number != 2) {
 		PyErr_SetString(PyExc_TypeError, "start_receive() takes a stream and a length");
 		return NULL;
 	}
-	return end(&call, begin(&call, arguments[0]) && is_ours(call.socket, tu_names.recv, our_recv) &&
-			  start_receive(&call, arguments[1]));
+	done = begin(&call, arguments[0]) && is_ours(call.socket, tu_names.recv, our_recv) &&
+	       start_receive(&call, arguments[1]);
+	return end(&call, done);
 }
 
 /* What a send works on besides; new references, since `hold_detector` may run Python. */

@@ -28,13 +28,14 @@ struct tick {
  * with an exception. */
 static int queue_task(const struct tick *tick, PyObject *task, PyObject **send)
 {
+	PyObject *coro = tu_get(task, TU_TASK_CORO);
 	PyObject *appended;
 
-	if (tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None) {
+	if (!coro || tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None) {
 		PyErr_Format(PyExc_AssertionError, "%R is woken twice", task);
 		return -1;
 	}
-	*send = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.send);
+	*send = PyObject_GetAttr(coro, tu_names.send);
 	if (!*send)
 		return -1;
 	appended = PyObject_CallOneArg(tick->append, task);
@@ -92,13 +93,14 @@ static int take_readiness(const struct tick *tick, const tu_event *event, PyObje
 static bool sleeps_on(PyObject *task, PyObject *object)
 {
 	PyObject *abort = tu_get(task, TU_TASK_ABORT_FUNC);
+	PyObject *coro = tu_get(task, TU_TASK_CORO);
 	PyObject *awaited;
 
 	if (abort != Py_None)
-		return PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
-	if (tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None)
+		return abort && PyMethod_Check(abort) && PyMethod_GET_SELF(abort) == object;
+	if (!coro || tu_get(task, TU_TASK_NEXT_SEND_FN) != Py_None)
 		return false;
-	awaited = PyObject_GetAttr(tu_get(task, TU_TASK_CORO), tu_names.cr_await);
+	awaited = PyObject_GetAttr(coro, tu_names.cr_await);
 	if (!awaited)
 		PyErr_Clear(); /* it is not a coroutine of Python's */
 	Py_XDECREF(awaited);

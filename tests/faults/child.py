@@ -214,7 +214,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    os.environ.pop("LD_PRELOAD", None)  # for this process alone
+    preloaded = os.environ.get("LD_PRELOAD", "")
+    os.environ["LD_PRELOAD"] = preloaded.removesuffix(
+        str(arguments.library)
+    )  # which is for this process alone
     limit_process(arguments.seconds * (arguments.runs + 1))
     child = Child(Injector(arguments.library), arguments)
     choices = random.Random(arguments.seed)

@@ -53,7 +53,8 @@ def run_child(library: Path, rule: str, *, seed: int, runs: int, more: Sequence[
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
-            env={**os.environ, "LD_PRELOAD": str(library)},
+            # A sanitizer's library, which may be in it already, has to be the first.
+            env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"},
             start_new_session=True,
         )
         try:

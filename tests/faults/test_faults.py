@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from child_process import output_of
+from child_process import output_of, preloaded
 from children import SEED, complaint, run_child
 from equivalence import has_completions
 from injector import Injector, build, obstacle
@@ -75,7 +75,7 @@ def direct(library: Path, rule: str, calls: Sequence[str]) -> str:
     program = DIRECT.format(
         folder=str(Path(__file__).parent), library=str(library), rule=rule, calls="\n    ".join(calls)
     )
-    return output_of(program, env={"LD_PRELOAD": str(library)}).strip()
+    return output_of(program, env=preloaded(library)).strip()
 
 
 @pytest.mark.parametrize(

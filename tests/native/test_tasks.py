@@ -14,7 +14,16 @@ from trio.lowlevel import Abort, Task, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions, _tasks
-from trio_uring._tasks import capsule_of, learn, learn_run, learn_sockets, start_receive, start_send, wake
+from trio_uring._tasks import (
+    capsule_of,
+    learn,
+    learn_run,
+    learn_sockets,
+    sleeps_on,
+    start_receive,
+    start_send,
+    wake,
+)
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
 from trio_uring.loop.run import Run
@@ -216,6 +225,13 @@ def test_other_arguments_are_refused() -> None:
     nobody: Any = object()
     with pytest.raises(TypeError, match="is no run"):
         wake(nobody, 0, None)
+
+
+def test_a_task_that_was_never_made_sleeps_on_nothing() -> None:
+    nobody = Task.__new__(Task)
+    assert not sleeps_on(nobody, None)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):  # of its repr, in the message
+        wake_by({lib.TU_READ: {5: nobody}}, (lib.TU_READ, 5, 1, False, -1))
 
 
 def test_in_a_subinterpreter_the_core_is_refused() -> None:

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from child_process import output_of
+from child_process import output_of, preloaded
 
 import trio_uring
 
@@ -45,4 +45,4 @@ def test_run_with_a_liburing_that_only_maps(tmp_path: Path) -> None:
 
         trio_uring.run(main)
     """
-    assert output_of(program, env={"LD_PRELOAD": str(library)}) == "io_uring\n"
+    assert output_of(program, env=preloaded(library)) == "io_uring\n"

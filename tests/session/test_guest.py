@@ -188,6 +188,37 @@ def test_a_host_callback_cancels_a_wait_between_ticks() -> None:
         host.run(main)
 
 
+@pytest.mark.parametrize("waits", ["read", "send_all"])
+def test_a_host_callback_cancels_what_the_kernel_has_while_nothing_else_happens(waits: str) -> None:
+    """The host cancels while the worker thread waits, for hours if nobody tells it."""
+    host = Host()
+
+    def once_the_worker_waits(call: Callable[[], object]) -> None:
+        """The word is set by the worker thread; the owner looks."""
+        if is_waiting():
+            call()
+        else:
+            host.todo.put(lambda: once_the_worker_waits(call))
+
+    async def main() -> None:
+        nonlocal is_waiting
+        manager: Any = trio.lowlevel.current_task()._runner.io_manager  # type: ignore[attr-defined]
+        is_waiting = lambda: manager._guest_waiting  # noqa: E731
+        near, far = trio.socket.socketpair()
+        with near, far, trio.CancelScope() as scope:
+            host.todo.put(lambda: once_the_worker_waits(scope.cancel))
+            if waits == "read":
+                await trio_uring.lowlevel.read(near.fileno(), bytearray(1))
+            else:
+                await trio.SocketStream(near).send_all(bytes(1 << 24))
+        assert scope.cancelled_caught
+
+    is_waiting: Callable[[], bool] = bool
+    for _ in range(5):
+        host.result = None
+        host.run(main)
+
+
 @pytest.mark.parametrize(
     ("act", "outcome_of_wait"),
     [("cancel", "cancelled"), ("notify_closing", "closed"), ("nothing", "readable")],

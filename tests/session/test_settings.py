@@ -124,6 +124,7 @@ def test_more_entries_get_more_completions_unless_these_are_given(monkeypatch: p
         ("fallback", "EPOLL", "has to be 'error' or 'epoll', not 'EPOLL'"),
         ("checkpoint_budget", "-1", "has to be an int of at least 0 (calls), not -1"),
         ("checkpoint_budget", "1.5", "has to be an int of at least 0 (calls), not '1.5'"),
+        ("read_ahead", "9" * 5000, f"has to be an int of at least 1 (bytes), not '{'9' * 5000}'"),
         ("buffers", "3", "has to be a power of two, not 3"),
         ("files", "yes", "has to be 1 or 0, not 'yes'"),
     ],

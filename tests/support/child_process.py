@@ -47,6 +47,12 @@ def output_of(program: str, **arguments: object) -> str:
     return done.stdout
 
 
+def preloaded(library: str | os.PathLike[str]) -> dict[str, str]:
+    """Variables, for ``env``, by which a child loads this library before its own: after those that this
+    process has so, since a sanitizer's comes first or refuses to run."""
+    return {"LD_PRELOAD": " ".join([*os.environ.get("LD_PRELOAD", "").split(), os.fspath(library)])}
+
+
 def refused(answer: str, *calls: str) -> list[str]:
     """A command, for ``before``, under which these system calls answer ``answer``."""
     return [sys.executable, str(SECCOMP), answer, *calls, "--"]

@@ -118,13 +118,10 @@ class UringManager(Closing):
 
         Called by Trio only: on the owner's thread, or on a worker thread of a guest run.
         """
-        check_queued(self)
-        if timeout <= 0:
-            events = _poll(self.core)
-        elif get_ident() == self.owner:
-            events = _wait(self.core, int(timeout * 1e9))
-        else:
+        if timeout > 0 and get_ident() != self.owner:
             return self._get_events_elsewhere(timeout)
+        check_queued(self)
+        events = _poll(self.core) if timeout <= 0 else _wait(self.core, int(timeout * 1e9))
         return events if events >= 0 else self._get_first_events(timeout, events)
 
     def process_events(self, events: int | Sequence[object]) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ..ring.features import SWITCHES
@@ -134,7 +135,8 @@ def _read(name: str, text: str) -> object:
     if name == "files":
         return {"0": False, "1": True}.get(text, text)
     if name != "fallback" and re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):
-        return int(text)
+        with suppress(ValueError):  # it has more digits than Python takes
+            return int(text)
     return text
 
 
