@@ -87,6 +87,14 @@ void tu_cancel_all(tu_core *core)
 	tu_ring_flush(&core->ring);
 }
 
+/* In a guest run the host may queue something, a cancel above all, or have the ring flushed, while the
+ * worker thread waits. That one sees neither. So its wait ends, and a tick submits and reaps. */
+static void end_wait_elsewhere(tu_core *core)
+{
+	if (atomic_load(&core->elsewhere))
+		tu_interrupt_signal(&core->interrupt, TU_FORCED);
+}
+
 uint32_t tu_pinned(tu_core *core)
 {
 	return core->ring.open ? core->operations.pinned : 0;
@@ -151,6 +159,7 @@ int tu_poll_add(tu_core *core, int fd, int kind)
 {
 	if (fd < 0 || !core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)kind);
 }
 
@@ -160,6 +169,7 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 
 	if (!core->ring.open)
 		return 0;
+	end_wait_elsewhere(core);
 	if (slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
 	if (other_slot)
@@ -195,13 +205,17 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	slot = tu_operations_submit(&core->operations, &core->ring, &submission);
 	return opcode & TU_CHECKED ? note_unchecked(core, slot) : slot;
 }
 
 int tu_cancel(tu_core *core, int slot)
 {
-	return !core->ring.open || tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
+	if (!core->ring.open)
+		return 1;
+	end_wait_elsewhere(core);
+	return tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
 int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
@@ -216,6 +230,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return note_unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
 }
 
@@ -235,6 +250,7 @@ int tu_receive(tu_core *core, int fd, uint32_t length)
 {
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return note_unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length));
 }
 
@@ -242,6 +258,7 @@ int tu_accept(tu_core *core, int fd, int multishot)
 {
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return note_unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
@@ -269,7 +286,10 @@ int tu_has_completed(tu_core *core, int slot)
 
 int tu_flush(tu_core *core)
 {
-	return core->ring.open ? tu_ring_flush_patiently(&core->ring) : 0;
+	if (!core->ring.open)
+		return 0;
+	end_wait_elsewhere(core);
+	return tu_ring_flush_patiently(&core->ring);
 }
 
 /* Events and statistics */

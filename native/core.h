@@ -61,6 +61,8 @@ struct tu_core {
 	uint32_t events_count; /* of the last tick */
 	bool started;
 	bool guest; /* in a guest run the owner may do other things between a tick and its events */
+	bool refused; /* of a guest run's last tick: the kernel has not taken all that it is to do */
+	_Atomic bool elsewhere; /* that tick has found nothing: the worker thread waits, or is about to */
 	bool interrupt_watched;
 	bool signals_watched;
 	int signal_fd; /* -1: none */

@@ -29,6 +29,7 @@ void tu_interrupt_close(struct tu_interrupt *interrupt, bool certain)
 void tu_interrupt_lose(struct tu_interrupt *interrupt)
 {
 	atomic_store(&interrupt->users, 0);
+	atomic_store(&interrupt->sleepers, 0);
 }
 
 /* Calls `call` with the eventfd, unless that is closed. */
@@ -61,7 +62,7 @@ static ssize_t drain(int fd)
 
 void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason)
 {
-	if (!atomic_fetch_or(&interrupt->signalled, reason) && atomic_load(&interrupt->sleeping))
+	if (!atomic_fetch_or(&interrupt->signalled, reason) && atomic_load(&interrupt->sleepers))
 		use(interrupt, write_one);
 }
 
@@ -74,7 +75,7 @@ uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt)
 
 int tu_interrupt_sleep(struct tu_interrupt *interrupt)
 {
-	atomic_store(&interrupt->sleeping, 1);
+	atomic_fetch_add(&interrupt->sleepers, 1);
 	if (!atomic_load(&interrupt->signalled))
 		return 0;
 	tu_interrupt_wake(interrupt);
@@ -88,5 +89,5 @@ void tu_interrupt_drain(struct tu_interrupt *interrupt)
 
 void tu_interrupt_wake(struct tu_interrupt *interrupt)
 {
-	atomic_store(&interrupt->sleeping, 0);
+	atomic_fetch_sub(&interrupt->sleepers, 1);
 }

@@ -75,7 +75,8 @@ void tu_ring_check_descriptor(struct tu_ring *ring);
 int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsigned count);
 
 /* Submits what is pending, runs deferred work, and waits until there are `minimum` completions or
- * `timeout_ns` is over (< 0: it does not wait). Returns what the kernel answers; see the table above. */
+ * `timeout_ns` is over (< 0: it does not wait). Returns what the kernel answers; see the table above.
+ * TASKRUN is set after an enter that does not wait only if work is left, or came since. */
 int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
 
 /* Enters the kernel until nothing is pending and no deferred work is left. Then the kernel has acted on

@@ -186,9 +186,11 @@ int tu_poll(tu_core *core)
 	} else {
 		core->skipped++;
 	}
-	if (core->guest)
-		return something_came(core) ? TU_REAP : 0;
-	return tu_reap(core);
+	if (!core->guest)
+		return tu_reap(core);
+	core->refused = core->operations.doomed || tu_ring_has_submissions(&core->ring);
+	atomic_store(&core->elsewhere, !something_came(core));
+	return atomic_load(&core->elsewhere) ? 0 : TU_REAP;
 }
 
 /* Sleeps briefly; false if a signal has ended that. */
@@ -260,12 +262,11 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
-	bool refused = core->operations.doomed || tu_ring_has_submissions(&core->ring);
 	int result = 1;
 
 	if (!core->ring.open)
 		return -EBADF;
-	if (refused && timeout_ns > NAP_NS)
+	if (core->refused && timeout_ns > NAP_NS)
 		timeout = (struct timespec){ .tv_nsec = NAP_NS };
 	tu_ring_set_notifications(&core->ring, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
@@ -276,5 +277,6 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 	tu_ring_set_notifications(&core->ring, false);
 	if (watched[0].revents)
 		tu_interrupt_drain(&core->interrupt);
-	return (result || refused ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
+	atomic_store(&core->elsewhere, false);
+	return (result || core->refused ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }
