@@ -66,6 +66,8 @@ void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason)
 		use(interrupt, write_one);
 }
 
+/* The first look may miss what is signalled at this moment, since it is relaxed: the look of whoever sleeps
+ * next does not. What woke the owner it does not miss, since the kernel orders the write before the wake. */
 uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt)
 {
 	if (!atomic_load_explicit(&interrupt->signalled, memory_order_relaxed))

@@ -13,7 +13,8 @@
  * All four accesses are sequentially consistent, so at least one side sees the
  * other: either the writer sees the sleeper and writes, or the sleeper sees the
  * reason and does not sleep. A burst of signals costs one write, and none while
- * the owner is awake.
+ * the owner is awake. tests/model tries every order of these steps, and with weaker
+ * orders of memory finds the signal that is lost.
  *
  * The eventfd may be closed while others signal. A user of it increments `users` before it reads `fd`,
  * and decrements it when it is done. The closer first sets `fd` to -1, and then waits until `users` is

@@ -124,10 +124,11 @@ static inline const struct io_uring_cqe *tu_ring_completion(const struct tu_ring
 
 /* The flags that the kernel sets in shared memory. IORING_SQ_TASKRUN: there is deferred work for the next
  * enter. IORING_SQ_CQ_OVERFLOW: completions wait in the kernel until there is room, and only an enter
- * brings them; TASKRUN need not be set then. Any thread. */
+ * brings them; TASKRUN need not be set then. Any thread; sequentially consistent, as the
+ * worker thread of a guest run looks at them after it has switched notifications on. */
 static inline unsigned tu_ring_flags(const struct tu_ring *ring)
 {
-	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED);
+	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_SEQ_CST);
 }
 
 static inline bool tu_ring_has_aside(const struct tu_ring *ring)
