@@ -76,6 +76,9 @@ MYPY = [
     "tests/trio_suite/on_our_tls.py",
     "tests/programs/user_types.py",
 ]
+MYPY_MODEL = [
+    f"tests/model/{name}.py" for name in ("translating", "exploring", "interrupt", "test_interrupt")
+]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
 
 # As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
@@ -159,6 +162,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", *MYPY)
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
+    session.run("mypy", "--strict", *MYPY_MODEL, env={"MYPYPATH": "tests/model"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     tools = ("gcc", "clang", "clang-tidy", "cppcheck", "shellcheck", "node")

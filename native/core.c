@@ -87,6 +87,14 @@ void tu_cancel_all(tu_core *core)
 	tu_ring_flush(&core->ring);
 }
 
+/* In a guest run the host may queue something, a cancel above all, or have the ring flushed, while the
+ * worker thread waits. That one sees neither. So its wait ends, and a tick submits and reaps. */
+static void end_wait_elsewhere(tu_core *core)
+{
+	if (atomic_load(&core->elsewhere))
+		tu_interrupt_signal(&core->interrupt, TU_FORCED);
+}
+
 uint32_t tu_pinned(tu_core *core)
 {
 	return core->ring.open ? core->operations.pinned : 0;
@@ -145,22 +153,13 @@ void tu_close_interrupt(tu_core *core)
 	tu_interrupt_close(&core->interrupt, !core->ring.lost);
 }
 
-/* Called when the owner has cancelled or flushed something, which in a guest run it may do while the worker
- * thread waits. What is left for the next tick, as a cancel that is not submitted yet, ends that wait.
- * Returns `result`. */
-static int leave_to_tick(tu_core *core, int result)
-{
-	if (core->guest && (tu_has_unsubmitted(core) || tu_ring_has_stash(&core->ring)))
-		tu_signal_forced(core);
-	return result;
-}
-
 /* Readiness */
 
 int tu_poll_add(tu_core *core, int fd, int kind)
 {
 	if (fd < 0 || !core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)kind);
 }
 
@@ -170,11 +169,12 @@ int tu_poll_cancel(tu_core *core, int slot, int other_slot)
 
 	if (!core->ring.open)
 		return 0;
+	end_wait_elsewhere(core);
 	if (slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)slot);
 	if (other_slot)
 		flush |= tu_operations_cancel(&core->operations, &core->ring, (uint32_t)other_slot);
-	return leave_to_tick(core, flush ? tu_ring_flush_patiently(&core->ring) : 0);
+	return flush ? tu_ring_flush_patiently(&core->ring) : 0;
 }
 
 /* Operations of a caller's */
@@ -205,6 +205,7 @@ int tu_submit(tu_core *core, int opcode, int fd, void *address, uint32_t length,
 
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	slot = tu_operations_submit(&core->operations, &core->ring, &submission);
 	return opcode & TU_CHECKED ? note_unchecked(core, slot) : slot;
 }
@@ -213,7 +214,8 @@ int tu_cancel(tu_core *core, int slot)
 {
 	if (!core->ring.open)
 		return 1;
-	return leave_to_tick(core, tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot));
+	end_wait_elsewhere(core);
+	return tu_operations_withdraw(&core->operations, &core->ring, (uint32_t)slot);
 }
 
 int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
@@ -228,6 +230,7 @@ int tu_send(tu_core *core, int fd, const char *data, size_t length, int whole)
 
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return note_unchecked(core, tu_operations_submit(&core->operations, &core->ring, &submission));
 }
 
@@ -251,6 +254,7 @@ int tu_receive(tu_core *core, int fd, uint32_t length, uint32_t most)
 {
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	most = core->limits ? most : 0;
 	return note_unchecked(core, tu_operations_receive(&core->operations, &core->ring, fd, length, most));
 }
@@ -259,6 +263,7 @@ int tu_accept(tu_core *core, int fd, int multishot)
 {
 	if (!core->ring.open)
 		return -EBADF;
+	end_wait_elsewhere(core);
 	return note_unchecked(core, tu_operations_accept(&core->operations, &core->ring, fd, multishot));
 }
 
@@ -286,7 +291,10 @@ int tu_has_completed(tu_core *core, int slot)
 
 int tu_flush(tu_core *core)
 {
-	return core->ring.open ? leave_to_tick(core, tu_ring_flush_patiently(&core->ring)) : 0;
+	if (!core->ring.open)
+		return 0;
+	end_wait_elsewhere(core);
+	return tu_ring_flush_patiently(&core->ring);
 }
 
 /* Events and statistics */

@@ -61,19 +61,14 @@ struct tu_core {
 	uint32_t events_count; /* of the last tick */
 	bool started;
 	bool guest; /* in a guest run the owner may do other things between a tick and its events */
-	bool guest_is_to_hurry; /* for the worker thread: the last tick has left something unsubmitted */
+	bool refused; /* of a guest run's last tick: the kernel has not taken all that it is to do */
+	_Atomic bool elsewhere; /* that tick has found nothing: the worker thread waits, or is about to */
 	bool interrupt_watched;
 	bool signals_watched;
 	bool limits; /* a multishot receive may have a limit */
 	int signal_fd; /* -1: none */
 	uint64_t skipped;
 };
-
-/* Whether there is something that the next tick has to submit. */
-static inline bool tu_has_unsubmitted(const tu_core *core)
-{
-	return core->operations.doomed || tu_ring_has_submissions(&core->ring);
-}
 
 int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
 void tu_set_wait_flags(tu_core *core, uint32_t flags);

@@ -29,6 +29,7 @@ void tu_interrupt_close(struct tu_interrupt *interrupt, bool certain)
 void tu_interrupt_lose(struct tu_interrupt *interrupt)
 {
 	atomic_store(&interrupt->users, 0);
+	atomic_store(&interrupt->sleepers, 0);
 }
 
 /* Calls `call` with the eventfd, unless that is closed. */
@@ -61,10 +62,12 @@ static ssize_t drain(int fd)
 
 void tu_interrupt_signal(struct tu_interrupt *interrupt, uint32_t reason)
 {
-	if (!atomic_fetch_or(&interrupt->signalled, reason) && atomic_load(&interrupt->sleeping))
+	if (!atomic_fetch_or(&interrupt->signalled, reason) && atomic_load(&interrupt->sleepers))
 		use(interrupt, write_one);
 }
 
+/* The first look may miss what is signalled at this moment, since it is relaxed: the look of whoever sleeps
+ * next does not. What woke the owner it does not miss, since the kernel orders the write before the wake. */
 uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt)
 {
 	if (!atomic_load_explicit(&interrupt->signalled, memory_order_relaxed))
@@ -74,7 +77,7 @@ uint32_t tu_interrupt_consume(struct tu_interrupt *interrupt)
 
 int tu_interrupt_sleep(struct tu_interrupt *interrupt)
 {
-	atomic_store(&interrupt->sleeping, 1);
+	atomic_fetch_add(&interrupt->sleepers, 1);
 	if (!atomic_load(&interrupt->signalled))
 		return 0;
 	tu_interrupt_wake(interrupt);
@@ -88,5 +91,5 @@ void tu_interrupt_drain(struct tu_interrupt *interrupt)
 
 void tu_interrupt_wake(struct tu_interrupt *interrupt)
 {
-	atomic_store(&interrupt->sleeping, 0);
+	atomic_fetch_sub(&interrupt->sleepers, 1);
 }

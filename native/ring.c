@@ -174,15 +174,38 @@ static void note_result(struct tu_ring *ring, int result)
 		ring->broken = result;
 }
 
+/* Whether the kernel says that deferred work is left. Clears the flag that says so: a worker of the
+ * kernel's first queues its work and then sets the flag. If the owner has run the work in between, the
+ * kernel has nothing to run, and leaves the flag set: a guest run would never sleep. */
+static bool take_taskrun(struct tu_ring *ring)
+{
+	if (!(tu_ring_flags(ring) & IORING_SQ_TASKRUN))
+		return false;
+	__atomic_and_fetch(ring->uring.sq.kflags, ~IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+/* Gives the flag back after an enter that has not come to running the work. */
+static void give_taskrun_back(struct tu_ring *ring)
+{
+	__atomic_or_fetch(ring->uring.sq.kflags, IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
+}
+
 int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns)
 {
+	bool taken = false;
 	int result;
 
 	if (ring->broken)
 		return ring->broken;
 	result = enable(ring);
-	if (result >= 0)
+	if (result >= 0) {
+		taken = timeout_ns < 0 && take_taskrun(ring);
 		result = enter(ring, minimum, timeout_ns);
+	}
+	/* The kernel submits first. Where it has not taken all, or fails, it runs nothing. */
+	if (taken && (result < 0 || io_uring_sq_ready(&ring->uring)))
+		give_taskrun_back(ring);
 	/* A kernel submits before it waits. If it did not, a filter has answered, and may do so for ever. */
 	if ((!result || is_cut_short(result)) && io_uring_sq_ready(&ring->uring))
 		result = -EAGAIN;
@@ -213,17 +236,6 @@ static int stash_completions(struct tu_ring *ring)
 	return 0;
 }
 
-/* Whether the kernel says that deferred work is left. Clears the flag that says so: a worker of the
- * kernel's first queues its work and then sets the flag. If the owner has run the work in between, nobody
- * else would clear it. What the next enter leaves undone sets it again. */
-static bool take_taskrun(struct tu_ring *ring)
-{
-	if (!(tu_ring_flags(ring) & IORING_SQ_TASKRUN))
-		return false;
-	__atomic_and_fetch(ring->uring.sq.kflags, ~IORING_SQ_TASKRUN, __ATOMIC_SEQ_CST);
-	return true;
-}
-
 int tu_ring_flush(struct tu_ring *ring)
 {
 	int result;
@@ -237,7 +249,7 @@ int tu_ring_flush(struct tu_ring *ring)
 		}
 		if (result < 0 && result != -EINTR)
 			return result;
-	} while (tu_ring_has_submissions(ring) || take_taskrun(ring));
+	} while (tu_ring_has_submissions(ring) || (tu_ring_flags(ring) & IORING_SQ_TASKRUN));
 	return 0;
 }
 

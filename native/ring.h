@@ -75,7 +75,8 @@ void tu_ring_check_descriptor(struct tu_ring *ring);
 int tu_ring_register(struct tu_ring *ring, unsigned opcode, void *argument, unsigned count);
 
 /* Submits what is pending, runs deferred work, and waits until there are `minimum` completions or
- * `timeout_ns` is over (< 0: it does not wait). Returns what the kernel answers; see the table above. */
+ * `timeout_ns` is over (< 0: it does not wait). Returns what the kernel answers; see the table above.
+ * TASKRUN is set after an enter that does not wait only if work is left, or came since. */
 int tu_ring_enter(struct tu_ring *ring, unsigned minimum, int64_t timeout_ns);
 
 /* Enters the kernel until nothing is pending and no deferred work is left. Then the kernel has acted on
@@ -135,10 +136,11 @@ static inline const struct io_uring_cqe *tu_ring_completion(const struct tu_ring
 
 /* The flags that the kernel sets in shared memory. IORING_SQ_TASKRUN: there is deferred work for the next
  * enter. IORING_SQ_CQ_OVERFLOW: completions wait in the kernel until there is room, and only an enter
- * brings them; TASKRUN need not be set then. Any thread. */
+ * brings them; TASKRUN need not be set then. Any thread; sequentially consistent, as the
+ * worker thread of a guest run looks at them after it has switched notifications on. */
 static inline unsigned tu_ring_flags(const struct tu_ring *ring)
 {
-	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED);
+	return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_SEQ_CST);
 }
 
 static inline bool tu_ring_has_aside(const struct tu_ring *ring)

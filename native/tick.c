@@ -190,8 +190,9 @@ int tu_poll(tu_core *core)
 	}
 	if (!core->guest)
 		return tu_reap(core);
-	core->guest_is_to_hurry = tu_has_unsubmitted(core);
-	return something_came(core) ? TU_REAP : 0;
+	core->refused = core->operations.doomed || tu_ring_has_submissions(&core->ring);
+	atomic_store(&core->elsewhere, !something_came(core));
+	return atomic_load(&core->elsewhere) ? 0 : TU_REAP;
 }
 
 /* Sleeps briefly; false if a signal has ended that. */
@@ -264,12 +265,11 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 		{ .fd = atomic_load(&core->interrupt.fd), .events = POLLIN },
 		{ .fd = core->signal_fd, .events = POLLIN },
 	};
-	bool hurries = core->guest_is_to_hurry;
 	int result = 1;
 
 	if (!core->ring.open)
 		return -EBADF;
-	if (hurries && timeout_ns > NAP_NS)
+	if (core->refused && timeout_ns > NAP_NS)
 		timeout = (struct timespec){ .tv_nsec = NAP_NS };
 	tu_ring_set_notifications(&core->ring, true);
 	if (!tu_interrupt_sleep(&core->interrupt)) {
@@ -280,5 +280,6 @@ int tu_guest_wait(tu_core *core, int64_t timeout_ns)
 	tu_ring_set_notifications(&core->ring, false);
 	if (watched[0].revents)
 		tu_interrupt_drain(&core->interrupt);
-	return (result || hurries ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
+	atomic_store(&core->elsewhere, false);
+	return (result || core->refused ? TU_REAP : 0) | (watched[1].revents ? TU_SIGNALS : 0);
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 
 import pytest
 from equivalence import python
@@ -73,6 +74,54 @@ def test_waiting_task_takes_hardly_more_memory_than_on_epoll_and_can_be_woken(ho
             f"{name}, {count:,} waiters: {how} {seen['bytes']:.0f} bytes each, woken in {seen['wake']:.1f} us"
         )
     assert uring["bytes"] <= 1.1 * epoll["bytes"]
+
+
+AT_ONCE = """
+import json, os, sys
+import trio, trio.testing, trio_uring
+
+count, off = int(sys.argv[1]), sys.argv[2:]
+times_woken = [0] * count
+turns = 0
+
+async def wait(number, fd):
+    await trio.lowlevel.wait_readable(fd)
+    times_woken[number] += 1
+
+def entered():
+    return trio.lowlevel.current_statistics().io_statistics.entered
+
+async def main():
+    global turns
+    numbers = [os.eventfd(0) for _ in range(count)]
+    async with trio.open_nursery() as nursery:
+        for number, fd in enumerate(numbers):
+            nursery.start_soon(wait, number, fd)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        before = entered()
+        for fd in numbers:
+            os.eventfd_write(fd, 1)
+        while sum(times_woken) < count:
+            turns += 1
+            await trio.sleep(0)
+    print(json.dumps({"woken": sorted(set(times_woken)), "turns": turns, "entered": entered() - before}))
+
+trio_uring.run(main, ring=trio_uring.RingOptions(features=dict.fromkeys(off, False)))
+"""
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("off", [(), ("defer_taskrun",), ("defer_taskrun", "coop_taskrun", "taskrun_flag")])
+def test_all_that_wake_at_once_are_woken_once_by_portions(off: tuple[str, ...]) -> None:
+    """Many more than the queue of completions has room for, or the kernel works on at a time. The queue takes
+    128; others have a turn after each portion, as on epoll they have not."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(most, 20_000) - 1000
+    seen = json.loads(python(AT_ONCE, str(count), *off))
+    print(f"{count:,} wake at once: {seen}")
+    assert seen["woken"] == [1]
+    assert seen["turns"] >= count / 128
+    assert seen["entered"] <= count / 16
 
 
 IDLE = """

@@ -52,6 +52,51 @@ def test_idle_checkpoints_make_no_system_call(tmp_path: Path) -> None:
     assert int(skipped) >= 10_000
 
 
+# What a worker of the kernel's leaves behind that has set the flag when the work was done already. The
+# kernel does not clear it, since it finds nothing to run. Its place in the shared memory is that of any ring.
+NO_WORK_LEFT = """
+import ctypes, mmap, os, queue, sys, trio, trio_uring
+
+TASKRUN = 1 << 2
+
+def flags():
+    parameters = (ctypes.c_uint32 * 30)()
+    fd = ctypes.CDLL(None).syscall(425, 8, parameters)
+    assert fd >= 0
+    os.close(fd)
+    fds = os.listdir("/proc/self/fd")
+    ring = next(fd for fd in fds if os.path.lexists(f"/proc/self/fd/{fd}") and
+                os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[io_uring]")
+    return memoryview(mmap.mmap(int(ring), 4096)).cast("I")[parameters[14] // 4:]
+
+async def main():
+    await trio.sleep(0.001)
+    words = flags()
+    words[0] |= TASKRUN
+    before = trio.lowlevel.current_statistics().io_statistics.entered
+    for _ in range(10):
+        await trio.lowlevel.checkpoint()
+    await trio.sleep(0.1)
+    assert words[0] & TASKRUN == 0
+    print(trio.lowlevel.current_statistics().io_statistics.entered - before)
+
+if sys.argv[1] == "run":
+    trio_uring.run(main)
+else:
+    calls, outcomes = queue.SimpleQueue(), []
+    trio_uring.start_guest_run(main, run_sync_soon_threadsafe=calls.put, done_callback=outcomes.append)
+    while not outcomes:
+        calls.get()()
+    outcomes[0].unwrap()
+"""
+
+
+@pytest.mark.parametrize("how", ["run", "guest"])
+def test_a_flag_that_promises_work_where_none_is_left_costs_one_system_call(how: str) -> None:
+    """Beside the one that waits. A guest run would never sleep again."""
+    assert int(python(NO_WORK_LEFT, how)) == (2 if how == "run" else 1)
+
+
 SLEEPS = """
 import sys, trio, trio_uring
 off = {"no_iowait": False} if sys.argv[1] == "off" else {}
@@ -237,6 +282,16 @@ def test_interrupt_ends_a_wait_and_is_told_once(backend: Backend) -> None:
         assert made.get_events(PATIENCE)
         assert time.monotonic() - started < PATIENCE
         interrupter.join()
+
+
+def test_what_asks_for_a_tick_outlives_a_reap_between_ticks() -> None:
+    """The host of a guest run has a task woken, which forces a tick, and then a call reaps for it."""
+    with manager(trio_uring.RingOptions()) as made:
+        assert not made.get_events(0)
+        made.force_wakeup()
+        made.reap()
+        assert made.get_events(PATIENCE)
+        assert not made.get_events(0)
 
 
 @every_ring

@@ -213,7 +213,7 @@ static void close_while_signalled(uint64_t *chance)
 	tu_close_interrupt(&core);
 	other = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	acknowledge((int)tu_interrupt_consume(&core.interrupt));
-	atomic_store(&core.interrupt.sleeping, 1);
+	atomic_store(&core.interrupt.sleepers, 1);
 	nap(chance);
 	over = true;
 	for (int index = 0; index < SIGNALLERS; index++)

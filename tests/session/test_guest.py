@@ -11,15 +11,18 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 from child_process import output_of, run_python
-from equivalence import PATIENCE
+from equivalence import PATIENCE, Backend, every_ring
 
 import trio_uring
+from trio_uring.loop import manager
+from trio_uring.ring.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -217,6 +220,47 @@ def test_a_host_callback_cancels_what_the_kernel_has_while_nothing_else_happens(
     for _ in range(5):
         host.result = None
         host.run(main)
+
+
+@every_ring
+def test_a_host_callback_cancels_an_operation_while_the_worker_thread_waits(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has to learn of that: nothing else comes that would end the wait."""
+    host = Host()
+    waits = threading.Event()
+
+    def guest_wait(*args: Any) -> int:
+        waits.set()
+        try:
+            return lib.tu_guest_wait(*args)
+        finally:
+            waits.clear()
+
+    def call_when_it_waits(callback: Callable[[], None]) -> None:
+        assert waits.wait(PATIENCE)
+        time.sleep(0.01)  # until it sleeps
+        host.todo.put(callback)
+
+    async def main() -> None:
+        left, right = trio.socket.socketpair()
+        reader, writer = os.pipe()
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: left.recv(1),
+            lambda: trio.SocketStream(left).receive_some(1),
+            lambda: trio_uring.lowlevel.read(reader, bytearray(1)),
+        ]
+        with left, right:
+            for call in calls:
+                with trio.CancelScope() as scope:
+                    threading.Thread(target=call_when_it_waits, args=[scope.cancel]).start()
+                    await call()
+                assert scope.cancelled_caught
+        os.close(reader)
+        os.close(writer)
+
+    monkeypatch.setattr(manager, "_guest_wait", guest_wait)
+    host.run(main, ring=backend.ring)
 
 
 @pytest.mark.parametrize(

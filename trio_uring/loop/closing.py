@@ -44,6 +44,7 @@ _wait = lib.tu_wait
 _reap = lib.tu_reap
 _release = lib.tu_release
 _signal_forced = lib.tu_signal_forced
+_FORCED: Final = lib.TU_FORCED
 
 
 class Closing(Readiness):
@@ -82,7 +83,10 @@ class Closing(Readiness):
         raise NotImplementedError
 
     def reap(self) -> None:
-        self._process_all(self.raise_on_error(_reap(self.core)))
+        events = self.raise_on_error(_reap(self.core))
+        if events & _FORCED:  # somebody has asked for a tick, which this is not
+            _signal_forced(self.core)
+        self._process_all(events)
 
     def _process_all(self, events: int = 0) -> None:
         """Processes ``events``, and all events that an exception has left unprocessed before. Then the
