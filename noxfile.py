@@ -29,7 +29,6 @@ C_FLAGS = [
     f"-isystem{sysconfig.get_path('include')}",
     "-std=c11",
     "-D_GNU_SOURCE",
-    '-DTU_LIBURING_VERSION="lint"',
     "-DWITH_TLS",
     "-Wall",
     "-Wextra",
@@ -198,6 +197,13 @@ def steps(session: nox.Session) -> None:
     """Our tests as on each older kernel that lacks something, or on those named, as far as switches go."""
     session.install("-e", ".[tests,benchmarks]")
     session.run("python", "tests/support/old_kernels.py", *session.posargs)
+
+
+@nox.session
+def liburing(session: nox.Session) -> None:
+    """The tests of what touches the ring, on liburing 2.3, which is our oldest, and on Debian's newest."""
+    session.install("pip", "-e", ".[tests]")
+    session.run("python", "tests/support/liburings.py", *session.posargs)
 
 
 @nox.session

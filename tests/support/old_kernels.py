@@ -9,13 +9,9 @@ the arguments.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
-from xml.etree import ElementTree
+
+import counting
 
 from trio_uring.ring.features import FEATURES, SETUP_FLAGS, SWITCHES
 
@@ -36,35 +32,12 @@ def _version(text: str) -> tuple[int, ...]:
 def main(arguments: list[str]) -> int:
     kernels = [argument for argument in arguments if argument in KERNELS]
     others = [argument for argument in arguments if argument not in KERNELS]
-    failed = 0
-    lines = ["| kernel | passed | failed | skipped | minutes | switched off |", "| --- " * 6 + "|"]
+    outcomes = []
     for kernel in kernels or KERNELS:
         off = ",".join(lacked(kernel))
         print(f"as on Linux {kernel}: TRIO_URING_DISABLE={off}", flush=True)
-        start = time.monotonic()
-        passed, wrong, skipped = _run(others, off)
-        minutes = (time.monotonic() - start) / 60
-        failed += wrong
-        lines.append(f"| {kernel} | {passed} | {wrong} | {skipped} | {minutes:.0f} | {off} |")
-    print("", *lines, sep="\n")
-    return min(failed, 1)
-
-
-def _run(arguments: list[str], off: str) -> tuple[int, int, int]:
-    """How many tests passed, failed, and were skipped, without what is ``off``."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "report.xml")
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", f"--junit-xml={report}", *arguments],
-            env={**os.environ, "TRIO_URING_DISABLE": off},
-            check=False,
-        )
-        if not report.exists():
-            raise SystemExit(done.returncode)
-        (suite,) = ElementTree.parse(report).getroot()
-    counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
-    wrong = counts["failures"] + counts["errors"]
-    return counts["tests"] - wrong - counts["skipped"], wrong or min(done.returncode, 1), counts["skipped"]
+        outcomes.append(counting.run(kernel, others, {"TRIO_URING_DISABLE": off}))
+    return counting.report("as on Linux", outcomes)
 
 
 if __name__ == "__main__":
