@@ -29,7 +29,6 @@ C_FLAGS = [
     f"-isystem{sysconfig.get_path('include')}",
     "-std=c11",
     "-D_GNU_SOURCE",
-    '-DTU_LIBURING_VERSION="lint"',
     "-DWITH_TLS",
     "-Wall",
     "-Wextra",
@@ -81,10 +80,6 @@ MYPY_MODEL = [
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
 
-# As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
-NEWER_THAN_5_10 = (
-    "completions,submit_all,taskrun_flag,coop_taskrun,single_issuer,defer_taskrun,no_sqarray,no_iowait"
-)
 OLD_KERNEL_TESTS = [
     "tests/faults",
     "tests/sockets",
@@ -133,7 +128,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[tests,benchmarks]")
     session.run("pytest", *session.posargs)
     if not session.posargs:
-        session.run("pytest", *OLD_KERNEL_TESTS, env={"TRIO_URING_DISABLE": NEWER_THAN_5_10})
+        session.run("python", "tests/support/old_kernels.py", "5.10", *OLD_KERNEL_TESTS)
 
 
 @nox.session
@@ -223,6 +218,20 @@ def faults(session: nox.Session) -> None:
     """A mixed workload under all that a kernel may answer, for 300 seconds, or as many as are given."""
     session.install("-e", ".[tests]")
     session.run("python", "tests/faults/long.py", *session.posargs)
+
+
+@nox.session
+def steps(session: nox.Session) -> None:
+    """Our tests as on each older kernel that lacks something, or on those named, as far as switches go."""
+    session.install("-e", ".[tests,benchmarks]")
+    session.run("python", "tests/support/old_kernels.py", *session.posargs)
+
+
+@nox.session
+def liburing(session: nox.Session) -> None:
+    """The tests of what touches the ring, on liburing 2.3, which is our oldest, and on Debian's newest."""
+    session.install("pip", "-e", ".[tests]")
+    session.run("python", "tests/support/liburings.py", *session.posargs)
 
 
 @nox.session

@@ -11,7 +11,6 @@ system's liburing.so, or ``static``, so that the core has the system's liburing.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -120,26 +119,6 @@ def _first_error(output: str) -> str:
     return told.removeprefix("#error ")
 
 
-def _liburing_version() -> str:
-    """What pkg-config says: headers before 2.4 do not carry their version."""
-    try:
-        done = subprocess.run(
-            ["pkg-config", "--modversion", "liburing"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return _packaged_version()
-    return done.stdout.strip() if not done.returncode else _packaged_version()
-
-
-def _packaged_version() -> str:
-    """The version in a pkg-config file where pkg-config itself is not installed."""
-    for folder in (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib")):
-        for file in [*folder.glob("pkgconfig/liburing.pc"), *folder.glob("*/pkgconfig/liburing.pc")]:
-            if found := re.search(r"^Version:\s*(\S+)", file.read_text(), re.MULTILINE):
-                return found[1]
-    return "unknown"
-
-
 _check()
 ffibuilder = cffi.FFI()
 ffibuilder.cdef((ROOT / "interface.h").read_text())
@@ -152,7 +131,6 @@ ffibuilder.set_source(
     include_dirs=[str(ROOT)],
     # The last two were not in libc before glibc 2.34.
     libraries=[LIBRARIES[LIBURING], "dl", "pthread"],
-    define_macros=[("TU_LIBURING_VERSION", f'"{_liburing_version()}"')],
     extra_compile_args=FLAGS,
     extra_link_args=LINK_FLAGS[LIBURING],
 )

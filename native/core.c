@@ -38,6 +38,11 @@ void tu_set_wait_flags(tu_core *core, uint32_t flags)
 	core->ring.wait_flags = flags;
 }
 
+void tu_do_without(tu_core *core, uint32_t features)
+{
+	core->ring.uring.features &= ~features;
+}
+
 /* In a guest run the kernel writes to the interrupt's eventfd when completions arrive. So the worker
  * thread waits for one descriptor, whatever is to wake it, and the shared words say what it was. */
 int tu_start(tu_core *core, int guest)

@@ -72,6 +72,7 @@ struct tu_core {
 
 int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
 void tu_set_wait_flags(tu_core *core, uint32_t flags);
+void tu_do_without(tu_core *core, uint32_t features);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 

@@ -49,10 +49,12 @@ typedef struct tu_core {
 } tu_core;
 
 /* Set-up. Any thread may call `tu_open`; the thread that calls `tu_start` becomes the owner, at the first
- * tick. `tu_set_wait_flags`, before that tick: waits have these flags of io_uring_enter besides.
+ * tick. Before that tick: `tu_set_wait_flags`, waits have these flags of io_uring_enter besides;
+ * `tu_do_without`, the ring behaves as if the kernel had not reported these bits of the feature mask.
  * `tu_watch_signals`: waits also end when `fd` is readable, with TU_SIGNALS. */
 int tu_open(tu_core *core, uint32_t entries, uint32_t cq_entries, uint32_t setup_flags);
 void tu_set_wait_flags(tu_core *core, uint32_t flags);
+void tu_do_without(tu_core *core, uint32_t features);
 int tu_start(tu_core *core, int guest);
 void tu_watch_signals(tu_core *core, int fd);
 

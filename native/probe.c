@@ -10,10 +10,11 @@
 #define QUOTED(number) #number
 #define VERSION(major, minor) QUOTED(major) "." QUOTED(minor)
 
-/* From 2.4 on the headers say their version; for older ones native/build.py asks pkg-config. */
+/* From 2.4 on the headers say their version, and native/build.py takes none before 2.3. */
 #ifdef IO_URING_VERSION_MAJOR
-#undef TU_LIBURING_VERSION
-#define TU_LIBURING_VERSION VERSION(IO_URING_VERSION_MAJOR, IO_URING_VERSION_MINOR)
+#define LIBURING_VERSION VERSION(IO_URING_VERSION_MAJOR, IO_URING_VERSION_MINOR)
+#else
+#define LIBURING_VERSION "2.3"
 #endif
 
 int tu_probe_setup(uint32_t setup_flags, uint32_t *features)
@@ -65,7 +66,7 @@ int tu_try_enter(const tu_core *core)
 
 const char *tu_liburing_built(void)
 {
-	return TU_LIBURING_VERSION;
+	return LIBURING_VERSION;
 }
 
 /* The path of the file that liburing's functions are in, with links resolved: the library's, whose name

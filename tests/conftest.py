@@ -56,6 +56,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 
 
 @pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test session was told by variables does not count for runs in this process."""
+    monkeypatch.delenv("TRIO_URING_FALLBACK", raising=False)
+    monkeypatch.delenv("TRIO_URING_DISABLE", raising=False)
+
+
+@pytest.fixture
 def no_hanging() -> Iterator[None]:
     with failing_if_it_hangs(3 * PATIENCE):
         yield

@@ -25,10 +25,7 @@ from trio_uring.ring.opcodes import OPCODES, Opcode
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
 
 
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRIO_URING_FALLBACK", raising=False)
-    monkeypatch.delenv("TRIO_URING_DISABLE", raising=False)
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 async def flags_of_this_run() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from trio_uring.command import doctor
 
 PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_URING_")}
 DOCTOR = (sys.executable, "-m", "trio_uring", "doctor")
+pytestmark = pytest.mark.usefixtures("plain_environment")
 REFUSED = (sys.executable, str(SECCOMP), "EPERM", "io_uring_setup", "--", *DOCTOR)
 
 

@@ -147,6 +147,26 @@ def test_a_detached_file_is_no_file_any_more(backend: Backend, path: Path) -> No
     backend.run(main)
 
 
+@on_both
+@pytest.mark.parametrize("mode", [*MODES, "r", "w+"])
+def test_a_detached_file_still_has_what_it_has_wrapped(backend: Backend, path: Path, mode: str) -> None:
+    """As Trio's has. That object has no descriptor any more, so nobody can move a position by it."""
+
+    async def main() -> None:
+        file = await open_file(path, mode)
+        below = await file.detach()
+        was_ours = below._position.is_ours
+        with open(path, mode) as theirs:
+            assert type(file.wrapped) is type(theirs)
+        assert file.wrapped is file.wrapped
+        assert below._position.is_ours == was_ours
+        with pytest.raises(ValueError, match="detached"):
+            file.wrapped.fileno()
+        await below.aclose()
+
+    backend.run(main)
+
+
 AUDITED = """
 import json, os, sys
 import trio_uring

@@ -4,15 +4,19 @@ a run does without what is switched off."""
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import socket
 from typing import Any
 
 import pytest
 import trio
+from old_kernels import KERNELS, lacked
 
 import trio_uring
-from trio_uring.ring.features import SWITCHES
+from trio_uring.ring.features import FEATURES, SETUP_FLAGS, SWITCHES
+from trio_uring.ring.native import ffi, lib
+from trio_uring.ring.opening import open_ring
 
 WRONG: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("entries", 0, ValueError, ["0", "1 to 32768"]),
@@ -133,6 +137,7 @@ def test_a_wrong_environment_variable_is_a_value_error_before_the_run(
 def test_trio_uring_disable_adds_to_what_the_options_switch_off(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
+    monkeypatch.delenv("TRIO_URING_DISABLE", raising=False)
     before = flags_of_a_run(trio_uring.RingOptions(features={"r_disabled": False}))
     monkeypatch.setenv("TRIO_URING_DISABLE", value)
     flags = flags_of_a_run(trio_uring.RingOptions(features={"r_disabled": False}))
@@ -140,21 +145,35 @@ def test_trio_uring_disable_adds_to_what_the_options_switch_off(
     assert "r_disabled" not in flags
 
 
-# What older kernels have not (5.10 has of these cqsize and r_disabled).
-KERNEL_6_0 = ["defer_taskrun", "no_sqarray", "no_iowait"]
-KERNEL_5_19 = ["single_issuer", "completions", *KERNEL_6_0]
-KERNEL_5_10 = ["submit_all", "taskrun_flag", "coop_taskrun", *KERNEL_5_19]
+def test_between_two_of_the_old_kernels_one_has_brought_something() -> None:
+    """So nothing that can be switched off came between two of them without a run that tells which."""
+    missing = [*map(lacked, KERNELS), ()]
+    for older, newer in itertools.pairwise(missing):
+        brought = set(older) - set(newer)
+        assert len({row.since for row in (*SETUP_FLAGS, *FEATURES) if row.name in brought}) == 1
 
 
 @pytest.mark.parametrize(
     "off",
-    [*([name] for name in SWITCHES), [], KERNEL_6_0, KERNEL_5_19, KERNEL_5_10, list(SWITCHES)],
+    [*([name] for name in SWITCHES), [], *map(lacked, KERNELS), SWITCHES],
     ids=lambda names: "+".join(names) or "nothing",
 )
-def test_a_run_works_without_what_is_switched_off(off: list[str]) -> None:
+def test_a_run_works_without_what_is_switched_off(off: tuple[str, ...]) -> None:
     ring = trio_uring.RingOptions(entries=8, cq_entries=16, features=dict.fromkeys(off, False))
     assert not set(flags_of_a_run(ring)) & set(off)
     trio_uring.run(workload, ring=ring)
+
+
+def test_the_core_does_without_what_is_switched_off() -> None:
+    """Of the feature mask it looks at ``cqe_skip`` alone."""
+    masks = []
+    for off in ({}, {"cqe_skip": False}):
+        ring = open_ring(trio_uring.RingOptions(features=off))
+        statistics = ffi.new("tu_statistics *")
+        lib.tu_read_statistics(ring.core, statistics)
+        ring.release()
+        masks.append(statistics.features)
+    assert masks[1] == masks[0] & ~(1 << 11)
 
 
 async def workload() -> None:

@@ -526,11 +526,11 @@ class TestInstall:
         assert anyio.run(backend, backend="trio") == "epoll"
 
     def test_installing_twice_replaces_the_options_and_one_uninstall_undoes_it(self) -> None:
-        trio_uring.install(without("no_iowait"))
-        assert "no_iowait" not in flags()
-        trio_uring.install(without("no_sqarray"))
-        assert "no_iowait" in flags()
-        assert "no_sqarray" not in flags()
+        trio_uring.install(without("cqsize"))
+        assert "cqsize" not in flags()
+        trio_uring.install(without("r_disabled"))
+        assert "cqsize" in flags()
+        assert "r_disabled" not in flags()
         trio_uring.uninstall()
         assert trio.run(backend) == "epoll"
 
@@ -544,19 +544,19 @@ class TestInstall:
         async def main() -> tuple[str, ...]:
             return trio.lowlevel.current_statistics().io_statistics.flags
 
-        trio_uring.install(without("no_iowait"))
-        assert "no_iowait" not in trio_uring.run(main)
-        assert "no_iowait" in trio_uring.run(main, ring=trio_uring.RingOptions())
-        assert "no_iowait" not in flags()
+        trio_uring.install(without("cqsize"))
+        assert "cqsize" not in trio_uring.run(main)
+        assert "cqsize" in trio_uring.run(main, ring=trio_uring.RingOptions())
+        assert "cqsize" not in flags()
 
     def test_installed_nests_and_restores_what_was_before_also_after_an_error(self) -> None:
-        with trio_uring.installed(without("no_iowait")):
-            with contextlib.suppress(KeyError), trio_uring.installed(without("no_sqarray")):
-                assert "no_sqarray" not in flags()
-                assert "no_iowait" in flags()
+        with trio_uring.installed(without("cqsize")):
+            with contextlib.suppress(KeyError), trio_uring.installed(without("r_disabled")):
+                assert "r_disabled" not in flags()
+                assert "cqsize" in flags()
                 raise KeyError
-            assert "no_sqarray" in flags()
-            assert "no_iowait" not in flags()
+            assert "r_disabled" in flags()
+            assert "cqsize" not in flags()
         assert trio.run(backend) == "epoll"
 
     def test_installed_is_a_decorator_too(self) -> None:
@@ -591,10 +591,10 @@ class TestInstall:
         assert trio.run(backend) == "io_uring"
 
     def test_refused_options_leave_installed_what_was(self) -> None:
-        trio_uring.install(without("no_iowait"))
+        trio_uring.install(without("cqsize"))
         with pytest.raises(TypeError):
             trio_uring.install("epoll")  # type: ignore[arg-type]
-        assert "no_iowait" not in flags()
+        assert "cqsize" not in flags()
 
 
 # Ctrl-C, to a process of its own

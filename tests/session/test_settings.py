@@ -7,15 +7,19 @@ import collections
 import copy
 import os
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
+from child_process import run_python
 
 import trio_uring
 from trio_uring import RingOptions
 from trio_uring.session import option_names, settings, wanted
+from trio_uring.session.option_names import NO_OPTIONS, VARIABLES
 from trio_uring.session.runs import resolve_options
 
 # One that no option has by default, as text and as what it means.
@@ -140,6 +144,53 @@ def test_wrong_text_is_an_error_of_ring_options_by_the_name_that_was_used(
         with pytest.raises(ValueError) as raised:  # noqa: PT011
             start()
         assert str(raised.value) == f"{variable(name)} {said}"
+
+
+UNKNOWN = {"TRIO_URING_FILE": "1", "TRIO_URING_BUFERS": "4"}
+RUNS = "import trio, trio_uring\nfor _ in range(3): trio_uring.run(trio.sleep, 0)\nprint('done')"
+
+
+def test_variables_that_only_look_like_ours_are_told_of_once_and_no_more() -> None:
+    done = run_python(RUNS, env=UNKNOWN)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    told = [line for line in done.stderr.splitlines() if "RuntimeWarning" in line]
+    for name in UNKNOWN:
+        (line,) = (line for line in told if f": {name} in" in line)
+        assert line.startswith("<string>:2: ")
+        assert line.endswith(
+            f"{name} in the environment is no option of trio-uring; these are: {', '.join(VARIABLES)}"
+        )
+    assert len(told) == len(UNKNOWN)
+
+
+@pytest.mark.parametrize("program", [RUNS, "import trio\ntrio.run(trio.sleep, 0)"], ids=["run", "inherited"])
+def test_who_makes_errors_of_warnings_has_no_run_with_a_variable_that_is_not_ours(program: str) -> None:
+    done = run_python(program, flags=["-W", "error"], env={"TRIO_URING": "1", "TRIO_URING_FILE": "1"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "RuntimeWarning: TRIO_URING_FILE in the environment is no option"
+    )
+
+
+def test_the_log_has_a_variable_that_is_not_ours_too() -> None:
+    configure = "import logging, sys; logging.basicConfig(stream=sys.stdout)\n"
+    done = run_python(configure + RUNS, flags=["-W", "ignore"], env={"TRIO_URING_FILE": "1"})
+    assert done.stdout.startswith("WARNING:trio_uring:TRIO_URING_FILE in the environment is no option")
+    assert (done.stdout.count("\n"), done.stderr) == (2, "")
+
+
+def test_variables_of_the_build_and_of_the_tests_are_known() -> None:
+    """All those that anything in the checkout has, but for what the tests misspell."""
+    root = Path(__file__).resolve().parents[2]
+    folders = ("benchmarks", "demo", "deploy", "docs", "examples", "native", "release", "tests", "trio_uring")
+    files = [root / "noxfile.py", *(file for name in folders for file in (root / name).rglob("*.[pcm]*"))]
+    found = {
+        name
+        for file in files
+        if file.suffix in (".py", ".c", ".md")
+        for name in re.findall(r"TRIO_URING_[A-Z_]*[A-Z]", file.read_text())
+    }
+    assert found - {*UNKNOWN} == {*VARIABLES, *NO_OPTIONS}
 
 
 def test_error_of_the_call_is_the_calls_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,8 +95,9 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         return int(self._wrapped.fileno())
 
     def _share(self) -> None:
-        """Gives the position to the kernel. Called before others may use the descriptor."""
-        if self._position.is_ours and not self.closed:
+        """Gives the position to the kernel. Called before others may use the descriptor; a file that is
+        detached has none for them."""
+        if self._position.is_ours and not self._is_detached and not self.closed:
             self._position.share()
 
     async def fsync(self) -> None:

@@ -400,6 +400,7 @@ class FileBuffer(HeldBytes):
     async def seek(self, offset: int, whence: int) -> int:
         """Moves the position, and raises, as `io.BufferedRandom.seek` does. This is a checkpoint."""
         await checkpoint_at_once()
+        whence = index(whence)
         target = index(offset) if hasattr(offset, "__index__") else _FAR
         position = self.position
         if whence not in _WHENCE or not position.raw.seekable() or not -_FAR <= target < _FAR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -184,7 +185,7 @@ class BufferedReaderFile(BufferedFile):
     async def peek(self, size: int = 0, /) -> bytes:
         """Returns what is in the buffer, and does not move the position. If nothing is there, makes one
         transfer first."""
-        self._length("peek", size)
+        self._length("peek", index(size))
         if self._can_write:
             await self._buffer.flush()
         if self._buffer.ahead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -102,7 +103,7 @@ class RawFile(BinaryFile):
     async def seek(self, offset: int, whence: int = 0, /) -> int:
         """Moves the position. Returns the new position, in bytes."""
         await checkpoint_at_once(self._turns.holder)
-        position = self._position.seek(offset, whence)
+        position = self._position.seek(offset, index(whence))
         self._given_back = b""
         return position
 

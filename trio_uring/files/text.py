@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 from contextlib import suppress
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -167,6 +168,7 @@ class TextFile(OverBuffer[str]):
     async def seek(self, cookie: int, whence: int = 0, /) -> int:
         """Writes what is buffered, and moves to a position that `tell` has returned, to the start (0) or to
         the end (0, 2). Returns the new position. If this is cancelled, the position has not moved."""
+        whence = index(whence)
         if not self._seekable or (whence == os.SEEK_SET and cookie < 0) or whence not in (0, 1, 2):
             self._wrapped.seek(cookie, whence)  # which raises
         if whence != os.SEEK_SET and cookie != 0:
@@ -176,7 +178,7 @@ class TextFile(OverBuffer[str]):
         await self._flush()
         if whence == os.SEEK_END:
             return await self._seek_end()
-        await self._seek(cookie)
+        await self._seek(int(cookie))  # a float is taken, too
         return cookie
 
     @either

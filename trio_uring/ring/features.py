@@ -101,12 +101,7 @@ FEATURES = (
 )
 
 REQUIRED = ("nodrop", "ext_arg", "rsrc_tags")
-SWITCHES = (
-    *(flag.name for flag in SETUP_FLAGS),
-    *(feature.name for feature in FEATURES if feature.wait_flag),
-    "completions",
-    "tls",
-)
+SWITCHES = tuple(row.name for row in (*SETUP_FLAGS, *FEATURES) if row.name not in REQUIRED)
 _NUMBERS = {opcode.name: opcode.number for opcode in OPCODES}
 
 
@@ -135,6 +130,12 @@ def bits(names: tuple[str, ...]) -> int:
 def wait_flags(names: tuple[str, ...]) -> int:
     """The flags of io_uring_enter for the waits of a ring that uses what has these names."""
     return sum(feature.wait_flag for feature in FEATURES if feature.name in names)
+
+
+@functools.cache
+def feature_bits(names: frozenset[str]) -> int:
+    """The bits that those of these names have in the feature mask."""
+    return sum(feature.bit for feature in FEATURES if feature.name in names)
 
 
 @functools.cache

@@ -84,6 +84,7 @@ def _verified(owner: CoreOwner, off: frozenset[str], options: RingOptions) -> Ri
         ring = Ring(owner, _in_use(owner.core, off), options)
         _check_accept_ahead(ring)
         lib.tu_set_wait_flags(owner.core, features.wait_flags(ring.flags))
+        lib.tu_do_without(owner.core, features.feature_bits(off))
     except BaseException:
         Ring(owner, (), options).release()
         raise

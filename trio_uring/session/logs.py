@@ -46,6 +46,11 @@ def tell_fallback(text: str) -> None:
     _say_once(logging.WARNING, text, lambda: text)
 
 
+def tell_unknown_variable(text: str) -> None:
+    """Logs that a variable of the environment has a name that says nothing to us. Any thread."""
+    _say_once(logging.WARNING, text, lambda: text)
+
+
 def _say_once(level: int, what: str, text: Callable[[], str]) -> bool:
     """Logs what ``text`` returns, unless this process has logged something about ``what`` before."""
     key = os.getpid(), what

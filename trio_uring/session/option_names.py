@@ -18,7 +18,22 @@ OPTIONS = (
 DISABLE = "disable"
 """The option that stands for `RingOptions.features`: the names of features to switch off."""
 
-VARIABLES = {f"TRIO_URING_{name.upper()}": name for name in (*OPTIONS, DISABLE)}
+PREFIX = "TRIO_URING_"
+VARIABLES = {f"{PREFIX}{name.upper()}": name for name in (*OPTIONS, DISABLE)}
+NO_OPTIONS = {
+    f"{PREFIX}{name}"
+    for name in (
+        "FAULTS_SECONDS",
+        "FAULTS_SEED",
+        "FUZZ_EXAMPLES",
+        "INTERSPHINX",
+        "LIBURING",
+        "ORACLE_EXAMPLES",
+        "STRESS_SECONDS",
+        "STRESS_SEED",
+    )
+}
+"""The variables of the build, the tests and the documentation. Whoever has set any other has mistyped it."""
 FLAGS = {f"--{name.replace('_', '-')}": name for name in (*OPTIONS, DISABLE)}
 WITHOUT_VALUE = {"--files": "1"}
 """The options of the command line that take no value, and what each then means."""

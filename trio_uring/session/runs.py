@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import trio
 
 from ..loop import trio_internals
-from ..ring.errors import UringFallbackWarning, UringUnavailableError
+from ..ring.errors import UringUnavailableError
 from ..ring.native import missing, unavailable
 from ..ring.options import RingOptions
 from . import children, settings
@@ -284,7 +284,7 @@ def _inherit() -> Exception | None:
         options = resolve_options(None)
         if _names(options) is not None:
             _install(options)
-    except (UringUnavailableError, ValueError, UringFallbackWarning) as error:
+    except (UringUnavailableError, ValueError, RuntimeWarning) as error:
         return error
     children.take_back()
     return None

@@ -12,20 +12,24 @@ sets. Features add up: one that any source switches off is off.
 
 The environment and the command line are text. Their errors are those of `RingOptions`, with the name of
 the variable or of the command line's option in them. An empty variable does not count; in a process
-with raised rights none does (`children.environment`).
+with raised rights none does (`children.environment`). A variable that has our prefix and is none of ours
+is told of once: a warning, since it may be one of another release.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from ..ring.errors import stack_level_of_user
 from ..ring.features import SWITCHES
 from ..ring.options import RingOptions, given
-from . import children
-from .option_names import DISABLE, FLAGS, VARIABLES
+from . import children, logs
+from .option_names import DISABLE, FLAGS, NO_OPTIONS, PREFIX, VARIABLES
 from .wanted import command_line
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ def resolve(call: RingOptions | None) -> RingOptions:
     Raises:
       ValueError: an option of the environment or of the command line is wrong.
     """
+    _warn_of_unknown_variables()
     if not command_line and not _may_be_in_environment():
         return call or _DEFAULT
     variables = children.environment()
@@ -82,6 +87,17 @@ def of_parent(told: str) -> dict[str, str]:
     if first != "1" or not options.keys() <= FLAGS.keys():
         raise ValueError(f"TRIO_URING has to be 1 (every run on io_uring) or 0, not {told!r}")
     return options
+
+
+@functools.cache
+def _warn_of_unknown_variables() -> None:
+    """Logs and warns of each variable that is none of ours, though its name says that it is: once per
+    process, as the first run begins."""
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in VARIABLES and name not in NO_OPTIONS:
+            text = f"{name} in the environment is no option of trio-uring; these are: {', '.join(VARIABLES)}"
+            logs.tell_unknown_variable(text)
+            warnings.warn(text, RuntimeWarning, stacklevel=stack_level_of_user())
 
 
 class _Collected:
