@@ -141,9 +141,9 @@ class Readiness(Run):
         if not isinstance(fd, int):
             fd = fd.fileno()
         self.sockets.notify_closing(fd)
-        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
-        if not tasks:
+        if fd not in self.readers and fd not in self.writers:
             return
+        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
         self._cancel(*(task.custom_sleep_data for task in tasks))
         for task in tasks:
             reschedule(task, outcome.capture(raise_closed))
