@@ -61,6 +61,7 @@ NEWER_THAN_5_10 = (
 )
 OLD_KERNEL_TESTS = [
     "tests/faults",
+    "tests/pipes",
     "tests/sockets",
     "tests/lowlevel",
     "tests/files/test_files.py",
