@@ -82,6 +82,7 @@ MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/te
 
 OLD_KERNEL_TESTS = [
     "tests/faults",
+    "tests/pipes",
     "tests/sockets",
     "tests/lowlevel",
     "tests/files/test_files.py",

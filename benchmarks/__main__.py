@@ -24,7 +24,7 @@ from pathlib import Path
 
 import attrs
 
-from groups import fairness, files, micro, network, tls
+from groups import fairness, files, micro, network, pipes, tls
 from groups.plan import SCALES, Planned, Scale, counted
 from measure import machine
 from measure.processes import GENERATOR_CPU, SERVER_CPU, ChildError
@@ -40,6 +40,7 @@ GROUPS: dict[str, Callable[[Scale, Path], list[Planned]]] = {
     "connections": lambda scale, _: network.connections(scale),
     "udp": lambda scale, _: network.udp(scale),
     "tls": lambda scale, _: tls.plan(scale),
+    "pipes": lambda scale, _: pipes.plan(scale),
     "files": files.plan,
     "scale": lambda scale, _: network.scale_of_connections(scale),
     "idle": lambda scale, _: network.idle(scale),

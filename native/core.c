@@ -6,7 +6,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static const struct tu_calls calls = { .send = tu_send, .cancel = tu_cancel };
+static const struct tu_calls calls = {
+	.send = tu_send,
+	.cancel = tu_cancel,
+	.poll_add = tu_poll_add,
+	.poll_cancel = tu_poll_cancel,
+};
 
 /* Set-up and end */
 
@@ -165,7 +170,8 @@ int tu_poll_add(tu_core *core, int fd, int kind)
 	if (fd < 0 || !core->ring.open)
 		return -EBADF;
 	end_wait_elsewhere(core);
-	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)kind);
+	return tu_operations_poll(&core->operations, &core->ring, fd, (enum tu_kind)(kind & ~TU_UNCONFIRMED),
+				  !(kind & TU_UNCONFIRMED));
 }
 
 int tu_poll_cancel(tu_core *core, int slot, int other_slot)

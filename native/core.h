@@ -44,10 +44,16 @@ typedef struct {
 
 typedef struct tu_core tu_core;
 
+/* In the `kind` of tu_poll_add: poll(2) does not confirm the event. For a caller who tries at once, and then waits
+ * in the other way if that would block. */
+#define TU_UNCONFIRMED 0x10000
+
 /* The functions of the core that native/python calls. It is another library, and finds them here. */
 struct tu_calls {
 	int (*send)(tu_core *core, int fd, const char *data, size_t length, int whole);
 	int (*cancel)(tu_core *core, int slot);
+	int (*poll_add)(tu_core *core, int fd, int kind);
+	int (*poll_cancel)(tu_core *core, int slot, int other_slot);
 };
 
 struct tu_core {

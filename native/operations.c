@@ -101,13 +101,16 @@ static int acquire(struct tu_operations *operations, struct tu_ring *ring, enum 
 	return (int)slot;
 }
 
-int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind)
+int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind,
+		       bool confirm)
 {
 	struct io_uring_sqe *sqe;
 	int slot = acquire(operations, ring, kind, fd, &sqe);
 
-	if (slot > 0)
-		prepare_poll(sqe, &operations->slots[slot], tu_operations_identity(operations, (uint32_t)slot));
+	if (slot < 0)
+		return slot;
+	operations->slots[slot].confirm = confirm;
+	prepare_poll(sqe, &operations->slots[slot], tu_operations_identity(operations, (uint32_t)slot));
 	return slot;
 }
 
@@ -304,6 +307,11 @@ static bool take_wakeup(struct tu_operations *operations, uint32_t slot, const s
 		if (!more)
 			release(operations, slot);
 		return false;
+	}
+	if (!operation->confirm && completion->res >= 0) {
+		*event = (tu_event){ operation->kind, false, operation->fd, 0, -1 };
+		release(operations, slot);
+		return true;
 	}
 	operation->state = TU_ASKED;
 	operation->goes_on = more;

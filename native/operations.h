@@ -7,7 +7,8 @@
  *
  *   state     what is with the kernel             next
  *   FREE      nothing; the slot can be given out  ARMED, by tu_poll_add
- *   ARMED     a one-shot poll                     ASKED, by its completion; FREE, by a cancel
+ *   ARMED     a one-shot poll                     ASKED, by its completion; FREE, by a cancel, or by
+ *                                                 its completion if that is not to be confirmed
  *   EDGE      a multishot poll                    ASKED, by a completion; FREE, by a cancel
  *   ASKED     nothing, or the multishot poll      FREE, if poll(2) says that the descriptor is
  *                                                 ready; else EDGE. Within one tick
@@ -56,6 +57,7 @@ struct tu_operation {
 	uint8_t kind;        /* enum tu_kind */
 	uint8_t state;       /* enum tu_state */
 	bool goes_on;        /* ASKED: a multishot poll is with the kernel */
+	bool confirm;        /* a wait: poll(2) is to confirm that the descriptor is ready */
 	int32_t fd;
 	uint32_t next_free; /* of a FREE slot; 0: there is none */
 };
@@ -106,8 +108,10 @@ static inline bool tu_operations_is_current(const struct tu_operations *operatio
 int tu_operations_open(struct tu_operations *operations);
 void tu_operations_close(struct tu_operations *operations);
 
-/* Polls a descriptor once for a wait of kind TU_READ or TU_WRITE. Returns its slot, or -errno. */
-int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind);
+/* Polls a descriptor once for a wait of kind TU_READ or TU_WRITE, which poll(2) has to `confirm` or not. Returns
+ * its slot, or -errno. */
+int tu_operations_poll(struct tu_operations *operations, struct tu_ring *ring, int fd, enum tu_kind kind,
+		       bool confirm);
 
 /* Submits any operation. Returns its slot, or -errno. */
 int tu_operations_submit(struct tu_operations *operations, struct tu_ring *ring, const struct tu_submission *submission);
@@ -141,12 +145,12 @@ void tu_operations_retry_doomed(struct tu_operations *operations, struct tu_ring
 /* How long a tick may wait, in nanoseconds: briefly if something is DOOMED, else `timeout_ns`. */
 int64_t tu_operations_patience(const struct tu_operations *operations, int64_t timeout_ns);
 
-/* Takes a completion in. True if it has made an event. An event of TU_READ or TU_WRITE is to be passed
- * to `tu_operations_answer`, and has its slot in `buffer` until then. */
+/* Takes a completion in. True if it has made an event. An event that is to be confirmed has to be passed to
+ * `tu_operations_answer`, and has its slot in `buffer` until then. */
 bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers *buffers,
 			    const struct io_uring_cqe *completion, tu_event *event);
 
-/* What poll(2) is to be asked for an event of TU_READ or TU_WRITE. */
+/* What poll(2) is to be asked for an event that is to be confirmed. */
 struct pollfd tu_operations_question(const tu_event *event);
 
 /* Takes in what poll(2) answered. False if the descriptor is not ready: it is polled again, and there is
@@ -154,9 +158,9 @@ struct pollfd tu_operations_question(const tu_event *event);
 bool tu_operations_answer(struct tu_operations *operations, struct tu_ring *ring, tu_event *event, bool ready,
 			  bool *flush);
 
-static inline bool tu_operations_is_readiness(const tu_event *event)
+static inline bool tu_operations_is_to_be_confirmed(const tu_event *event)
 {
-	return event->kind < TU_OPERATION;
+	return event->kind < TU_OPERATION && event->buffer >= 0;
 }
 
 #endif

@@ -76,7 +76,7 @@ static void confirm(tu_core *core, tu_event *const *events, uint32_t count, bool
 	}
 }
 
-/* Confirms all events of TU_READ and TU_WRITE, and closes the gaps of those that were not confirmed.
+/* Confirms all events that are to be confirmed, and closes the gaps of those that were not.
  * Returns how many events are left. */
 static uint32_t confirm_all(tu_core *core, uint32_t count, bool *flush)
 {
@@ -85,7 +85,7 @@ static uint32_t confirm_all(tu_core *core, uint32_t count, bool *flush)
 	uint32_t kept = 0;
 
 	for (uint32_t index = 0; index < count; index++) {
-		if (tu_operations_is_readiness(&core->events[index]))
+		if (tu_operations_is_to_be_confirmed(&core->events[index]))
 			asked[number++] = &core->events[index];
 		if (number == AT_ONCE || (number && index == count - 1)) {
 			confirm(core, asked, number, flush);
@@ -118,7 +118,7 @@ int tu_reap(tu_core *core)
 			core->limits = completion.res == -EBADF;
 		} else if (tu_operations_complete(&core->operations, &core->buffers, &completion,
 						  &core->events[count])) {
-			asks |= tu_operations_is_readiness(&core->events[count++]);
+			asks |= tu_operations_is_to_be_confirmed(&core->events[count++]);
 		}
 	}
 	if (asks)

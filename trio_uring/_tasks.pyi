@@ -86,6 +86,11 @@ def start_send(stream: trio.SocketStream, data: object, /) -> Connection | None:
     the calling task has to sleep with the ``message`` of its sender. None: nothing was done, and Python has
     to do it."""
 
+def start_reading(run: Run, task: Task, fd: int, /) -> bool:
+    """Begins a wait until a descriptor is readable. True: the task now has to sleep, with a message that
+    aborts the wait as `Readiness.wait_readable` does. It may be woken too early, with nothing to read. False:
+    nothing was done, since a task waits for the descriptor already, it is none, or the queue is full."""
+
 def uncleared_bytes(length: int, /) -> bytes:
     """A new bytes object with arbitrary contents. The caller fills it before anybody else sees it. Any
     thread.

@@ -352,6 +352,7 @@ CHARTS = {
     ),
     "udp": Chart("udp", "UDP queries answered", _bars, "queries per CPU second"),
     "tls": Chart("tls", "TLS", _against_baseline, "Work per CPU second"),
+    "pipes": Chart("pipes", "Messages there and back by pipes", _bars, "messages per CPU second"),
     "files": Chart("files", "Files", _against_baseline, "Operations or bytes per second"),
     "scale-memory": Chart(
         "scale",

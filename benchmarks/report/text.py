@@ -28,6 +28,7 @@ GROUPS = {
     "connections": "Connections: accept, one request, close",
     "udp": "UDP queries",
     "tls": "TLS: echo, handshakes, HTTP/1.1 and HTTP/2, a client",
+    "pipes": "Pipes: messages there and back",
     "files": "Files",
     "scale": "Many idle connections",
     "idle": "An idle server",

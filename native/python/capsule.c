@@ -56,3 +56,10 @@ tu_core *tu_core_of(PyObject *run)
 	PyErr_Format(PyExc_TypeError, "%R is no run", run);
 	return NULL;
 }
+
+tu_core *tu_core_with_room(PyObject *run)
+{
+	tu_core *core = tu_core_of(run);
+
+	return core && core->ring.open && io_uring_sq_space_left(&core->ring.uring) ? core : NULL;
+}

@@ -44,6 +44,7 @@ static PyMethodDef functions[] = {
 	{ "sleeps_on", FASTCALL(tu_sleeps_on), METH_FASTCALL, NULL },
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
 	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },
+	{ "start_reading", FASTCALL(tu_start_reading), METH_FASTCALL, NULL },
 	{ "uncleared_bytes", tu_uncleared_bytes, METH_O, NULL },
 	{ "keep", tu_keep, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },

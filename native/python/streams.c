@@ -187,15 +187,6 @@ static bool is_shut_down(PyObject *socket)
 	return value != Py_False;
 }
 
-/* The core; NULL if its queue is full. To empty it the kernel would have to be entered, which nothing
- * here does with the GIL held. */
-static tu_core *core_with_room(PyObject *run)
-{
-	tu_core *core = tu_core_of(run);
-
-	return core && core->ring.open && io_uring_sq_space_left(&core->ring.uring) ? core : NULL;
-}
-
 /* Enters the stream's conflict detector; false if another task is in it, or with an exception. */
 static bool hold_detector(struct sending *sending, PyObject *stream)
 {
@@ -263,7 +254,7 @@ static bool start_send(const struct call *call, struct sending *sending, PyObjec
 	    has_writer(sending->run, tu_get(call->connection, TU_SOCKET_FD)) || is_shut_down(call->socket) ||
 	    !hold_detector(sending, stream))
 		return false;
-	core = core_with_room(sending->run);
+	core = tu_core_with_room(sending->run);
 	/* Python may have run meanwhile and closed the connection, which then has no sender. */
 	if (core && tu_get(call->connection, TU_CONNECTION_SENDER) == sending->sender &&
 	    submit(call, sending, core, data))

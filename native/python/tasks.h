@@ -30,6 +30,10 @@ extern struct tu_names tu_names;
 /* The core of a run; NULL with an exception. Any thread that holds the GIL, as for all functions here. */
 tu_core *tu_core_of(PyObject *run);
 
+/* The same; also NULL, perhaps without an exception, if its queue is full. To empty it the kernel would have
+ * to be entered, which nothing here does with the GIL held. */
+tu_core *tu_core_with_room(PyObject *run);
+
 /* Whether a RunSocket's socket still has the descriptor that the run knows it by. Clears any exception. */
 bool tu_is_current(PyObject *run_socket);
 
@@ -39,6 +43,7 @@ PyObject *tu_learn_methods(PyObject *module, PyObject *const *arguments, Py_ssiz
 PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_start_reading(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_capsule_of(PyObject *module, PyObject *owner);
 PyObject *tu_answer_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);

@@ -13,6 +13,7 @@ from equivalence import URING, needs_completions
 from trio.lowlevel import Abort, Task, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
+import trio_uring
 from trio_uring import RingOptions, _tasks
 from trio_uring._tasks import (
     capsule_of,
@@ -20,6 +21,7 @@ from trio_uring._tasks import (
     learn_run,
     learn_sockets,
     sleeps_on,
+    start_reading,
     start_receive,
     start_send,
     wake,
@@ -107,7 +109,7 @@ def test_a_class_with_other_attributes_is_not_learnt() -> None:
 def test_without_the_attributes_all_is_left_to_python() -> None:
     """In a process of its own, since what was learnt stays."""
     program = """
-from trio_uring._tasks import learn, attributes_used, start_receive, start_send
+from trio_uring._tasks import learn, attributes_used, start_reading, start_receive, start_send
 
 class Stranger:
     pass
@@ -121,6 +123,7 @@ for name, used in attributes_used().items():
 stranger = Stranger()
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
+assert start_reading(stranger, stranger, 5) is False
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -215,6 +218,7 @@ def test_other_arguments_are_refused() -> None:
         learn_run,
         learn_sockets,
         capsule_of,
+        start_reading,
         start_receive,
         start_send,
         wake,
@@ -290,3 +294,39 @@ def test_what_is_no_stream_of_the_run_is_for_python() -> None:
 
     URING.run(main)
     assert start_send(object(), b"x") is None  # type: ignore[arg-type]
+
+
+def test_a_wait_that_cannot_begin_is_for_python(pipe: tuple[int, int]) -> None:
+    async def main() -> None:
+        task: Any = trio.lowlevel.current_task()
+        run: Any = task._runner.io_manager
+        for fd in (-1, 1 << 31, 1 << 100, True, "1", None, 1.0):
+            assert start_reading(run, task, fd) is False  # type: ignore[arg-type]
+        assert start_reading(run, object(), pipe[0]) is False  # type: ignore[arg-type]
+        assert start_reading(object(), task, pipe[0]) is False  # type: ignore[arg-type]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.wait_readable, pipe[0])
+            await wait_all_tasks_blocked()
+            readers = dict(run.readers)
+            assert start_reading(run, task, pipe[0]) is False
+            assert (run.readers, task.custom_sleep_data) == (readers, None)
+            nursery.cancel_scope.cancel()
+
+    URING.run(main)
+
+
+def test_a_wait_is_left_to_python_if_the_queue_is_full(pipe: tuple[int, int]) -> None:
+    async def main() -> None:
+        task: Any = trio.lowlevel.current_task()
+        run: Any = task._runner.io_manager
+        slot = lib.tu_poll_add(run.core, pipe[1], lib.TU_READ)
+        assert start_reading(run, task, pipe[0]) is False
+        assert not run.readers
+        lib.tu_poll_cancel(run.core, slot, 0)
+        assert start_reading(run, task, pipe[0]) is True
+        assert run.readers == {pipe[0]: task}
+        run.notify_closing(pipe[0])
+        task._next_send_fn = task._next_send = None
+        run._runner.runq.clear()
+
+    trio_uring.run(main, ring=RingOptions(entries=1, cq_entries=2))

@@ -4,7 +4,9 @@ nobody gets. With an `accept_ahead` they show the same, but for whom they leave 
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,11 @@ from equivalence import (
     EPOLL,
     PATIENCE,
     RINGS,
+    URING,
     Backend,
     descriptors_so_far,
     every_backend,
+    needs_completions,
     no_descriptors_left,
     open_descriptors,
 )
@@ -25,6 +29,7 @@ from pairs import fails_with, peer_socket, reset, tcp_pair
 from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions
+from trio_uring.sockets.acceptor import Acceptor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -362,3 +367,122 @@ async def unless_it_sleeps_for_ever(call: Callable[[], Awaitable[None]]) -> None
         await call()
     finally:
         done.set()
+
+
+# Who waits already
+
+
+@every_backend
+def test_who_waits_in_the_backlog_is_accepted_at_a_checkpoint(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(4)]
+        async with listener:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await listener.accept()
+            assert scope.cancelled_caught  # and nobody was taken
+            for client in clients:
+                with trio.testing.assert_checkpoints():
+                    stream = await listener.accept()
+                assert stream.socket.getpeername() == client.getsockname()
+                assert not os.get_inheritable(stream.socket.fileno())
+                assert not os.get_blocking(stream.socket.fileno())
+                await stream.aclose()
+                client.close()
+
+    monkeypatch.setattr(Acceptor, "submit", None)  # who waits needs none
+    backend.run(main)
+
+
+@every_backend
+def test_an_error_of_the_accept_is_told_once(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        with socket.create_connection(listener.socket.getsockname()) as client:
+            async with listener:
+                with (
+                    pytest.raises(OSError, match="Protocol error") as raised,
+                    trio.testing.assert_checkpoints(),
+                ):
+                    await listener.socket.accept()
+                assert raised.value.errno == errno.EPROTO
+                accepted, address = await listener.socket.accept()
+                assert address == client.getsockname()
+                accepted.close()
+
+    def accept(self: socket.socket) -> tuple[int, Any]:
+        if answers:
+            raise OSError(answers.pop(), "Protocol error")
+        return below(self)
+
+    answers = [errno.EPROTO]
+    below = socket.socket._accept  # type: ignore[attr-defined]
+    monkeypatch.setattr(socket.socket, "_accept", accept, raising=False)
+    backend.run(main)
+    assert not answers
+
+
+@needs_completions
+def test_with_a_budget_who_waits_is_accepted_without_a_yield(still_clock: None) -> None:
+    async def main() -> list[int]:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task = trio.lowlevel.current_task()
+        steps = []
+        async with listener:
+            clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(6)]
+            for _ in clients:
+                stream = await listener.accept()
+                steps.append(task._schedule_points)
+                stream.socket.close()
+            for client in clients:
+                client.close()
+        return [step - steps[0] for step in steps]
+
+    assert Backend("budget", RingOptions(checkpoint_budget=2)).run(main) == [0, 0, 1, 1, 1, 2]
+    assert URING.run(main) == [0, 1, 2, 3, 4, 5]
+
+
+@every_backend
+def test_the_first_receive_takes_what_has_come(backend: Backend) -> None:
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            for sent in (b"request", b""):
+                client = socket.create_connection(listener.socket.getsockname())
+                client.sendall(sent)
+                if not sent:
+                    client.close()
+                stream = await listener.accept()
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await stream.receive_some()
+                assert scope.cancelled_caught
+                with trio.testing.assert_checkpoints():
+                    assert await stream.receive_some() == sent
+                if sent:
+                    client.sendall(b"another")
+                    assert await stream.receive_some() == b"another"
+                await stream.aclose()
+                client.close()
+
+    backend.run(main)
+
+
+@every_backend
+def test_the_first_receive_tells_of_a_reset(backend: Backend) -> None:
+    async def main() -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            client = socket.create_connection(listener.socket.getsockname())
+            stream = await listener.accept()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            with pytest.raises(trio.BrokenResourceError) as raised, trio.testing.assert_checkpoints():
+                await stream.receive_some()
+            assert isinstance(raised.value.__cause__, ConnectionResetError)
+            await stream.aclose()
+
+    backend.run(main)

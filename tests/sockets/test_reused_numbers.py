@@ -339,6 +339,8 @@ def test_what_waits_for_the_tick_goes_to_nobody_else(
     async def main() -> str:
         peer, stream = await tcp_pair()
         stack.enter_context(peer_socket(peer))
+        await stream.send_all(b"first")  # which does not wait for the tick
+        assert peer_socket(peer).recv(10) == b"first"
         if often:
             await arm(stream, peer_socket(peer))
         strangers: list[Stranger] = []

@@ -5,6 +5,7 @@ Imports neither trio_uring nor what would, for programs that patch Trio before t
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import ssl
 from typing import Any
@@ -24,6 +25,7 @@ OWNERS: dict[str, Any] = {
     "SocketStream": trio.SocketStream,
     "SocketListener": trio.SocketListener,
     "SSLStream": trio.SSLStream,
+    "FdStream": trio.lowlevel.FdStream,
     "socket": trio.socket,
     "trio": trio,
 }
@@ -57,6 +59,8 @@ NAMES = (
     "SSLStream.send_all",
     "SSLStream.wait_send_all_might_not_block",
     "SSLStream._retry",
+    "FdStream.receive_some",
+    "FdStream.send_all",
     "socket.fromfd",
     "trio.aclose_forcefully",
 )
@@ -123,6 +127,7 @@ async def call_everything() -> list[object]:
     await _encrypted(listener, seen)
     await _handing_over(listener, seen)
     await listener.aclose()
+    await _pipe(seen)
     return seen
 
 
@@ -207,3 +212,14 @@ async def _handing_over(listener: trio.SocketListener, seen: list[object]) -> No
         await near.send(b"whose?")
         seen.append(plain.recv(100))
     near.close()
+
+
+async def _pipe(seen: list[object]) -> None:
+    reader, writer = map(trio.lowlevel.FdStream, os.pipe())
+    async with reader, writer:
+        for number in range(3):
+            await writer.send_all(b"%d: by the pipe" % number)
+            seen.append(await reader.receive_some(3))
+            seen.append(await reader.receive_some())
+        await writer.aclose()
+        seen.append(await reader.receive_some())

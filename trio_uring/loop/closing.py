@@ -121,7 +121,7 @@ class Closing(Readiness):
     def _end(self) -> None:
         """Makes steps 1 to 4."""
         # These refer back to the manager. Without them it is freed at once, and not by a collection.
-        del self._abort_read, self._abort_write
+        del self.abort_read, self._abort_write
         self._is_guest = not_a_guest
         self.reschedule = _nobody
         self._knows_reschedule = False

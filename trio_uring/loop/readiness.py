@@ -84,12 +84,13 @@ class Readiness(Run):
     """The part of a run's I/O manager that waits for descriptors. Its public methods are those of Trio's
     I/O managers; tasks of the run call them, through `trio.lowlevel`."""
 
-    __slots__ = ("_abort_read", "_abort_write", "sockets")
+    __slots__ = ("_abort_write", "abort_read", "sockets")
     sockets: Sockets
 
     def __init__(self, core: Core, budget: int) -> None:
         super().__init__(core, budget)
-        self._abort_read = partial(self._abort, self.readers)
+        self.abort_read = partial(self._abort, self.readers)
+        """Ends the wait of the task that waits to read a descriptor: what such a task is aborted with."""
         self._abort_write = partial(self._abort, self.writers)
         self.register(_READ, self.readers, partial(self._wake_waiter, self.readers))
         self.register(_WRITE, self.writers, partial(self._wake_waiter, self.writers))
@@ -110,7 +111,7 @@ class Readiness(Run):
             if sock.readable:
                 return checkpoint()
         task = current_task()
-        abort = partial(self._abort_read, fd)
+        abort = partial(self.abort_read, fd)
         slot = _poll_add(self.core, fd, _READ)
         if slot < 0:
             self.raise_refusal(fd, slot)
@@ -140,9 +141,9 @@ class Readiness(Run):
         if not isinstance(fd, int):
             fd = fd.fileno()
         self.sockets.notify_closing(fd)
-        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
-        if not tasks:
+        if fd not in self.readers and fd not in self.writers:
             return
+        tasks = [task for task in (self.readers.pop(fd, None), self.writers.pop(fd, None)) if task]
         self._cancel(*(task.custom_sleep_data for task in tasks))
         for task in tasks:
             reschedule(task, outcome.capture(raise_closed))

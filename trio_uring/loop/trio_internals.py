@@ -38,6 +38,9 @@ _ssl.SSLStream._inner_recv_count,           kept as Trio keeps them
 ._outer_recv_conflict_detector
 _ssl.SSLStream._retry                       replaced: what Trio's own methods work by; its
                                             parameters
+_unix_pipes.FdStream._fd_holder.fd;         the descriptor, -1 once it is closed; the stream's
+._send_conflict_detector,                   tasks share the detectors
+._receive_conflict_detector
 ==========================================  ==========================================
 
 Beside the first two, names of Trio's sockets, streams and files are replaced; they stand in tables of
@@ -114,8 +117,8 @@ class Replaced:
 
 
 class SocketMarks(Protocol):
-    """The attributes that we set on Trio's sockets, and the last of them on its SSLStreams. Each is missing
-    until it is needed."""
+    """The attributes that we set on Trio's sockets, and the last two of them on its SSLStreams and FdStreams.
+    Each is missing until it is needed."""
 
     _uring: object
     """The socket's `Connection`, of this run or of an earlier one."""
@@ -128,6 +131,8 @@ class SocketMarks(Protocol):
     sockets do (`Replaced.vital`)."""
     _uring_tls: object
     """An SSLStream's `Tls`, of this run or of an earlier one."""
+    _uring_pipe: object
+    """An FdStream's `RunPipe`, of this run or of an earlier one."""
 
 
 TASK_ATTRIBUTES = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
@@ -163,6 +168,7 @@ _SSL_STREAM_HAS = {
     "_state",
     "transport_stream",
 }
+_FD_STREAM_HAS = {"_fd_holder", "_receive_conflict_detector", "_send_conflict_detector"}
 _RETRY_PARAMETERS = ("self", "fn", "args", "ignore_want_read", "is_handshake")
 _RESCHEDULE_USES = {
     "Value",
@@ -200,6 +206,7 @@ def check_trio(table: tuple[Replaced, ...]) -> None:
         found = vars(trio_run)
         ssl_stream = vars(trio.SSLStream)
         missing += _unknown_ssl_stream(ssl_stream["__init__"], ssl_stream.get("_retry"))
+        missing += _unknown_fd_stream(vars(trio.lowlevel.FdStream)["__init__"])
         missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
     if missing:
         raise unknown_trio(", ".join(missing))
@@ -308,6 +315,13 @@ def _unknown_ssl_stream(init: Any, retry: Any) -> list[str]:
     for owner, names in ((_State, ("OK", "BROKEN")), (_Once, ("done",)), (trio.Lock(), ("_owner", "_lot"))):
         missing += [f"{name} of {owner!r} is missing" for name in names if owner and not hasattr(owner, name)]
     return missing
+
+
+@functools.cache
+def _unknown_fd_stream(init: Any) -> list[str]:
+    """The same of an FdStream, by the method that makes it."""
+    lacks = _FD_STREAM_HAS.difference(init.__code__.co_names) if is_trios_own(init) else ()
+    return [f"FdStream.{name} is missing" for name in sorted(lacks)]
 
 
 # Others may have replaced these two names, before us or since then.

@@ -96,6 +96,13 @@ FEATURES = (
         needs="completions",
     ),
     Feature(
+        "pipes",
+        0,
+        "5.1",
+        "trio.lowlevel.FdStream: no attempt to read what is known to be empty",
+        as_old_as="poll_add",
+    ),
+    Feature(
         "no_iowait", 1 << 17, "6.15", "a sleeping program does not count as waiting for I/O", wait_flag=1 << 7
     ),
 )

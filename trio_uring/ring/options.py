@@ -75,12 +75,13 @@ class RingOptions:
         *Unit*: ``"error"`` or ``"epoll"``. *Default*: ``"error"``. *Cost*: with ``"epoll"``, a run may be
         slower than you think; its warning and the log say so.
       checkpoint_budget: How many calls in a row a task may make before it yields, if each completes at once.
-        On stream sockets these are receives of what was read ahead, or is decrypted; accepts of who was
-        accepted ahead; closes; and sends that find room, while few tasks run (where many run, one system call
-        for all their sends costs less). On datagram sockets they are calls that need not wait. On files they
-        are reads and lines that come from the page cache or the file's buffer, writes that the buffer takes,
-        and moving the position. Each still raises `trio.Cancelled` if its scope is cancelled; that a deadline
-        has expired is noticed only when the task yields.
+        On stream sockets these are receives of what was read ahead, is decrypted, or is there at the first
+        receive; accepts of who waits already; closes; and sends that find room, while few tasks run (where
+        many run, one system call for all their sends costs less). On datagram sockets, pipes and terminals
+        they are calls that need not wait. On files they are reads and lines that come from the page cache or
+        the file's buffer, writes that the buffer takes, and moving the position. Each still raises
+        `trio.Cancelled` if its scope is cancelled; that a deadline has expired is noticed only when the task
+        yields.
 
         *Unit*: calls, 0 or more. *Default*: 0, Trio's rule that every call yields.
         *Cost*: a task goes on while others wait, so it may take less than its budget: where these calls have

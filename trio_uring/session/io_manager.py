@@ -44,12 +44,14 @@ class IOManager(UringManager):
     """What ``TheIOManager`` is: makes a manager on io_uring for a run that is to have one. For any other run
     it makes what the class that it has replaced makes."""
 
-    __slots__ = ("__dict__", "_holder", "has_files")
+    __slots__ = ("__dict__", "_holder", "has_files", "has_pipes")
     sockets: RunSockets
     below: ClassVar[Callable[[], Any]]
     _holder: Holder | None
     has_files: bool
     """Whether `trio.open_file` and `trio.Path` are ours in this run."""
+    has_pipes: bool
+    """Whether `trio.lowlevel.FdStream` is to work as pipes/streams.py has it."""
 
     def __new__(cls) -> Any:
         """Opens the run's ring, before anything else of the run exists. Called by Trio's ``setup_runner``.
@@ -72,6 +74,7 @@ class IOManager(UringManager):
         manager = super().__new__(cls)
         manager._holder, request.holder = request.holder, None
         manager.has_files = options.files
+        manager.has_pipes = "pipes" in opened.flags
         UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
         manager._is_guest = _attach_late

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from ..files import replacements
 from ..loop.steps import Steps
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
+from ..pipes import streams as pipes
 from ..sockets import connecting, handing_over, receiving, sending, streams, tls, wrapped_methods
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ TABLE: Final[tuple[Replaced, ...]] = (
     *wrapped_methods.REPLACEMENTS,
     *streams.REPLACEMENTS,
     *tls.REPLACEMENTS,
+    *pipes.REPLACEMENTS,
 )
 
 # No thread has this identifier.

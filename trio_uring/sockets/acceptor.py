@@ -7,6 +7,9 @@ sockets/states.py has the states of an accept.
   connection that no task waits for. What a multishot brings while no task waits is *accepted ahead*,
   and given in order to the tasks that accept next. At ``accept_ahead`` connections the multishot is
   stopped, and later clients wait in the kernel's backlog.
+- Where nobody may be accepted ahead, an accept first looks for who waits in the kernel's backlog, by
+  accept4(2), since that takes less than a submission and its event: a tenth of a short connection, where
+  50 clients come at a time.
 - A socket that others may accept from (`take_nothing_ahead`) has no multishot any more.
 - An error ends an accept of either kind. A task that waits is told; else the next accept meets it again.
 - What was accepted ahead and not asked for is reset when the listening socket is closed, as the kernel
@@ -81,7 +84,7 @@ class Acceptor(RunSocket):
 
     @enable_ki_protection
     async def accept(self) -> socket.socket | int:
-        """Returns a connection, non-blocking and not inherited; or -errno. This is a checkpoint.
+        """Returns a connection, which is not inherited; or -errno. This is a checkpoint.
 
         The caller has seen that it is not `is_busy`, or that there are `connections_ahead`.
         """
@@ -94,10 +97,33 @@ class Acceptor(RunSocket):
                 if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
         if self.state is IDLE:
+            if not self._most_ahead:
+                found = await self._accept_at_once()
+                if found is not None:
+                    return found
             self.submit()
         self.waiter = context.task
         await sleep(self.message)
         accepted, self._accepted = self._accepted, 0
+        return accepted
+
+    async def _accept_at_once(self) -> socket.socket | int | None:
+        """Returns a connection that waits in the kernel's backlog, or -errno. None if there is none."""
+        if pass_cancel_point(context.task):
+            await checkpoint_if_cancelled()
+        sock: Any = self.sock()
+        if sock is None:
+            return None
+        try:
+            fd, _ = sock._accept()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            await yield_shielded()
+            return -error.errno if error.errno else None
+        accepted = self._socket_of(fd)
+        if not (self.run.budget and self.run.spend()):
+            await yield_shielded()
         return accepted
 
     def finish_cancelled_send(self) -> None:

@@ -17,7 +17,7 @@ In a run that is on epoll, and for a socket without an acceptor (acceptor.py), e
   Unix, 50                26              33     34
   =================  =======  ==============  =====
 
-- `accept` takes a connection that was accepted ahead, or makes one submission.
+- `accept` takes a connection that was accepted ahead, or that waits in the backlog, or makes one submission.
 """
 
 from __future__ import annotations
@@ -138,7 +138,16 @@ def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     sockets = sockets_of_run()
     if sockets is None or (sockets.acceptors.most_ahead and hasattr(trio_socket, "_uring_excluded")):
         return None
-    acceptor = sockets.acceptors.socket_of(trio_socket)
+    acceptor: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
+    sock: socket.socket = trio_socket._sock
+    if (
+        acceptor is None
+        or acceptor.group is not sockets.acceptors
+        or acceptor.closed
+        or acceptor.sock() is not sock
+        or sock.fileno() != acceptor.fd
+    ):
+        acceptor = sockets.acceptors.socket_of(trio_socket)
     if acceptor is None or acceptor.connections_ahead:
         return acceptor
     acceptor.finish_cancelled()

@@ -4,7 +4,8 @@ The kernel puts data into one of the run's provided buffers when they come, so t
 that waits holds none. The tick that learns of them copies the data out, and the next tick gives the
 buffer back. sockets/states.py has the states of a receive.
 
-- The first receive of a socket completes once. So does every receive of a socket that others may
+- The first receive of a socket is tried at once, since who connects has often sent already; else it completes
+  once. So does every receive of a socket that others may
   read from (`take_nothing_ahead`), and of a Unix socket, since descriptors may come with its data.
   A receive that completes once takes nothing that no task waits for. All others are multishot.
 - What a multishot brings while no task waits is *read ahead*. Whoever receives next from the socket,
@@ -65,6 +66,7 @@ class Connection(RunSocket):
         "_tries_socket_first",
         "buffers",
         "bytes_ahead",
+        "has_sent",
         "length",
         "part_sender",
         "runner",
@@ -87,6 +89,9 @@ class Connection(RunSocket):
         self.runner = runner
         self.sender: Sender | None = None
         """The one by which `trio.SocketStream.send_all` sends; None before its first call."""
+        self.has_sent = False
+        """Whether `trio.SocketStream.send_all` has sent by it. The first send is made at once: many
+        connections have no other, and need no sender."""
         self.part_sender: Sender | None = None
         """The one by which a socket's ``send`` sends, which may send only a part of its data."""
         self.bytes_ahead = 0
@@ -130,7 +135,7 @@ class Connection(RunSocket):
             raise busy()
         self.length = length
         if self.state is IDLE:
-            if self._tries_socket_first:
+            if self._tries_socket_first or not self._has_received:
                 data = await self._receive_at_once(length)
                 if data is not None:
                     return data
@@ -157,6 +162,7 @@ class Connection(RunSocket):
             await yield_shielded()
             raise
         self._tries_socket_first = len(data) == length
+        self._has_received = True
         if not (self.run.budget and self.run.spend()):
             await yield_shielded()
         return data
@@ -228,8 +234,10 @@ class Connection(RunSocket):
         without the ring. Does nothing outside of this run, whose ring nobody else may enter."""
         if self.runner is not getattr(context, "runner", None):
             return
-        if any(sender.is_busy for sender in self._senders):
-            lib.tu_flush(self.run.core)
+        for sender in self._senders:
+            if sender.is_busy:
+                lib.tu_flush(self.run.core)
+                return
 
     @property
     def is_sending(self) -> bool:
@@ -257,18 +265,21 @@ class Connection(RunSocket):
 
     def close(self) -> bool:
         # What was read ahead is dropped, as by the kernel. What other tasks have sent is not.
-        self.submit_sends()
-        sock = self.sock()
-        if self.bytes_ahead and sock is not None and sock.fileno() == self.fd and not self.run.closed:
-            # The kernel resets a connection that is closed with unread data, and so do we. A forked
-            # child does not: its parent has the connection too.
-            with suppress(OSError):  # the number was closed below, and is no socket's any more
-                reset_at_close(sock)
+        senders = self._senders
+        if senders:
+            self.submit_sends()
+        if self.bytes_ahead:
+            sock = self.sock()
+            if sock is not None and sock.fileno() == self.fd and not self.run.closed:
+                # The kernel resets a connection that is closed with unread data, and so do we. A forked
+                # child does not: its parent has the connection too.
+                with suppress(OSError):  # the number was closed below, and is no socket's any more
+                    reset_at_close(sock)
+            self.bytes_ahead = 0
         self._pieces = _NOTHING
         self._end = None
-        self.bytes_ahead = 0
         flush = super().close()
-        for sender in self._senders:
+        for sender in senders:
             flush |= sender.is_busy and sender.stop()
         self.break_cycles()
         return flush

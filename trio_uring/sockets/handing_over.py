@@ -32,6 +32,7 @@ from .lookup import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from .run_socket import RunSocket
@@ -128,14 +129,18 @@ def leave(
 
 
 def close(self: Any) -> None:
-    if self._sock.fileno() < 0:  # it was closed below, and Trio tells nobody
-        _drop(self)
+    if self._sock.fileno() < 0:  # perhaps it was closed below, and Trio tells nobody
+        _drop_all(marked_sockets(self))
     ORIGINAL["close"](self)
 
 
 def _drop(trio_socket: Any) -> None:
     """Drops all that there is for a socket. What is stale goes too: it holds the file that was closed."""
-    for one in (*existing_sockets(trio_socket), *marked_sockets(trio_socket)):
+    _drop_all((*existing_sockets(trio_socket), *marked_sockets(trio_socket)))
+
+
+def _drop_all(run_sockets: Iterable[RunSocket]) -> None:
+    for one in run_sockets:
         if one.closed:
             continue
         if _is_of_this_run(one):

@@ -126,11 +126,9 @@ async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryv
     trio_socket: Any = stream.socket
     is_plain = is_ours(trio_socket.send, send) and is_ours(trio_socket.fileno, fileno)
     connection = connection_of(trio_socket) if is_plain else None
-    sender = None if connection is None else connection.sender or connection.new_sender()
     if (
         connection is None
-        or sender is None
-        or sender.task is not None
+        or (connection.sender is not None and connection.sender.task is not None)
         or trio_socket._did_shutdown_SHUT_WR
         or (type(data) is not bytes and not _has_bytes(data))
     ):
@@ -161,7 +159,8 @@ async def _send_memory(sock: socket.socket, connection: Connection, data: bytes 
         return
     if connection.fd in run.writers:
         raise busy()
-    at_once = run.budget and run.events_of_tick <= FEW_EVENTS
+    at_once = not connection.has_sent or (run.budget and run.events_of_tick <= FEW_EVENTS)
+    connection.has_sent = True
     if not (at_once and await _send_at_once(sock, connection, data)):
         await _send_rest(sock, connection, data, 0)
 
@@ -181,6 +180,8 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
     """Sends what there is room for now, and then the rest. False if there was no room."""
     if pass_cancel_point(context.task):
         await checkpoint_if_cancelled()
+    if connection.part_sender is not None:
+        connection.submit_sends()
     try:
         sent = sock.send(data)
     except BlockingIOError:
@@ -193,7 +194,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
             del error  # whose traceback refers to this frame
     if sent < len(data):
         await _send_rest(sock, connection, data, sent)
-    elif not connection.run.spend():
+    elif not (connection.run.budget and connection.run.spend()):
         await yield_shielded()
     return True
 
@@ -270,7 +271,9 @@ def _raise_at_once(_: object) -> Abort:
 async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
     sockets = sockets_of_run()
     if sockets is not None and is_ours(getattr(resource, "aclose", None), aclose):
-        await resource.aclose()
+        stream: Any = resource
+        stream.socket.close()  # as `aclose` does, less a frame
+        await _pass_checkpoint(sockets)
     elif sockets is not None and sockets.tls and _is_closed_tls(resource):
         await _pass_checkpoint(sockets)
     else:

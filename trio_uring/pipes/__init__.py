@@ -1,0 +1,1 @@
+"""Trio's streams over pipes and terminals, in fewer steps."""
