@@ -20,13 +20,13 @@ FEW_EVENTS: int
 """A tick with more events than this has many sends to come: one system call for all of them then costs less
 than one for each."""
 
-def learn(name: str, kind: type[Any], attributes: tuple[str, ...], /) -> bool:
-    """Tells C a class whose attributes it uses, before any function that does so is called. ``name`` is
-    "task", "run", "operation", "socket" or "connection"; ``attributes`` is the class's list of those
-    attributes.
+def learn(name: str, kind: type[Any] | None, attributes: tuple[str, ...], /) -> bool:
+    """Tells C a class whose attributes it uses, before any function that does so is called. ``name`` is one
+    of Trio's, "task", "runner" or "cancel status", or "run", "operation", "socket" or "connection";
+    ``attributes`` is the class's list of those attributes.
 
-    False for a "task" that lacks one of them. Then `wake`, `start_receive` and `start_send` leave
-    everything to Python.
+    False for a class of Trio's that lacks one of them. Then the functions that need it leave everything to
+    Python.
 
     Raises TypeError if the list is not the one that C has, or if another class lacks an attribute.
     """
@@ -34,9 +34,9 @@ def learn(name: str, kind: type[Any], attributes: tuple[str, ...], /) -> bool:
 def learn_run(context: object, ready: object, /) -> None:
     """Tells C Trio's ``GLOBAL_RUN_CONTEXT``, and ``READY`` of loop/checkpoints.py."""
 
-def learn_sockets(socket: Any, fileno: Callable[[Any], int], multishot: State, /) -> None:
-    """Tells C the class of Trio's sockets, the method ``fileno`` of the standard library's sockets, and the
-    state of a socket that has a multishot with the kernel."""
+def learn_sockets(socket: Any, fileno: Callable[[Any], int], family: Any, multishot: State, /) -> None:
+    """Tells C the class of Trio's sockets, the method ``fileno`` and the attribute ``family`` of the standard
+    library's sockets, and the state of a socket that has a multishot with the kernel."""
 
 def attributes_used() -> dict[str, tuple[str, ...]]:
     """The attributes that C uses of each class, by the class's name for `learn`."""
@@ -85,6 +85,25 @@ def start_send(stream: trio.SocketStream, data: object, /) -> Connection | None:
     """Begins a send of all of ``data``, and enters the stream's conflict detector. Returns the connection:
     the calling task has to sleep with the ``message`` of its sender. None: nothing was done, and Python has
     to do it."""
+
+def begin_attempt(trio_socket: object, arguments: tuple[Any, ...], /) -> Run | None:
+    """Begins a call with these arguments on a socket of Trio's that has no connection: counts a cancel point
+    of the calling task, and returns its run. None: nothing was done, and Python has to do it. It is another
+    kind of socket, or not yet known to be of this kind; or the run is on epoll, or without completions; or
+    the task was cancelled, or has to be told of Ctrl-C."""
+
+def begin_sendto(trio_socket: object, arguments: tuple[Any, ...], /) -> Run | None:
+    """Does the same for a call of ``sendto``. None also if the address has to be looked up."""
+
+def begin_sendmsg(trio_socket: object, arguments: tuple[Any, ...], /) -> Run | None:
+    """Does the same for a call of ``sendmsg``."""
+
+def is_resolved(trio_socket: object, address: object, /) -> bool:
+    """Whether Trio would send to ``address`` as it stands, without looking up a name."""
+
+def spend(run: Run, task: Task | None, /) -> bool:
+    """Does what `Run.spend` says; None stands for the calling task. False if Trio's tasks have not the
+    attributes that C uses."""
 
 def uncleared_bytes(length: int, /) -> bytes:
     """A new bytes object with arbitrary contents. The caller fills it before anybody else sees it. Any
