@@ -27,6 +27,7 @@ setup(
                     "budget",
                     "capsule",
                     "checking",
+                    "datagrams",
                     "memory",
                     "module",
                     "streams",

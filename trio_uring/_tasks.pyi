@@ -5,7 +5,7 @@ runs the ticks.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from trio.lowlevel import Task
@@ -15,6 +15,8 @@ from .loop.run import Run
 from .sockets.connection import Connection
 from .sockets.run_socket import RunSocket
 from .sockets.states import State
+
+DatagramT = TypeVar("DatagramT", bound=tuple[Any, ...])
 
 FEW_EVENTS: int
 """A tick with more events than this has many sends to come: one system call for all of them then costs less
@@ -104,6 +106,22 @@ def is_resolved(trio_socket: object, address: object, /) -> bool:
 def spend(run: Run, task: Task | None, /) -> bool:
     """Does what `Run.spend` says; None stands for the calling task. False if Trio's tasks have not the
     attributes that C uses."""
+
+def receive_many(
+    fd: int, kind: type[DatagramT], memory: Buffer, count: int, size: int, ancillary_size: int, /
+) -> list[DatagramT]:
+    """Receives up to ``count`` messages of up to ``size`` bytes by one recvmmsg(2), and makes datagrams of
+    them. ``memory`` has, for each, ``ancillary_size`` bytes, a multiple of 8, and ``size``, rounded up to
+    one. Enters the kernel, without the GIL; never waits. Any thread.
+
+    Raises OSError; BlockingIOError if there is nothing."""
+
+def send_many(fd: int, family: int, messages: tuple[Any, ...], start: int, /) -> tuple[int, Exception | None]:
+    """Sends messages from number ``start`` on by sendmmsg(2): returns how many were sent, and the error of
+    the next one if that was not for want of room. Enters the kernel, without the GIL; never waits. Any
+    thread.
+
+    Raises the error of the first, if none was sent; BlockingIOError if there was no room."""
 
 def uncleared_bytes(length: int, /) -> bytes:
     """A new bytes object with arbitrary contents. The caller fills it before anybody else sees it. Any

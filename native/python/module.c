@@ -51,6 +51,8 @@ static PyMethodDef functions[] = {
 	{ "begin_sendmsg", FASTCALL(tu_begin_sendmsg), METH_FASTCALL, NULL },
 	{ "is_resolved", FASTCALL(tu_answer_resolved), METH_FASTCALL, NULL },
 	{ "spend", FASTCALL(tu_answer_spend), METH_FASTCALL, NULL },
+	{ "receive_many", tu_receive_many, METH_VARARGS, NULL },
+	{ "send_many", tu_send_many, METH_VARARGS, NULL },
 	{ "uncleared_bytes", tu_uncleared_bytes, METH_O, NULL },
 	{ "keep", tu_keep, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },

@@ -2,7 +2,8 @@
  *
  * It is an extension module of its own, since the core knows nothing of Python. Its functions hold the
  * GIL throughout, so that no signal handler and no other thread comes between, and so that a call costs
- * a third of a call through cffi. Because they hold the GIL, none of them enters the kernel. */
+ * a third of a call through cffi. Because they hold the GIL, none of them enters the kernel; only those
+ * of datagrams.c do, and let go of it for that. */
 #ifndef TU_TASKS_H
 #define TU_TASKS_H
 
@@ -59,6 +60,8 @@ PyObject *tu_begin_sendto(PyObject *module, PyObject *const *arguments, Py_ssize
 PyObject *tu_begin_sendmsg(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_answer_resolved(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_answer_spend(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_receive_many(PyObject *module, PyObject *arguments);
+PyObject *tu_send_many(PyObject *module, PyObject *arguments);
 PyObject *tu_capsule_of(PyObject *module, PyObject *owner);
 PyObject *tu_answer_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol, Type
 
 from trio.lowlevel import reschedule
 
-from .._tasks import spend
-from ..ring.native import capsule_of, ffi, lib
+from ..ring.native import capsule_of, ffi, lib, spend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
