@@ -1,7 +1,8 @@
 """A DNS server: tells the IPv4 addresses of the names in a file like /etc/hosts (UDP, IPv4).
 
-python -m trio_uring dns_server.py 127.0.0.1 5353 hosts
-dig @127.0.0.1 -p 5353 printer.example
+    python -m trio_uring dns_server.py 127.0.0.1 5353 hosts
+
+All queries that have come are received by one call, and answered by another.
 """
 
 import ipaddress
@@ -52,7 +53,6 @@ def answer(query: bytes, hosts: dict[bytes, bytes]) -> bytes | None:
 
 
 async def serve(datagrams: Datagrams, hosts: dict[bytes, bytes]) -> None:
-    """Receives all queries that have come by one call, and answers them by another."""
     while True:
         made = [(answer(query.data, hosts), query.address) for query in await datagrams.receive()]
         answers = [each for each in made if each[0]]
