@@ -1,7 +1,7 @@
 """What a busy program does most often, written in C (native/python).
 
-Each function holds the GIL throughout. Those that take a run, or work on a task, are for the thread that
-runs the ticks.
+Each function holds the GIL throughout, but `receive_many` and `send_many`. Those that take a run, or work on
+a task, are for the thread that runs the ticks.
 """
 
 from collections.abc import Callable
