@@ -196,7 +196,10 @@ def test_a_batch_that_is_cancelled_tells_how_many_were_sent(backend: Backend) ->
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(sender.send, [(b"%d" % number, None) for number in range(1000)])
                 await wait_all_tasks_blocked()
-                assert 0 < sender.sent < 1000
+                sent = sender.sent
+                with pytest.raises(trio.BusyResourceError, match="another task is sending"):
+                    await sender.send([(b"never", None)])
+                assert 0 < sent == sender.sent < 1000
                 nursery.cancel_scope.cancel()
             found = await receiver.receive()
             assert [each.data for each in found] == [b"%d" % number for number in range(sender.sent)]

@@ -119,7 +119,7 @@ class Datagrams(trio.abc.AsyncResource):
         self._size = size
         self._ancillary_size = _rounded(ancillary_size)
         self._memory = bytearray((self._ancillary_size + _rounded(size)) * count)
-        self._receiving = self._sending = False
+        self._sending = False
 
     async def receive(self, count: int | None = None) -> list[Datagram]:
         """Waits until there is a datagram, and returns all that are there, in order: up to ``count``, or what
@@ -128,20 +128,14 @@ class Datagrams(trio.abc.AsyncResource):
         Raises:
           OSError: as ``recvmsg`` of sockets does. What came before the error was returned by an earlier call.
           trio.ClosedResourceError: the socket is closed, or is closed meanwhile.
-          trio.BusyResourceError: another task receives.
+          trio.BusyResourceError: another task waits for the socket.
           ValueError: ``count`` is less than 1, or more than the constructor was told.
         """
         if count is None:
             count = self._count
         elif not 1 <= count <= self._count:
             raise ValueError(f"count has to be 1 to {self._count}, not {count}")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving these datagrams")
-        self._receiving = True
-        try:
-            found: list[Datagram] = await self._call(wait_readable, self._receive_now, count)
-        finally:
-            self._receiving = False
+        found: list[Datagram] = await self._call(wait_readable, self._receive_now, count)
         return found
 
     async def send(self, datagrams: Iterable[Outgoing]) -> None:
