@@ -1,4 +1,6 @@
 /* How a task spends its budget (`Run.spend` in loop/run.py). */
+#include <limits.h>
+
 #include "tasks.h"
 
 /* Seconds, by which a tick is taken to be longer than it is. So a few tasks, who make nobody later than
@@ -29,6 +31,7 @@ static long take_one(PyObject *run, PyObject *task, bool *again)
 	PyObject *points = tu_get(task, TU_TASK_SCHEDULE_POINTS);
 	PyObject *spent_at = tu_get(run, TU_RUN_SPENT_AT);
 	PyObject *before;
+	int too_large = 0; /* a budget may be any number; so large a one is never used up */
 	long left;
 
 	*again = tu_get(run, TU_RUN_SPENDER) == task && points && spent_at &&
@@ -38,9 +41,10 @@ static long take_one(PyObject *run, PyObject *task, bool *again)
 		tu_set(run, TU_RUN_SPENT_AT, points ? points : Py_None);
 	}
 	before = tu_get(run, *again ? TU_RUN_LEFT : TU_RUN_BUDGET);
-	left = before ? PyLong_AsLong(before) - 1 : -1;
-	if (left < 0)
-		left = -1;
+	left = before ? PyLong_AsLongAndOverflow(before, &too_large) : 0;
+	if (too_large)
+		left = LONG_MAX;
+	left = left > 0 ? left - 1 : -1;
 	return PyErr_Occurred() || set_new(run, TU_RUN_LEFT, PyLong_FromLong(left)) < 0 ? -2 : left;
 }
 
