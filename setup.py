@@ -22,9 +22,12 @@ setup(
             [
                 f"native/python/{name}.c"
                 for name in (
+                    "attempts",
                     "attributes",
+                    "budget",
                     "capsule",
                     "checking",
+                    "datagrams",
                     "memory",
                     "module",
                     "streams",

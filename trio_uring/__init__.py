@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from .ring.errors import UringFallbackWarning, UringUnavailableError
     from .ring.options import RingOptions
     from .session.runs import install, installed, run, run_statistics, start_guest_run, uninstall
+    from .sockets.datagrams import Datagram, Datagrams
 
 __all__ = [
     "Capabilities",
+    "Datagram",
+    "Datagrams",
     "NamedTemporaryFile",
     "Path",
     "RingOptions",
@@ -63,6 +66,8 @@ __all__ = [
 # imports as it starts, is to cost little.
 _HOMES = {
     "Capabilities": "command.capabilities",
+    "Datagram": "sockets.datagrams",
+    "Datagrams": "sockets.datagrams",
     "NamedTemporaryFile": "files.temporary",
     "Path": "files.path",
     "RingOptions": "ring.options",

@@ -78,14 +78,20 @@ def udp(scale: Scale) -> list[Planned]:
     sockets = scale.choose(16, 16, 1)
     count = sockets * 8
     options = ("udp", "--size", "64", "--connections", str(sockets), "--window", "8")
-    case = Case("udp", f"64 B queries, {count} outstanding", BASELINE, "per_cpu_second", {})
-    sides = (*STREAMS, "limit")
-    return [
-        planned_on_servers(
+
+    def planned(name: str, kind: str) -> Planned:
+        """Trio's sides serve by this ``kind``, the others one by one."""
+        case = Case("udp", f"64 B queries, {count} outstanding{name}", BASELINE, "per_cpu_second", {})
+        servers = {side: Server(side, kind if side in TRIO else "udp") for side in (*WITH_BUDGET, "limit")}
+        return planned_on_servers(
             case,
-            {side: Load(Server(side, "udp"), options, count, scale.seconds, scale.warmup) for side in sides},
+            {
+                side: Load(server, options, count, scale.seconds, scale.warmup)
+                for side, server in servers.items()
+            },
         )
-    ]
+
+    return [planned("", "udp"), planned("; Trio by Datagrams", "udp-batches")]
 
 
 def http(scale: Scale) -> list[Planned]:

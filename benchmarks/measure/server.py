@@ -86,7 +86,7 @@ class Server:
 
 
 HYPERCORN = ("hypercorn", "hypercorn-tls")
-RECEIVE_ONCE = ("connections", "udp")
+RECEIVE_ONCE = ("connections", "udp", "udp-batches")
 """Kinds of servers that have no connection from which they receive a second time."""
 
 

@@ -43,7 +43,7 @@ PARTS = (
             "hypercorn, 256 connections": ("http", "hypercorn, 256 connections"),
             "echo over TLS, 50 connections": ("tls", "echo, TLS 1.3, 64 B, 50 connections"),
             "connect, one request, close": ("connections", "connect, .*"),
-            "UDP queries": ("udp", ".* queries, .*"),
+            "UDP queries": ("udp", ".* queries, [^;]*"),
         },
     ),
     Part(

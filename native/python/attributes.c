@@ -6,13 +6,27 @@ struct tu_learnt tu_learnt;
 
 static const char *const names[TU_ATTRIBUTES] = {
 	[TU_TASK_ABORT_FUNC] = "_abort_func",
+	[TU_TASK_CANCEL_POINTS] = "_cancel_points",
+	[TU_TASK_CANCEL_STATUS] = "_cancel_status",
 	[TU_TASK_CORO] = "coro",
 	[TU_TASK_CUSTOM_SLEEP_DATA] = "custom_sleep_data",
 	[TU_TASK_NEXT_SEND] = "_next_send",
 	[TU_TASK_NEXT_SEND_FN] = "_next_send_fn",
 	[TU_TASK_RUNNER] = "_runner",
+	[TU_TASK_SCHEDULE_POINTS] = "_schedule_points",
+	[TU_RUNNER_IO_MANAGER] = "io_manager",
+	[TU_RUNNER_KI_PENDING] = "ki_pending",
+	[TU_STATUS_EFFECTIVELY_CANCELLED] = "effectively_cancelled",
+	[TU_RUN_LEFT] = "_left",
+	[TU_RUN_LOOKED_AT] = "_looked_at",
+	[TU_RUN_SPENDER] = "_spender",
+	[TU_RUN_SPENT_AT] = "_spent_at",
+	[TU_RUN_TAKEN] = "_taken",
+	[TU_RUN_TICK_BEGAN] = "_tick_began",
 	[TU_RUN_BUDGET] = "budget",
 	[TU_RUN_CAPSULE] = "capsule",
+	[TU_RUN_CLOCK] = "clock",
+	[TU_RUN_COMPLETES] = "completes",
 	[TU_RUN_EVENTS_OF_TICK] = "events_of_tick",
 	[TU_RUN_HANDLERS] = "handlers",
 	[TU_RUN_TABLES] = "tables",
@@ -37,8 +51,10 @@ static const struct {
 	enum tu_attribute first;
 	enum tu_attribute last;
 } classes[TU_CLASSES] = {
-	[TU_CLASS_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_RUNNER },
-	[TU_CLASS_RUN] = { "run", TU_RUN_BUDGET, TU_RUN_TABLES },
+	[TU_CLASS_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_SCHEDULE_POINTS },
+	[TU_CLASS_RUNNER] = { "runner", TU_RUNNER_IO_MANAGER, TU_RUNNER_KI_PENDING },
+	[TU_CLASS_STATUS] = { "cancel status", TU_STATUS_EFFECTIVELY_CANCELLED, TU_STATUS_EFFECTIVELY_CANCELLED },
+	[TU_CLASS_RUN] = { "run", TU_RUN_LEFT, TU_RUN_TABLES },
 	[TU_CLASS_OPERATION] = { "operation", TU_OPERATION_HELD, TU_OPERATION_TASK },
 	[TU_CLASS_SOCKET] = { "socket", TU_SOCKET_FD, TU_SOCKET_WAITER },
 	[TU_CLASS_CONNECTION] = { "connection", TU_CONNECTION_BYTES_AHEAD, TU_CONNECTION_SENDER },
@@ -145,7 +161,7 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 		tu_learnt.classes[class] = (PyTypeObject *)Py_NewRef(object);
 		Py_RETURN_TRUE;
 	}
-	if (class == TU_CLASS_TASK)
+	if (class >= 0 && class < TU_CLASS_RUN)
 		Py_RETURN_FALSE;
 	return PyErr_Format(PyExc_TypeError, "learn(): %R has not the attributes that C uses of a %s", object, name);
 }
@@ -175,18 +191,22 @@ PyObject *tu_learn_sockets(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
 	PyObject *trio_socket;
 	PyObject *fileno;
+	PyObject *family;
 	PyObject *multishot;
 
-	if (!PyArg_ParseTuple(arguments, "OOO:learn_sockets", &trio_socket, &fileno, &multishot))
+	if (!PyArg_ParseTuple(arguments, "OOOO:learn_sockets", &trio_socket, &fileno, &family, &multishot))
 		return NULL;
 	if (!is_method(fileno))
 		return PyErr_Format(PyExc_TypeError, "learn_sockets(): %R is no method of C without arguments", fileno);
+	if (!Py_IS_TYPE(family, &PyMemberDescr_Type))
+		return PyErr_Format(PyExc_TypeError, "learn_sockets(): %R is no attribute of C", family);
 	if (tu_learnt.multishot)
 		Py_RETURN_NONE;
 	tu_learnt.fileno = ((PyMethodDescrObject *)fileno)->d_method->ml_meth;
 	tu_learnt.base_socket = (PyTypeObject *)Py_NewRef((PyObject *)PyDescr_TYPE(fileno));
 	if (PyType_Check(trio_socket)) /* None, if this Trio has no such class */
 		tu_learnt.trio_socket = (PyTypeObject *)Py_NewRef(trio_socket);
+	tu_learnt.family = Py_NewRef(family);
 	tu_learnt.multishot = Py_NewRef(multishot);
 	Py_RETURN_NONE;
 }

@@ -6,7 +6,7 @@
  * Python's own look-up, and nothing would be gained. An object that a program could have replaced by
  * one of another class is checked with `tu_is` or `tu_is_exactly` before it is used.
  *
- * Each of our classes lists the attributes that C uses in its USED_BY_C; those of Trio's tasks are
+ * Each of our classes lists the attributes that C uses in its USED_BY_C; those of Trio's classes are
  * listed in loop/trio_internals.py. `tu_learn` compares these lists with the one below. */
 #ifndef TU_ATTRIBUTES_H
 #define TU_ATTRIBUTES_H
@@ -20,13 +20,27 @@
 /* In the order of the classes, and in each class in the order of its USED_BY_C. */
 enum tu_attribute {
 	TU_TASK_ABORT_FUNC,
+	TU_TASK_CANCEL_POINTS,
+	TU_TASK_CANCEL_STATUS,
 	TU_TASK_CORO,
 	TU_TASK_CUSTOM_SLEEP_DATA,
 	TU_TASK_NEXT_SEND,
 	TU_TASK_NEXT_SEND_FN,
 	TU_TASK_RUNNER,
+	TU_TASK_SCHEDULE_POINTS,
+	TU_RUNNER_IO_MANAGER,
+	TU_RUNNER_KI_PENDING,
+	TU_STATUS_EFFECTIVELY_CANCELLED,
+	TU_RUN_LEFT,
+	TU_RUN_LOOKED_AT,
+	TU_RUN_SPENDER,
+	TU_RUN_SPENT_AT,
+	TU_RUN_TAKEN,
+	TU_RUN_TICK_BEGAN,
 	TU_RUN_BUDGET,
 	TU_RUN_CAPSULE,
+	TU_RUN_CLOCK,
+	TU_RUN_COMPLETES,
 	TU_RUN_EVENTS_OF_TICK,
 	TU_RUN_HANDLERS,
 	TU_RUN_TABLES,
@@ -47,9 +61,11 @@ enum tu_attribute {
 	TU_ATTRIBUTES,
 };
 
-/* The classes of these attributes, in the order of the names that `learn` takes for them. */
+/* The classes of these attributes, Trio's first. */
 enum tu_class {
 	TU_CLASS_TASK,
+	TU_CLASS_RUNNER,
+	TU_CLASS_STATUS,
 	TU_CLASS_RUN,
 	TU_CLASS_OPERATION,
 	TU_CLASS_SOCKET,
@@ -60,13 +76,14 @@ enum tu_class {
 /* What `learn`, `learn_run` and `learn_sockets` were told. Each is NULL before, and then stays for the
  * life of the process. */
 struct tu_learnt {
-	PyTypeObject *classes[TU_CLASSES]; /* Trio's Task stays NULL if it lacks an attribute */
+	PyTypeObject *classes[TU_CLASSES]; /* a class of Trio's stays NULL if it lacks an attribute */
 	Py_ssize_t offsets[TU_ATTRIBUTES];
 	PyObject *context;         /* Trio's GLOBAL_RUN_CONTEXT */
 	PyObject *ready;           /* READY of loop/checkpoints.py: what most tasks are woken with */
 	PyTypeObject *trio_socket; /* the class of Trio's sockets */
 	PyTypeObject *base_socket; /* the class of the standard library's sockets */
 	PyCFunction fileno;        /* the method of base_socket */
+	PyObject *family;          /* the attribute of base_socket, which gives a number */
 	PyObject *multishot;       /* the State of a socket that has a multishot with the kernel */
 };
 

@@ -9,12 +9,14 @@ static int intern_names(void)
 		PyObject **name;
 		const char *text;
 	} all[] = {
+		{ &tu_names.at_once, "_uring_at_once" },
 		{ &tu_names.cr_await, "cr_await" },
 		{ &tu_names.held, "_held" },
 		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },
 		{ &tu_names.send_conflict_detector, "_send_conflict_detector" },
 		{ &tu_names.shut_down, "_did_shutdown_SHUT_WR" },
+		{ &tu_names.sock, "_sock" },
 		{ &tu_names.socket, "socket" },
 		{ &tu_names.task, "task" },
 		{ &tu_names.uring, "_uring" },
@@ -45,6 +47,13 @@ static PyMethodDef functions[] = {
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },
 	{ "start_send", FASTCALL(tu_start_send), METH_FASTCALL, NULL },
 	{ "start_reading", FASTCALL(tu_start_reading), METH_FASTCALL, NULL },
+	{ "begin_attempt", FASTCALL(tu_begin_attempt), METH_FASTCALL, NULL },
+	{ "begin_sendto", FASTCALL(tu_begin_sendto), METH_FASTCALL, NULL },
+	{ "begin_sendmsg", FASTCALL(tu_begin_sendmsg), METH_FASTCALL, NULL },
+	{ "is_resolved", FASTCALL(tu_answer_resolved), METH_FASTCALL, NULL },
+	{ "spend", FASTCALL(tu_answer_spend), METH_FASTCALL, NULL },
+	{ "receive_many", tu_receive_many, METH_VARARGS, NULL },
+	{ "send_many", tu_send_many, METH_VARARGS, NULL },
 	{ "uncleared_bytes", tu_uncleared_bytes, METH_O, NULL },
 	{ "keep", tu_keep, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },

@@ -6,19 +6,6 @@
 #include "core.h"
 #include "tasks.h"
 
-/* An attribute, a new reference; NULL if there is none, or with an exception. */
-static PyObject *look_up(PyObject *object, PyObject *name)
-{
-	PyObject *value = NULL;
-
-#if PY_VERSION_HEX >= 0x030d0000
-	PyObject_GetOptionalAttr(object, name, &value);
-#else
-	_PyObject_LookupAttr(object, name, &value);
-#endif
-	return value;
-}
-
 /* Our methods of Trio's sockets, which Trio's own streams would call. */
 static PyObject *our_recv;
 static PyObject *our_send;
@@ -39,7 +26,7 @@ PyObject *tu_learn_methods(PyObject *Py_UNUSED(module), PyObject *const *argumen
 /* Whether a method of an object is `function`: nobody has wrapped it, in the class or on the object. */
 static bool is_ours(PyObject *object, PyObject *name, PyObject *function)
 {
-	PyObject *method = look_up(object, name);
+	PyObject *method = tu_look_up(object, name);
 	bool ours = method && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
 
 	Py_XDECREF(method);
@@ -59,13 +46,13 @@ static bool begin(struct call *call, PyObject *stream)
 	*call = (struct call){ 0 };
 	if (!tu_learnt.classes[TU_CLASS_TASK])
 		return false;
-	call->socket = look_up(stream, tu_names.socket);
+	call->socket = tu_look_up(stream, tu_names.socket);
 	if (!call->socket || Py_TYPE(call->socket) != tu_learnt.trio_socket)
 		return false;
-	call->connection = look_up(call->socket, tu_names.uring);
+	call->connection = tu_look_up(call->socket, tu_names.uring);
 	if (!call->connection || !tu_is_exactly(call->connection, TU_CLASS_CONNECTION))
 		return false;
-	call->task = look_up(tu_learnt.context, tu_names.task);
+	call->task = tu_look_up(tu_learnt.context, tu_names.task);
 	return call->task && tu_is_exactly(call->task, TU_CLASS_TASK) &&
 	       tu_get(call->connection, TU_CONNECTION_RUNNER) == tu_get(call->task, TU_TASK_RUNNER);
 }
@@ -181,7 +168,7 @@ static bool has_writer(PyObject *run, PyObject *fd)
 /* Whether the socket's sending side was shut down, or that cannot be told. */
 static bool is_shut_down(PyObject *socket)
 {
-	PyObject *value = look_up(socket, tu_names.shut_down);
+	PyObject *value = tu_look_up(socket, tu_names.shut_down);
 
 	Py_XDECREF(value);
 	return value != Py_False;
@@ -192,8 +179,8 @@ static bool hold_detector(struct sending *sending, PyObject *stream)
 {
 	PyObject *held;
 
-	sending->detector = look_up(stream, tu_names.send_conflict_detector);
-	held = sending->detector ? look_up(sending->detector, tu_names.held) : NULL;
+	sending->detector = tu_look_up(stream, tu_names.send_conflict_detector);
+	held = sending->detector ? tu_look_up(sending->detector, tu_names.held) : NULL;
 	Py_XDECREF(held);
 	return held == Py_False && PyObject_SetAttr(sending->detector, tu_names.held, Py_True) == 0;
 }

@@ -2,7 +2,8 @@
  *
  * It is an extension module of its own, since the core knows nothing of Python. Its functions hold the
  * GIL throughout, so that no signal handler and no other thread comes between, and so that a call costs
- * a third of a call through cffi. Because they hold the GIL, none of them enters the kernel. */
+ * a third of a call through cffi. Because they hold the GIL, none of them enters the kernel; only those
+ * of datagrams.c do, and let go of it for that. */
 #ifndef TU_TASKS_H
 #define TU_TASKS_H
 
@@ -10,18 +11,33 @@
 
 /* Interned names of attributes. */
 struct tu_names {
+	PyObject *at_once;
 	PyObject *cr_await;
 	PyObject *held;
 	PyObject *recv;
 	PyObject *send;
 	PyObject *send_conflict_detector;
 	PyObject *shut_down;
+	PyObject *sock;
 	PyObject *socket;
 	PyObject *task;
 	PyObject *uring;
 };
 
 extern struct tu_names tu_names;
+
+/* An attribute, a new reference; NULL if there is none, or with an exception. */
+static inline PyObject *tu_look_up(PyObject *object, PyObject *name)
+{
+	PyObject *value = NULL;
+
+#if PY_VERSION_HEX >= 0x030d0000
+	PyObject_GetOptionalAttr(object, name, &value);
+#else
+	_PyObject_LookupAttr(object, name, &value);
+#endif
+	return value;
+}
 
 /* A tick with more events than this has many sends to come: one system call for all of them then costs
  * less than one for each. */
@@ -44,6 +60,13 @@ PyObject *tu_sleeps_on(PyObject *module, PyObject *const *arguments, Py_ssize_t 
 PyObject *tu_start_receive(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_send(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_start_reading(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_begin_attempt(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_begin_sendto(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_begin_sendmsg(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_answer_resolved(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_answer_spend(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
+PyObject *tu_receive_many(PyObject *module, PyObject *arguments);
+PyObject *tu_send_many(PyObject *module, PyObject *arguments);
 PyObject *tu_capsule_of(PyObject *module, PyObject *owner);
 PyObject *tu_answer_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_uring import Datagrams
+
 if TYPE_CHECKING:
     from work import Work
+
+    from trio_uring import Datagram
 
 BYTES = 150_000
 CALLS = 200
@@ -60,6 +64,27 @@ async def unix_datagrams(work: Work) -> None:
 async def send_datagrams(work: Work, sock: trio.socket.SocketType) -> None:
     for number in range(CALLS):
         await sock.send(work.expected(number, 1 + number))
+
+
+async def datagram_batches(work: Work) -> None:
+    """The same by batches, of which the sender has one that is larger than the queue."""
+    left, right = trio.socket.socketpair(type=socket.SOCK_DGRAM)
+    async with (
+        Datagrams(left) as sender,
+        Datagrams(right, count=5) as receiver,
+        trio.open_nursery() as nursery,
+    ):
+        batch = [(work.expected(number, 1 + number), None) for number in range(CALLS)]
+        nursery.start_soon(sender.send, batch)
+        received = 0
+        while received < CALLS:
+            found: list[Datagram] = []
+            with work.patience():
+                found = await receiver.receive()
+            for each in found:
+                assert each.data == batch[received][0]
+                work.checked += len(each.data)
+                received += 1
 
 
 async def waits(work: Work) -> None:
@@ -145,4 +170,4 @@ async def accept_nobody(work: Work, listener: trio.socket.SocketType) -> None:
         await listener.accept()
 
 
-PARTS = (udp, unix_datagrams, waits, processes, threads, cancellations)
+PARTS = (udp, unix_datagrams, datagram_batches, waits, processes, threads, cancellations)

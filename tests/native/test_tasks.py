@@ -16,11 +16,16 @@ from trio.testing import wait_all_tasks_blocked
 import trio_uring
 from trio_uring import RingOptions, _tasks
 from trio_uring._tasks import (
+    begin_attempt,
+    begin_sendmsg,
+    begin_sendto,
     capsule_of,
+    is_resolved,
     learn,
     learn_run,
     learn_sockets,
     sleeps_on,
+    spend,
     start_reading,
     start_receive,
     start_send,
@@ -29,7 +34,7 @@ from trio_uring._tasks import (
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
 from trio_uring.loop.run import Run
-from trio_uring.loop.trio_internals import TASK_ATTRIBUTES
+from trio_uring.loop.trio_internals import RUNNER_ATTRIBUTES, STATUS_ATTRIBUTES, TASK_ATTRIBUTES
 from trio_uring.ring.native import ffi, lib
 from trio_uring.ring.opening import open_ring
 from trio_uring.sockets.connection import Connection
@@ -92,6 +97,8 @@ def test_all_that_it_works_on_was_learnt() -> None:
 def test_each_class_lists_the_attributes_that_c_uses() -> None:
     assert _tasks.attributes_used() == {
         "task": TASK_ATTRIBUTES,
+        "runner": RUNNER_ATTRIBUTES,
+        "cancel status": STATUS_ATTRIBUTES,
         "run": Run.USED_BY_C,
         "operation": Operation.USED_BY_C,
         "socket": RunSocket.USED_BY_C,
@@ -109,21 +116,27 @@ def test_a_class_with_other_attributes_is_not_learnt() -> None:
 def test_without_the_attributes_all_is_left_to_python() -> None:
     """In a process of its own, since what was learnt stays."""
     program = """
-from trio_uring._tasks import learn, attributes_used, start_reading, start_receive, start_send
+from trio_uring._tasks import *
 
 class Stranger:
     pass
+
+TRIOS = ("task", "runner", "cancel status")
 
 for name, used in attributes_used().items():
     try:
         learnt = learn(name, Stranger, used)
     except TypeError:
-        learnt = name != "task"
-    assert learnt == (name != "task"), name
+        learnt = name not in TRIOS
+    assert learnt == (name not in TRIOS), name
 stranger = Stranger()
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 assert start_reading(stranger, stranger, 5) is False
+assert begin_attempt(stranger, ()) is None
+assert begin_sendto(stranger, (b"x", ("127.0.0.1", 9))) is None
+assert begin_sendmsg(stranger, ()) is None
+assert not is_resolved(stranger, ("127.0.0.1", 9))
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -222,6 +235,11 @@ def test_other_arguments_are_refused() -> None:
         start_receive,
         start_send,
         wake,
+        begin_attempt,
+        begin_sendto,
+        begin_sendmsg,
+        is_resolved,
+        spend,
     )
     for function in functions:
         with pytest.raises(TypeError):

@@ -98,7 +98,7 @@ def ask(
 def test_each_example_is_short_and_is_told_of() -> None:
     examples = sorted(EXAMPLES.glob("*.py"))
     told = (EXAMPLES / "README.md").read_text()
-    assert len(examples) == 6
+    assert len(examples) == 7
     for path in examples:
         assert len(path.read_text().splitlines()) < 80, path
         assert f"[{path.name}]({path.name})" in told
@@ -108,6 +108,7 @@ WRONG = [
     ["crawler.py", "example.org", "10"],
     ["crawler.py", "http://127.0.0.1/", "many"],
     ["dns_forwarder.py", "127.0.0.1", "5353"],
+    ["dns_server.py", "127.0.0.1", "5353"],
     ["file_server.py", ".", "127.0.0.1", "http"],
     ["guest_in_asyncio.py", "--help"],
     ["log_lines.py"],
@@ -392,6 +393,36 @@ def test_dns_forwarder_tells_of_a_server_that_does_not_answer(
                 client.sendto(rubbish, ("127.0.0.1", port))
         assert ask_dns(address, QUERY) == b"\x12\x34\x81\x02" + QUERY[4:]
         assert end_of(process, signal.SIGTERM) == ""
+
+
+# dns_server.py
+
+
+@both_backends
+@pytest.mark.parametrize("number", SIGNALS)
+def test_dns_server(runner: list[str], number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("# ours\n192.0.2.7 Example other.example # two\n\n::1 six\n")
+    command = ["dns_server.py", "127.0.0.1", "0", str(tmp_path / "hosts")]
+    with running([*runner, *command]) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        host, _, port = address.rpartition(":")
+        name, record = QUERY[12:], b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\x07"
+        found = b"\x12\x34\x85\0\0\1\0\1\0\0\0\0" + name + record
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for rubbish in (b"", b"short", QUERY[:-1], found, QUERY[:12] + b"\xff" * 500, bytes(600)):
+                client.sendto(rubbish, (host, int(port)))  # these get no answer
+        assert ask_dns(address, QUERY) == found
+        nothing = b"\0\1\0\0\0\0\0\0"
+        assert (
+            ask_dns(address, QUERY[:-3] + b"\x1c\0\1")
+            == b"\x12\x34\x85\0" + nothing + name[:-3] + b"\x1c\0\1"
+        )
+        six = b"\3six\0\0\1\0\1"
+        assert ask_dns(address, QUERY[:12] + six) == b"\x12\x34\x85\3" + nothing + six
+        notify = b"\x12\x34\x20" + QUERY[3:]
+        assert ask_dns(address, notify) == b"\x12\x34\xa4\4" + nothing + name
+        assert end_of(process, number) == ""
 
 
 # guest_in_asyncio.py

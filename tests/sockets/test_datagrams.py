@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
+from datagram_pairs import FAMILIES, open_pair, trio_pair
 from equivalence import (
     EPOLL,
     URING,
@@ -34,7 +35,7 @@ from hypothesis import strategies as st
 from socket_calls import Call, Observation, described, disturbed
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_uring import RingOptions
+from trio_uring import Datagrams, RingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,37 +44,6 @@ EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 RINGS = [URING, Backend("budget", RingOptions(checkpoint_budget=16))]
 LARGEST = 65_507
 """Bytes of a datagram by UDP over IPv4, at most."""
-FAMILIES = {
-    "udp": socket.AF_INET,
-    "udp connected": socket.AF_INET,
-    "udp 6": socket.AF_INET6,
-    "unix": socket.AF_UNIX,
-}
-
-
-def open_pair(family: str) -> tuple[socket.socket, socket.socket]:
-    """Bound, on buffers that a few large datagrams fill; all but "udp" and "udp 6" connected."""
-    if family == "unix":
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    else:
-        pair = (
-            socket.socket(FAMILIES[family], socket.SOCK_DGRAM),
-            socket.socket(FAMILIES[family], socket.SOCK_DGRAM),
-        )
-        for each in pair:
-            each.bind(("::1" if family == "udp 6" else "127.0.0.1", 0))
-    if family == "udp connected":
-        pair[0].connect(pair[1].getsockname())
-        pair[1].connect(pair[0].getsockname())
-    for each in pair:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
-    return pair
-
-
-def trio_pair(family: str) -> tuple[Any, Any]:
-    first, second = open_pair(family)
-    return trio.socket.from_stdlib_socket(first), trio.socket.from_stdlib_socket(second)
 
 
 def _told(data: bytes, size: int) -> Observation:
@@ -126,6 +96,20 @@ SENDS: dict[str, Callable[[Any, bytes, Any], Awaitable[int]]] = {
     "sendmsg": lambda sock, data, to: sock.sendmsg([data[:3], data[3:]], [], 0, to),
 }
 
+
+async def _batch(sock: Any, size: int, _: int) -> Observation:
+    found = await Datagrams(sock, size=min(size, LARGEST), count=2).receive()
+    return tuple((each.data, each.address, each.flags) for each in found)
+
+
+async def _send_batch(sock: Any, data: bytes, to: Any) -> int:
+    datagrams = Datagrams(sock)
+    await datagrams.send([(data, to), (data[:5], to)])
+    return datagrams.sent
+
+
+ALL_RECEIVES = {**RECEIVES, "a batch": _batch}
+ALL_SENDS = {**SENDS, "a batch": _send_batch}
 peers = st.integers(0, 1)
 lengths = st.sampled_from([0, 1, 9, 1000, 60_000])
 Step = tuple[Any, ...]
@@ -133,14 +117,14 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.tuples(
         st.just("receive"),
         peers,
-        st.sampled_from([*RECEIVES]),
+        st.sampled_from([*ALL_RECEIVES]),
         st.sampled_from([0, 1, 5, 2000, 65_536]),
         st.sampled_from([0, 0, 0, socket.MSG_PEEK, socket.MSG_TRUNC, socket.MSG_OOB]),
         st.lists(st.integers(0, 3), max_size=3),
     ),
-    st.tuples(st.just("send"), peers, st.sampled_from([*SENDS]), lengths),
-    st.tuples(st.just("send"), peers, st.sampled_from([*SENDS]), lengths),
-    st.tuples(st.just("send many"), peers, st.sampled_from([*SENDS])),
+    st.tuples(st.just("send"), peers, st.sampled_from([*ALL_SENDS]), lengths),
+    st.tuples(st.just("send"), peers, st.sampled_from([*ALL_SENDS]), lengths),
+    st.tuples(st.just("send many"), peers, st.sampled_from([*ALL_SENDS])),
     st.tuples(st.just("cancel"), peers),
     st.tuples(st.sampled_from(["is_readable", "wait_readable", "wait_writable"]), peers),
     st.tuples(st.just("connect"), peers),
@@ -205,10 +189,10 @@ class Machine:
 
         async def receive() -> Observation:
             for count in after:
-                found = await disturbed(lambda: RECEIVES[method](side.socket, size, flags), count)
+                found = await disturbed(lambda: ALL_RECEIVES[method](side.socket, size, flags), count)
                 if found is not None:
                     return found
-            return await RECEIVES[method](side.socket, size, flags)
+            return await ALL_RECEIVES[method](side.socket, size, flags)
 
         self.start(side, method, receive)
 
@@ -218,7 +202,7 @@ class Machine:
     async def send_one(self, side: Side, peer: Side, method: str, size: int) -> int:
         self.sent += 1
         data = (b"%d;" % self.sent + bytes(size))[:size]
-        return await SENDS[method](side.socket, data, peer.name if self.addressed else None)
+        return await ALL_SENDS[method](side.socket, data, peer.name if self.addressed else None)
 
     async def send_many(self, side: Side, peer: Side, method: str) -> None:
         async def send() -> None:

@@ -58,7 +58,14 @@ from .closing import Closing
 from .operation import Operation
 from .run import Run
 from .statistics import UringStatistics
-from .trio_internals import TASK_ATTRIBUTES, context, knows_reschedule
+from .trio_internals import (
+    RUNNER_ATTRIBUTES,
+    STATUS_ATTRIBUTES,
+    TASK_ATTRIBUTES,
+    context,
+    knows_reschedule,
+    trio_run,
+)
 from .waiter import task_of
 
 if TYPE_CHECKING:
@@ -92,6 +99,11 @@ learn("operation", Operation, Operation.USED_BY_C)
 learn_run(context, READY)
 KNOWS_TASKS: Final = learn("task", Task, TASK_ATTRIBUTES)
 """Whether Trio's tasks have the attributes that native/python uses."""
+for _name, _class, _attributes in (
+    ("runner", "Runner", RUNNER_ATTRIBUTES),
+    ("cancel status", "CancelStatus", STATUS_ATTRIBUTES),
+):
+    learn(_name, getattr(trio_run, _class, None), _attributes)
 
 
 class UringManager(Closing):

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol, Type
 
 from trio.lowlevel import reschedule
 
-from ..ring.native import capsule_of, ffi, lib
-from .trio_internals import context
+from ..ring.native import capsule_of, ffi, lib, spend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 
 
 _now: Final = monotonic
-_SHORT: Final = 20e-6
-"""Seconds, by which a tick is taken to be longer than it is. So a few tasks, who make nobody later
-than the kernel's timers do, may spend most of their budget."""
 
 
 class Pending(Protocol):
@@ -82,7 +78,9 @@ class Run:
         "_tick_began",
         "budget",
         "capsule",
+        "clock",
         "closed",
+        "completes",
         "core",
         "events_of_tick",
         "files_written",
@@ -97,7 +95,21 @@ class Run:
         "unsettled",
         "writers",
     )
-    USED_BY_C: ClassVar[tuple[str, ...]] = ("budget", "capsule", "events_of_tick", "handlers", "tables")
+    USED_BY_C: ClassVar[tuple[str, ...]] = (
+        "_left",
+        "_looked_at",
+        "_spender",
+        "_spent_at",
+        "_taken",
+        "_tick_began",
+        "budget",
+        "capsule",
+        "clock",
+        "completes",
+        "events_of_tick",
+        "handlers",
+        "tables",
+    )
 
     def __init__(self, core: Core, budget: int) -> None:
         self.core = core
@@ -122,17 +134,20 @@ class Run:
         """The identifier of the thread that runs the ticks; None before the first tick."""
         self.is_joined_at_exit = False
         """Whether the interpreter, before it ends, waits for that thread to end."""
+        self.completes = False
+        """Whether sockets are to work by completions at all. Set when the run's sockets are made."""
         self.closed = False
         self.forked = False
         """Whether this is the copy in a forked child: the ring is the parent's."""
         self.reschedule: Callable[[Task, Any], None] = reschedule
         """Trio's `reschedule`; from the first tick on the method of the runner, which
         `trio.lowlevel.reschedule` would call."""
+        self.clock: Callable[[], float] = _now
         self._spender: Task | None = None
         self._spent_at = -1
         self._left = 0
         self._looked_at = 0.0
-        """When the clock was last looked at for the budget."""
+        """When `clock` was last looked at for the budget."""
         self._taken = 0.0
         """Seconds of this tick in which tasks went on where they would have yielded without a budget."""
         self._tick_began = 0.0
@@ -175,23 +190,11 @@ class Run:
         tick's end, and would do so for tasks x budget calls. The clock, which takes as long as a third
         of a short call, is looked at for a task's first call and for each fourth.
         """
-        task: Task = caller or context.task
-        if task is self._spender and task._schedule_points == self._spent_at:
-            left = self._left = self._left - 1
-            if left >= 0 and left & 3 != 3:
-                return True
-            now = _now()
-            self._taken += now - self._looked_at
-        else:
-            self._spender, self._spent_at = task, task._schedule_points
-            left = self._left = self.budget - 1
-            now = _now()
-        self._looked_at = now
-        return left >= 0 and 3 * self._taken <= now - self._tick_began + _SHORT
+        return spend(self, caller)
 
     def begin_tick(self) -> None:
         """Notes when a tick begins. Called by the manager, if the run has a budget."""
-        self._tick_began = _now()
+        self._tick_began = self.clock()
         self._taken = 0.0
 
     def raise_on_error(self, result: int) -> int:

@@ -126,17 +126,31 @@ class SocketMarks(Protocol):
     """A listening socket's `Acceptor`, of this run or of an earlier one."""
     _uring_nothing_ahead: bool
     """Others may receive or accept from the descriptor too, so nothing is taken ahead."""
+    _uring_at_once: bool
+    """The socket is of a kind that has no connection: its calls are made at once, and wait by readiness."""
     _uring_excluded: bool
-    """The socket works by readiness, since it is of a kind that has no connection. Set on the class: all
-    sockets do (`Replaced.vital`)."""
+    """Set on the class: all sockets work by readiness (`Replaced.vital`)."""
     _uring_tls: object
     """An SSLStream's `Tls`, of this run or of an earlier one."""
     _uring_pipe: object
     """An FdStream's `RunPipe`, of this run or of an earlier one."""
 
 
-TASK_ATTRIBUTES = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
-"""The attributes of Trio's tasks that C uses (native/python/attributes.h)."""
+TASK_ATTRIBUTES = (
+    "_abort_func",
+    "_cancel_points",
+    "_cancel_status",
+    "coro",
+    "custom_sleep_data",
+    "_next_send",
+    "_next_send_fn",
+    "_runner",
+    "_schedule_points",
+)
+RUNNER_ATTRIBUTES = ("io_manager", "ki_pending")
+STATUS_ATTRIBUTES = ("effectively_cancelled",)
+"""The attributes of Trio's tasks, its runner and its CancelStatus that C uses
+(native/python/attributes.h)."""
 _SETUP_PARAMETERS = (
     "clock",
     "instruments",

@@ -4,7 +4,7 @@ All other modules import it from here. Files, and Trio on epoll, can do without 
 imported in any case, and only a call of the core raises the reason why it is not there. cffi's own
 functions, for pointers and views of memory, work as long as cffi is installed.
 
-Three functions of the other extension module, _tasks, are here as well. The others are for runs on
+Four functions of the other extension module, _tasks, are here as well. The others are for runs on
 io_uring only: the manager and the sockets import them from _tasks itself, and session/runs.py imports
 these modules only if nothing is `missing`.
 """
@@ -72,12 +72,13 @@ def _uncleared_bytes(length: int) -> bytes:
 
 try:
     from .._core import ffi, lib
-    from .._tasks import capsule_of, keep, uncleared_bytes
+    from .._tasks import capsule_of, keep, spend, uncleared_bytes
 except ImportError as _error:
     missing = _error
     lib = _Missing()  # type: ignore[assignment]
     capsule_of = lib.capsule_of  # type: ignore[attr-defined]
     keep = lib.keep  # type: ignore[attr-defined]
+    spend = lib.spend  # type: ignore[attr-defined]
     uncleared_bytes = _uncleared_bytes
     try:
         from _cffi_backend import FFI
@@ -87,4 +88,4 @@ except ImportError as _error:
         ffi = _Missing()  # type: ignore[assignment]
 
 
-__all__ = ["capsule_of", "ffi", "keep", "lib", "missing", "unavailable", "uncleared_bytes"]
+__all__ = ["capsule_of", "ffi", "keep", "lib", "missing", "spend", "unavailable", "uncleared_bytes"]

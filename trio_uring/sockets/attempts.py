@@ -16,32 +16,52 @@ yields.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trio.lowlevel import checkpoint_if_cancelled
 
+from .._tasks import spend
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.trio_internals import context
-from .families import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..loop.run import Run
 
-# As numbers they are compared in less time than as members of an enumeration.
-_UNIX: Final = int(socket.AF_UNIX)
-_INET: Final = int(socket.AF_INET)
-_INET6: Final = int(socket.AF_INET6)
+    _Begin: TypeAlias = Callable[[object, tuple[Any, ...]], Run | None]
+    _Wait: TypeAlias = Callable[[socket.socket], Awaitable[None]]
+    _Otherwise: TypeAlias = Callable[[Any, str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
-async def attempt(
-    run: Run,
-    sock: socket.socket,
-    wait: Callable[[socket.socket], Awaitable[None]],
-    call: Callable[..., Any],
-    *args: Any,
-) -> Any:
+def at_once(name: str, begin: _Begin, wait: _Wait, otherwise: _Otherwise) -> Callable[..., Awaitable[Any]]:
+    """Makes a method for Trio's sockets that does what the standard library's method ``name`` does, as
+    `attempt` does it, with fewer frames. ``begin``, a function of C, makes the cancel point. It leaves a call
+    to Python if the socket may have a connection, or the run is on epoll: then the method returns what
+    ``otherwise`` does with the socket, the name and the arguments."""
+    call = getattr(socket.socket, name)
+
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = None if kwargs else begin(self, args)
+        if run is None:
+            return await otherwise(self, name, args, kwargs)
+        try:
+            result = getattr(self._sock, name)(*args)
+        except BlockingIOError:
+            pass
+        except BaseException:
+            await yield_shielded()
+            raise
+        else:
+            if not (run.budget and spend(run, None)):
+                await yield_shielded()
+            return result
+        return await _call_when_ready(self._sock, wait, call, args)
+
+    return method
+
+
+async def attempt(run: Run, sock: socket.socket, wait: _Wait, call: Callable[..., Any], *args: Any) -> Any:
     """Returns or raises what ``call`` does, a method of the standard library's sockets. If that would block,
     it is called again when ``wait`` has returned. This is a checkpoint."""
     if pass_cancel_point(context.task):
@@ -54,26 +74,18 @@ async def attempt(
         await yield_shielded()
         raise
     else:
-        if not (run.budget and run.spend()):
+        if not (run.budget and spend(run, None)):
             await yield_shielded()
         return result
+    return await _call_when_ready(sock, wait, call, args)
+
+
+async def _call_when_ready(
+    sock: socket.socket, wait: _Wait, call: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
     while True:
         await wait(sock)
         try:
             return call(sock, *args)
         except BlockingIOError:
             pass
-
-
-def is_resolved(sock: socket.socket, address: object) -> bool:
-    """Whether Trio would send to ``address`` as it stands, without looking up a name."""
-    family = family_of(sock)
-    if type(address) is not tuple:
-        return family == _UNIX and type(address) in (str, bytes)
-    if not (family == _INET and len(address) == 2) and not (family == _INET6 and 2 <= len(address) <= 4):
-        return False
-    try:
-        socket.inet_pton(family, address[0])
-    except (OSError, TypeError, ValueError):
-        return False
-    return type(address[1]) is int

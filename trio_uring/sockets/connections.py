@@ -35,7 +35,9 @@ class Connections(SocketGroup[Connection]):
             return None
         connection = self.find(sock)
         if connection is None:
-            if hasattr(trio_socket, "_uring_excluded") or self.works_by_readiness(trio_socket):
+            if hasattr(trio_socket, "_uring_at_once") or hasattr(trio_socket, "_uring_excluded"):
+                return None
+            if self.works_by_readiness(trio_socket):
                 return None
             if not self.buffers.provide():
                 return None
@@ -59,7 +61,7 @@ class Connections(SocketGroup[Connection]):
         sock: socket.socket = trio_socket._sock
         if type_of(sock) == socket.SOCK_STREAM and family_of(sock) in STREAM_FAMILIES:
             return False
-        trio_socket._uring_excluded = True
+        trio_socket._uring_at_once = True
         return True
 
     def tasks_sending(self) -> int:

@@ -40,8 +40,8 @@ _WRITES: Final = frozenset({"send", "sendmsg", "sendto"})
 def sockets_of_run() -> RunSockets | None:
     """Returns the sockets of the run that calls. None on epoll, without completions, and outside of a run."""
     runner = getattr(context, "runner", None)
-    sockets: RunSockets | None = None if runner is None else getattr(runner.io_manager, "sockets", None)
-    return sockets if sockets is not None and sockets.usable else None
+    run: Any = None if runner is None else runner.io_manager
+    return run.sockets if getattr(run, "completes", False) else None
 
 
 def connection_of(trio_socket: Any) -> Connection | None:
@@ -63,7 +63,7 @@ def existing_connection(trio_socket: Any) -> Connection | None:
     """Returns the socket's connection, of whichever run, if it has one already."""
     connection: Connection | None = getattr(trio_socket, "_uring", None)
     if connection is None:  # another Trio socket on the same descriptor may have one
-        if hasattr(trio_socket, "_uring_excluded"):
+        if hasattr(trio_socket, "_uring_at_once") or hasattr(trio_socket, "_uring_excluded"):
             return None
         sockets = sockets_of_run()
         if sockets is None or sockets.connections.works_by_readiness(trio_socket):

@@ -30,9 +30,10 @@ from trio.lowlevel import (
     wait_readable,
 )
 
+from .._tasks import begin_attempt
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SocketType
-from .attempts import attempt
+from .attempts import at_once, attempt
 from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _NOT_IN_THE_STREAM: Final = socket.MSG_OOB | socket.MSG_ERRQUEUE
 
 
 def recv(self: Any, *args: Any, **kwargs: Any) -> Awaitable[bytes]:
+    if hasattr(self, "_uring_at_once"):
+        return _recv(self, *args, **kwargs)
     if len(args) == 1 and not kwargs and type(args[0]) is int and 0 < args[0] <= MOST:
         connection = connection_of(self)
         if connection is not None:
@@ -56,43 +59,47 @@ def recv(self: Any, *args: Any, **kwargs: Any) -> Awaitable[bytes]:
 
 
 def recv_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
+    if hasattr(self, "_uring_at_once"):
+        return _recv_into(self, *args, **kwargs)
     if len(args) == 1 and not kwargs and type(args[0]) is bytearray and args[0]:
         connection = connection_of(self)
         if connection is not None:
-            return _recv_into(connection, args[0])
+            return _complete_into(connection, args[0])
     return _recv_or_recv_into(self, "recv_into", args, kwargs)
 
 
 @enable_ki_protection
-async def _recv_into(connection: Connection, buffer: bytearray) -> int:
+async def _complete_into(connection: Connection, buffer: bytearray) -> int:
     with memoryview(buffer) as view:  # keeps the buffer from being resized meanwhile
         data = await connection.receive(min(len(view), MOST))
         view[: len(data)] = data
     return len(data)
 
 
-def recvfrom(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[bytes, Any]]:
-    if existing_connection(self) is None:
-        return _receive(self, "recvfrom", args, kwargs)
-    return _receive_in_order(self, "recvfrom", args, kwargs)
+def _recv_or_recv_into(
+    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Awaitable[Any]:
+    if connection_of(trio_socket) is None and existing_connection(trio_socket) is None:
+        return _receive(trio_socket, name, args, kwargs)
+    return _receive_in_order(trio_socket, name, args, kwargs, completes=True)
 
 
-def recvfrom_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[tuple[int, Any]]:
-    if existing_connection(self) is None:
-        return _receive(self, "recvfrom_into", args, kwargs)
-    return _receive_in_order(self, "recvfrom_into", args, kwargs)
+def _receive_message(
+    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Awaitable[Any]:
+    if existing_connection(trio_socket) is None:
+        return _receive(trio_socket, name, args, kwargs)
+    if name == "recvmsg_into":
+        return _recvmsg_into(trio_socket, args, kwargs)
+    return _receive_in_order(trio_socket, name, args, kwargs)
 
 
-def recvmsg(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    if existing_connection(self) is None:
-        return _receive(self, "recvmsg", args, kwargs)
-    return _receive_in_order(self, "recvmsg", args, kwargs)
-
-
-def recvmsg_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-    if existing_connection(self) is None:
-        return _receive(self, "recvmsg_into", args, kwargs)
-    return _recvmsg_into(self, args, kwargs)
+_recv: Final = at_once("recv", begin_attempt, wait_readable, _recv_or_recv_into)
+_recv_into: Final = at_once("recv_into", begin_attempt, wait_readable, _recv_or_recv_into)
+recvfrom: Final = at_once("recvfrom", begin_attempt, wait_readable, _receive_message)
+recvfrom_into: Final = at_once("recvfrom_into", begin_attempt, wait_readable, _receive_message)
+recvmsg: Final = at_once("recvmsg", begin_attempt, wait_readable, _receive_message)
+recvmsg_into: Final = at_once("recvmsg_into", begin_attempt, wait_readable, _receive_message)
 
 
 @enable_ki_protection
@@ -105,14 +112,6 @@ async def _recvmsg_into(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
             await cancel_shielded_checkpoint()
             raise
     return await _receive_in_order(self, "recvmsg_into", args, kwargs)
-
-
-def _recv_or_recv_into(
-    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Awaitable[Any]:
-    if connection_of(trio_socket) is None and existing_connection(trio_socket) is None:
-        return _receive(trio_socket, name, args, kwargs)
-    return _receive_in_order(trio_socket, name, args, kwargs, completes=True)
 
 
 @enable_ki_protection

@@ -24,8 +24,7 @@ class RunSockets:
 
     def __init__(self, run: Run, ring: Ring) -> None:
         self.run = run
-        self.usable = "completions" in ring.flags
-        """Whether sockets are to work by completions at all."""
+        run.completes = "completions" in ring.flags
         self.tls = "tls" in ring.flags
         """Whether SSLStreams over them are to be those of sockets/tls.py."""
         self.buffers = ReceiveBuffers(run, ring.options)

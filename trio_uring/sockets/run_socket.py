@@ -394,4 +394,4 @@ class SocketGroup(ABC, Generic[SocketT]):
 
 
 learn("socket", RunSocket, RunSocket.USED_BY_C)
-learn_sockets(SocketType, _socket.socket.fileno, MULTISHOT)
+learn_sockets(SocketType, _socket.socket.fileno, _socket.socket.family, MULTISHOT)

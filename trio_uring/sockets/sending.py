@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
 
-from .._tasks import FEW_EVENTS
+from .._tasks import FEW_EVENTS, begin_attempt, begin_sendmsg, begin_sendto, is_resolved
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
 from ..loop.trio_internals import Replaced, SocketType, context
-from .attempts import attempt, is_resolved
+from .attempts import at_once, attempt
 from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
-    if kwargs:  # which the standard library refuses
-        return by_readiness(self, "send", *args, **kwargs)
-    connection = connection_of(self)
+    if hasattr(self, "_uring_at_once"):
+        return _send(self, *args, **kwargs)
+    connection = None if kwargs else connection_of(self)
     if connection is None:
-        return send_as_it_is(self, "send", *args)
+        return _send_otherwise(self, "send", args, kwargs)
     return _send_part(self, connection, *args)
 
 
@@ -81,18 +81,30 @@ async def _send_with_others(self: Any, connection: Connection, sender: Sender, d
     return await by_readiness(self, "send", data)  # type: ignore[no-any-return]
 
 
-def sendto(self: Any, *args: Any) -> Awaitable[int]:
-    if len(args) in (2, 3) and is_resolved(self._sock, args[-1]):
-        return send_as_it_is(self, "sendto", *args)
-    return ORIGINAL["sendto"](self, *args)  # type: ignore[no-any-return]
-
-
 def sendmsg(
     self: Any, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /
 ) -> Awaitable[int]:
-    if address is None or is_resolved(self._sock, address):
-        return send_as_it_is(self, "sendmsg", buffers, ancdata, flags, address)
-    return ORIGINAL["sendmsg"](self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
+    return _sendmsg(self, buffers, ancdata, flags, address)
+
+
+def _send_otherwise(
+    trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Awaitable[int]:
+    if kwargs:  # which the standard library refuses
+        return by_readiness(trio_socket, name, *args, **kwargs)
+    return send_as_it_is(trio_socket, name, *args)
+
+
+def _send_to(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[int]:
+    is_plain = (name == "sendmsg" and args[-1] is None) or (args and is_resolved(trio_socket, args[-1]))
+    if kwargs or not is_plain:
+        return ORIGINAL[name](trio_socket, *args, **kwargs)  # type: ignore[no-any-return]
+    return send_as_it_is(trio_socket, name, *args)
+
+
+_send: Final = at_once("send", begin_attempt, wait_writable, _send_otherwise)
+sendto: Final = at_once("sendto", begin_sendto, wait_writable, _send_to)
+_sendmsg: Final = at_once("sendmsg", begin_sendmsg, wait_writable, _send_to)
 
 
 def send_as_it_is(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:

@@ -53,8 +53,8 @@ def raise_open_files() -> None:
 
 
 def bound_socket(kind: str) -> socket.socket:
-    """One that listens, or for "udp" one that receives; to a free port."""
-    if kind == "udp":
+    """One that listens, or for those of UDP one that receives; to a free port."""
+    if kind in ("udp", "udp-batches"):
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bound.bind((HOST, 0))
     else:

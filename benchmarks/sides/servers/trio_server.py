@@ -74,6 +74,14 @@ async def serve_datagrams(bound: trio.socket.SocketType) -> None:
         await bound.sendto(data, client)
 
 
+async def serve_batches(bound: trio.socket.SocketType) -> None:
+    from trio_uring import Datagrams
+
+    async with Datagrams(bound, count=64, size=DATAGRAM_SIZE) as datagrams:
+        while True:
+            await datagrams.send([(each.data, each.address) for each in await datagrams.receive()])
+
+
 ON_STREAMS = {
     "streams": echo,
     "http": http,
@@ -82,7 +90,7 @@ ON_STREAMS = {
     "tls-connections": one_reply,
     "tls-http": http,
 }
-ON_SOCKETS = {"sockets": serve_sockets, "udp": serve_datagrams}
+ON_SOCKETS = {"sockets": serve_sockets, "udp": serve_datagrams, "udp-batches": serve_batches}
 
 
 async def serve(kind: str, tls: ssl.SSLContext | None, bound: socket.socket) -> None:
