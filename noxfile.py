@@ -198,13 +198,16 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def kernels(session: nox.Session) -> None:
+    """Debian's kernels under QEMU, and the built package in each: all, those that are named, or --short."""
+    session.install(f"{copied(session)}[tests]", "pytest-timeout")
+    session.run("python", "tests/kernels", *session.posargs)
+
+
+@nox.session
 def sanitize(session: nox.Session) -> None:
     """The stress tests, with a core that checks its memory and its arithmetic."""
-    copy = Path(session.create_tmp(), "checkout")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
-    )
+    copy = copied(session)
     library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
     assert isinstance(library, str)
     session.install(
@@ -234,3 +237,13 @@ def sanitize(session: nox.Session) -> None:
             "TRIO_URING_STRESS_SECONDS": os.environ.get("TRIO_URING_STRESS_SECONDS", "60"),
         },
     )
+
+
+def copied(session: nox.Session) -> Path:
+    """A copy of the checkout to build in, without anything that was built."""
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
+    )
+    return copy
