@@ -18,7 +18,12 @@ import struct
 import sys
 
 # The calls of io_uring have one number on all architectures.
-CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+CALLS = {
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "preadv2": {"x86_64": 327, "aarch64": 286}.get(platform.machine(), -1),
+}
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
