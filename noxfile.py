@@ -53,7 +53,12 @@ MYPY = [
     "tests/trio_suite/on_our_tls.py",
     "tests/programs/user_types.py",
 ]
-MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
+MYPY_FAULTS = [
+    "tests/faults/child.py",
+    "tests/faults/long.py",
+    "tests/faults/test_faults.py",
+    "tests/faults/test_refused_operations.py",
+]
 
 # As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
 NEWER_THAN_5_10 = (
@@ -137,6 +142,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
+    session.run("mypy", "--strict", "tests/kernels", env={"MYPYPATH": "tests/faults"})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     missing = [
         name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)

@@ -73,6 +73,10 @@ class Injector:
     def end(self) -> None:
         self._library.faults_begin(b"", 0, 0, 0)
 
+    def forbid(self, opcode: int, error: int) -> None:
+        """From now on each submission of this opcode has this errno for an answer."""
+        self._library.faults_forbid(opcode, error)
+
     def count(self, rule: str) -> int:
         """How often the rule was kept since the process began."""
         return int(self._library.faults_count(rule.encode()))
