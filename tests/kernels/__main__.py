@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ _SECONDS_OF_CHECKS: Final = 1200
 
 def main() -> None:
     arguments = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no guest is left
     rooms = () if arguments.short else arguments.rooms or (_ALL if arguments.all else _ROOMS)
     archive = Archive(arguments.cache)
     root = arguments.cache / "root.ext4"
@@ -70,7 +72,7 @@ def main() -> None:
 def job(rooms: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """The command in a guest."""
     checks = _SHORT if arguments.short else _CHECKS
-    inside = SOURCES / "tests/kernels/inside"
+    inside = SOURCES / "tests/kernels/inside/checks.py"
     options = [f"--seconds={arguments.minutes * 60:.0f}", *(["--rooms", *rooms] if rooms else [])]
     return [sys.executable, str(inside), *checks, *options]
 

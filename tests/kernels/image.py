@@ -71,8 +71,8 @@ def make_root(folder: Path, busybox: Path, image: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("usr/bin", "usr/lib", "usr/lib64", *_FOLDERS):
         (folder / name).mkdir(parents=True)
-    for name, target in _LINKS.items():
-        (folder / name).symlink_to(target)
+    for name, place in _LINKS.items():
+        (folder / name).symlink_to(place)
     (folder / "usr/sbin").symlink_to("bin")
     for name, text in _ETC.items():
         (folder / "etc" / name).write_text(text)

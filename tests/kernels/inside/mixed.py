@@ -17,7 +17,7 @@ import tempfile
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from findings import Result
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     import outcome
     from work import Work
+
+    from trio_uring import RingOptions
+
+    Part = Callable[[Work], Awaitable[None]]
 
 _FAULTS: Final = Path(__file__).resolve().parents[2] / "faults"
 _PATIENCE: Final = 300
@@ -51,6 +55,7 @@ def check() -> Iterator[Result]:
 
 
 def main() -> int:
+    # Here, since `check` can do without them.
     import work_on_streams
     from child import PARTS, Watchdog, mix, rings
     from work import Work
@@ -59,11 +64,12 @@ def main() -> int:
 
     kept = work_on_streams.Kept()
     together = partial(mix, parts=PARTS, kept=kept)
+    parts = (*PARTS, work_on_streams.slowly, signals)
     scenarios: list[tuple[str, Callable[[Work], object]]] = [
-        (part.__name__, partial(trio_uring.run, part)) for part in (*PARTS, work_on_streams.slowly, signals)
+        *((part.__name__, partial(run, part, trio_uring.RingOptions())) for part in parts),
+        *((f"all, {ring}", partial(run, together, ring)) for ring in rings()),
+        ("guest of asyncio", partial(guest, together)),
     ]
-    scenarios += [(f"all, {ring}", partial(trio_uring.run, together, ring=ring)) for ring in rings()]
-    scenarios += [("guest of asyncio", partial(guest, together, trio_uring.start_guest_run))]
     failed = 0
     for name, call in scenarios:
         print("start", name, flush=True)
@@ -93,11 +99,19 @@ async def signals(work: Work) -> None:
     work.checked += 20
 
 
-def guest(async_fn: Callable[..., Awaitable[None]], start: Callable[..., None], work: Work) -> None:
+def run(async_fn: Part, ring: RingOptions, work: Work) -> None:
+    import trio_uring
+
+    trio_uring.run(partial(async_fn, work), ring=ring)
+
+
+def guest(async_fn: Part, work: Work) -> None:
+    import trio_uring
+
     async def host() -> outcome.Outcome[None]:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        start(
+        done: asyncio.Future[outcome.Outcome[None]] = loop.create_future()
+        trio_uring.start_guest_run(
             async_fn,
             work,
             run_sync_soon_threadsafe=loop.call_soon_threadsafe,
