@@ -35,7 +35,11 @@ C_FLAGS = [
     "-Wextra",
     "-Werror",
 ]
-SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("release/*.sh"))
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("release/*.sh", "tests/kernels/*.sh")
+    for path in ROOT.glob(pattern)
+)
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 MYPY = [
     "trio_uring",

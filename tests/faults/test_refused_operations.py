@@ -2,7 +2,7 @@
 operation is told, all others work, and no byte is lost. What each run needs ends the run with the kernel's
 error: nothing hangs, and nothing is tried for ever.
 
-The kernel itself refuses (EACCES). Where a library can stand before liburing (`obstacle`), it answers with
+The kernel itself refuses (EACCES). Where a library can stand before liburing (conftest.py), it answers with
 other errors as well."""
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from child_process import SUPPORT, run_python
-from injector import build, obstacle
 from refused import USES
 
 import trio_uring
@@ -30,14 +29,6 @@ NEEDED_BY_EACH_RUN = ("poll_add", "async_cancel")
 LIMIT = 120
 # Copies instead, as it does for a file that cannot be spliced.
 DOES_WITHOUT = {("send_file", "splice", "EINVAL")}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build(tmp_path_factory.mktemp("injector"))
-    if reason := obstacle(library):
-        pytest.skip(reason)
-    return library
 
 
 def is_used(operation: str) -> bool:

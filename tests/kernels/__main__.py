@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _CHECKS: Final = ("doctor", "mixed", "switches")
 _SHORT: Final = ("doctor", "mixed")
-_ROOMS: Final = ("loop", "ring", "lowlevel", "files", "sockets")
-_ALL: Final = (*_ROOMS, "session", "command", "oracle", "faults")
+_ROOMS: Final = ("loop", "ring", "lowlevel", "faults/test_refused_operations.py", "files", "sockets")
+_ALL: Final = (*_ROOMS, "session", "command", "oracle")
 _SECONDS_OF_CHECKS: Final = 1200
 
 

@@ -27,6 +27,7 @@ TOOLS: Final = ("qemu-system-x86", "busybox-static")
 _PARTS: Final = ("linux-image", "linux-binary", "linux-modules")
 _IMAGE: Final = re.compile(r"linux-image-((\d+\.\d+)\.\d+(?:-\d+|\+deb\d+(?:\.\d+)*)-cloud-amd64)")
 _NEWEST: Final = "newest"
+_PATIENCE: Final = 600
 
 
 class Unavailable(Exception):  # noqa: N818
@@ -117,7 +118,10 @@ class Archive:
         # A suite that is not there is a warning, and those that are there are read.
         self._run("apt-get", "-qq", "update", check=False)
         if not self.has_tools():
-            self._fetch_tools()
+            try:
+                self._fetch_tools()
+            except Unavailable as error:
+                raise Unavailable(f"QEMU cannot be had from {main}: {error}") from None
         return [line for wanted in missing if (line := self._fetch_kernel(wanted))]
 
     # How
@@ -160,15 +164,18 @@ class Archive:
         self.environment["APT_CONFIG"] = str(apt / "configuration")
 
     def _run(self, *command: str, folder: Path | None = None, check: bool = True) -> str:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{' '.join(command[:3])} took longer than {_PATIENCE} s") from None
         if check and done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or ["it says nothing"]
             raise Unavailable(f"{' '.join(command[:3])} failed: {said[-1]}")

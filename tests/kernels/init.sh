@@ -1,4 +1,6 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
+#
 # The first process of a guest: loads modules, makes / of the image and a layer in memory, mounts the
 # scratch disk, runs its `job`, and ends the machine. Console: messages of the kernel and of this script.
 # ttyS1: what the job prints. ttyS2, which the job writes to itself: its results.
