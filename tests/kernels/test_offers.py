@@ -1,7 +1,8 @@
-"""The table of what kernels offer has all that the doctor tells of, and says of nothing that an older kernel than
-its first one has it."""
+"""The table of what kernels offer has all that the doctor tells of, each from the kernel on that brought it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from offers import expected
@@ -9,7 +10,17 @@ from offers import expected
 from trio_uring.ring.features import FEATURES, SETUP_FLAGS
 from trio_uring.ring.opcodes import OPCODES
 
-ROWS = {"setup_flags": SETUP_FLAGS, "features": FEATURES, "operations": OPCODES}
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_uring.ring.features import Feature, SetupFlag
+    from trio_uring.ring.opcodes import Opcode
+
+ROWS: Final[dict[str, Sequence[SetupFlag | Feature | Opcode]]] = {
+    "setup_flags": SETUP_FLAGS,
+    "features": FEATURES,
+    "operations": OPCODES,
+}
 # Debian's 5.10 has the io_uring of 5.15, but for the operations that are newer than unlinkat.
 BACKPORTED = {"ext_arg", "rsrc_tags", "renameat", "unlinkat"}
 
