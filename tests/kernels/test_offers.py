@@ -1,4 +1,4 @@
-"""The table of what kernels offer has all that the doctor tells of, each from the kernel on that brought it."""
+"""The table of what kernels offer has all that the doctor tells of, from the kernel on that brought it."""
 
 from __future__ import annotations
 
