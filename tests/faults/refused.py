@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import seccomp
 import trio
+from injector import Injector
+from restricting import restrict
 
 import trio_uring
 from trio_uring import lowlevel
@@ -275,18 +278,20 @@ def main(operation: str, errors: Sequence[int], library: str = "") -> list[dict[
     in which the kernel refuses it."""
     number = next(row.number for row in OPCODES if row.name == operation)
     if not library:
-        from restricting import restrict
-
         restrict([number])
         return [run()]
-    from injector import Injector
-
     injector = Injector(Path(library))
     said = []
     for error in errors:
         injector.forbid(number, error)
         said.append(run())
     return said
+
+
+def main_without(calls: Sequence[str], error: int) -> list[dict[str, int]]:
+    """The same where a filter answers these system calls with ``error``."""
+    seccomp.install(dict.fromkeys(calls, error))
+    return [run()]
 
 
 def run() -> dict[str, int]:
