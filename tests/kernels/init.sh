@@ -40,9 +40,10 @@ ln -s /proc/self/fd/0 /new/dev/stdin
 ln -s /proc/self/fd/1 /new/dev/stdout
 ln -s /proc/self/fd/2 /new/dev/stderr
 
-# Tests want an address beside loopback's, and to map more memory than there is.
+# Tests want an address beside loopback's, of the device that the module has made, and to map more memory than
+# there is.
 ip link set lo up
-ip link add dummy0 type dummy && ip address add 192.0.2.1/24 dev dummy0 && ip link set dummy0 up
+ip address add 192.0.2.1/24 dev dummy0 && ip link set dummy0 up
 hostname guest
 echo 1 >/proc/sys/vm/overcommit_memory
 ulimit -n 20000
