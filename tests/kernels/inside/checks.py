@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("--rooms", nargs="*", default=[])
     parser.add_argument("checks", nargs="*")
     arguments = parser.parse_args()
-    deadline = time.monotonic() + arguments.seconds
     for name in arguments.checks:
         checks = {"doctor": doctor.check, "mixed": mixed.check, "switches": switches.check}
         write(attempt(name, checks[name]))
+    deadline = time.monotonic() + arguments.seconds
     for room in arguments.rooms:
         write([rooms.check(room, deadline)])
 
