@@ -40,6 +40,7 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no guest is left
     rooms = () if arguments.short else arguments.rooms or (_ALL if arguments.all else _ROOMS)
+    heading = what_and_when()
     archive = Archive(arguments.cache)
     root = arguments.cache / "root.ext4"
     try:
@@ -61,7 +62,7 @@ def main() -> None:
             print(f"  {result.check}: {result.outcome}: {result.figures}", flush=True)
             if result.outcome == "failed":
                 print(result.details, flush=True)
-    text = as_table(table)
+    text = heading + as_table(table)
     print(text)
     if arguments.write:
         arguments.write.write_text(text)
@@ -77,21 +78,22 @@ def job(rooms: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     return [sys.executable, str(inside), *checks, *options]
 
 
-def as_table(table: Sequence[tuple[Kernel, Result]]) -> str:
-    """What was tried and how it ended, for docs/kernels.md."""
+def what_and_when() -> str:
+    """The command, the day and the commit, which may be others when the last guest has ended."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     ).stdout.strip()
-    lines = [
-        f"`{' '.join(['nox -s kernels', *(['--', *sys.argv[1:]] if sys.argv[1:] else [])])}`, "
-        f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}, {commit or 'not of a repository'}",
-        "",
-        "| kernel | what ran | result | |",
-        "| --- | --- | --- | --- |",
-    ]
+    command = " ".join(["nox -s kernels", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])])
+    today = datetime.datetime.now(datetime.timezone.utc)
+    return f"`{command}`, {today:%Y-%m-%d}, {commit or 'not of a repository'}\n\n"
+
+
+def as_table(table: Sequence[tuple[Kernel, Result]]) -> str:
+    """What was tried and how it ended, for docs/kernels.md."""
+    lines = ["| kernel | what ran | result | |", "| --- | --- | --- | --- |"]
     release = ""
     for kernel, result in table:
         shown = kernel.release.removesuffix("-cloud-amd64") if kernel.release != release else ""
