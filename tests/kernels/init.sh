@@ -33,7 +33,7 @@ mount -t devtmpfs none /new/dev
 mkdir -p /new/dev/pts /new/dev/shm
 mount -t devpts none /new/dev/pts
 mount -t tmpfs none /new/dev/shm
-mount -t tmpfs none /new/tmp
+mkdir -p /new/tmp # which may be where the environment is
 chmod 1777 /new/tmp /new/dev/shm /new/scratch
 ln -s /proc/self/fd /new/dev/fd
 ln -s /proc/self/fd/0 /new/dev/stdin

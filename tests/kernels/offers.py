@@ -27,6 +27,7 @@ _OLDEST: Final = {
         "cqe_skip": "missing",
         "completions": "missing",
         "tls": "missing",
+        "pipes": "used",
         "no_iowait": "missing",
     },
     "operations": {
