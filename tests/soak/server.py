@@ -1,0 +1,151 @@
+"""The server of a soak: a process that soak.py starts, asks what it holds, and has end.
+
+A line of JSON says where it listens. Then each line of its standard input is answered by one: "start"
+begins its own parts, "look" tells what it holds, "stop" ends the parts and tells what it holds at rest,
+and "end" ends the run, and tells which descriptors that has left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import socket
+import ssl
+import sys
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+import trustme
+from dialogue import questions, say
+from holdings import holdings
+from pace import Pace
+from parts import PARTS, Rounds
+from planted import PLANTED
+from services import Services, answer_datagrams
+from wire import SEED
+from work import Work
+
+import trio_uring
+
+RUNS = {"io_uring": trio_uring.run, "epoll": trio.run}
+
+
+class Server:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.folder: Path = arguments.folder
+        self.pace = Pace(arguments.share, arguments.patience, self.folder / "server-stacks.txt")
+        self.rounds = Rounds(self.folder, arguments.seed)
+        self.planted: str | None = arguments.plant
+        self.work = Work(SEED, self.folder, frozenset())
+        self.work.lossy = self.planted == "byte"
+        self.unraisable: list[str] = []
+        sys.unraisablehook = lambda met: self.unraisable.append(f"{met.object!r}: {met.exc_value!r}")
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            say(await self.listen(nursery))
+            async with trio.open_nursery() as parts:
+                async with aclosing(questions()) as asked:
+                    async for question in asked:
+                        if question == "start":
+                            self.start(parts)
+                        elif question != "look":
+                            break
+                        say(self.look())
+                self.pace.stopping.set()
+            say(await self.at_rest())
+            nursery.cancel_scope.cancel()
+        self.pace.end()
+
+    async def listen(self, nursery: trio.Nursery) -> dict[str, Any]:
+        authority = trustme.CA()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        serve = Services(self.work).serve
+        (tcp,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        (tls,) = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1"))
+        unix = trio.socket.socket(socket.AF_UNIX)
+        path = str(self.folder / "socket")
+        await unix.bind(path)
+        unix.listen(100)
+        await nursery.start(trio.serve_listeners, serve, [trio.SocketListener(unix)])
+        return {
+            "tcp": tcp.socket.getsockname()[1],
+            "tls": tls.transport_listener.socket.getsockname()[1],
+            "unix": path,
+            "udp": await datagrams(nursery),
+            "flooded": await datagrams(nursery),
+            "authority": authority.cert_pem.bytes().decode(),
+        }
+
+    def start(self, parts: trio.Nursery) -> None:
+        plays = {part.__name__: partial(self.rounds.play, part) for part in PARTS}
+        if self.planted in PLANTED:
+            plays["planted"] = PLANTED[self.planted]
+        for name, play in plays.items():
+            parts.start_soon(self.pace.repeat, name, play, name=name)
+
+    def look(self) -> dict[str, Any]:
+        assert not self.unraisable, self.unraisable
+        self.pace.look()
+        found: dict[str, Any] = holdings()
+        found["cpu"] = sum(os.times()[:4])
+        found["rounds"] = self.pace.rounds.total()
+        found["checked"] = self.work.checked + self.rounds.checked
+        return found
+
+    async def at_rest(self) -> dict[str, Any]:
+        """When the parts have ended, and the clients are gone."""
+        gc.collect()
+        await trio.sleep(0.1)
+        return {**self.look(), "of parts": dict(self.pace.rounds)}
+
+
+async def datagrams(nursery: trio.Nursery) -> int:
+    """The port of a socket that answers."""
+    sock = trio.socket.socket(type=socket.SOCK_DGRAM)
+    await sock.bind(("127.0.0.1", 0))
+    nursery.start_soon(answer_datagrams, sock)
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{name}"
+        if os.path.lexists(path):
+            found[name] = os.readlink(path)
+    return found
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("backend", choices=RUNS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("--patience", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--plant", choices=["byte", *PLANTED])
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # for one that comes after its receiver is gone
+    before = descriptors()
+    server = Server(arguments)
+    RUNS[arguments.backend](server.run)
+    gc.collect()
+    left = {name: target for name, target in descriptors().items() if before.get(name) != target}
+    sys.stdin.readline()  # "end"
+    say({"before": len(before), "after": len(descriptors()), "left": left})
+
+
+if __name__ == "__main__":
+    main()
