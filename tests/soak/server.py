@@ -72,7 +72,7 @@ class Server:
         unix = trio.socket.socket(socket.AF_UNIX)
         path = str(self.folder / "socket")
         await unix.bind(path)
-        unix.listen(100)
+        unix.listen(4096)  # since Trio takes a connect that is refused for one that goes on
         await nursery.start(trio.serve_listeners, serve, [trio.SocketListener(unix)])
         return {
             "tcp": tcp.socket.getsockname()[1],

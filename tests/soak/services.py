@@ -93,6 +93,7 @@ class Services:
                     assert data, f"the end after {received} of {size} bytes"
                     await file.write(data)
                     received += len(data)
+                await file.flush()  # send_file sends what the kernel has
                 assert await trio_uring.send_file(stream, file) == size
         finally:
             with trio.CancelScope(shield=True):
