@@ -1,7 +1,8 @@
 """What is wrong with what was seen: each is one line, and none is there if all is well.
 
 What may not grow is compared by medians: of the last fifth of the samples, with the fifth that follows the
-first one, in which the process is warming up. It may be so much larger, and by half of what it varies anyway.
+first one, in which the process is warming up. It may be larger by a share of itself, and by what it varies
+anyway: the range in which the middle half of the earlier fifth is.
 What has to be as it was is compared before the load and after it, when all is at rest.
 """
 
@@ -25,7 +26,6 @@ MAY_NOT_GROW = (
     "threads",
     "python blocks",
     "python objects",
-    "malloc",
 )
 AS_BEFORE = ("descriptors", "buffers in use", "operations in flight", "registered", "tasks", "read ahead")
 LEAST = 20
@@ -37,13 +37,12 @@ def grown(samples: Samples, allowed: float) -> list[str]:
     return [
         f"{name} grew by {(after - before) / before:.1%}: {before:,.0f} -> {after:,.0f}"
         for name, before, after, spread in growth(samples)
-        if after - before > allowed * before + spread
+        if after - before > max(1, allowed * before) + spread
     ]
 
 
 def growth(samples: Samples) -> Iterator[tuple[str, float, float, float]]:
-    """For each name: the median of the fifth after warm-up, that of the last one, and half of the range
-    in which the middle half of the former is."""
+    """For each name: the median of the fifth after warm-up, that of the last one, and what it varies."""
     if len(samples) < LEAST:
         return
     fifth = len(samples) // 5
@@ -52,7 +51,7 @@ def growth(samples: Samples) -> Iterator[tuple[str, float, float, float]]:
             early = [sample[name] for sample in samples[fifth : 2 * fifth]]
             late = [sample[name] for sample in samples[-fifth:]]
             low, before, high = statistics.quantiles(early, n=4)
-            yield name, before, statistics.median(late), (high - low) / 2
+            yield name, before, statistics.median(late), high - low
 
 
 def left(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """The server of a soak: a process that soak.py starts, asks what it holds, and has end.
 
-A line of JSON says where it listens. Then each line of its standard input is answered by one: "start"
-begins its own parts, "look" tells what it holds, "stop" ends the parts and tells what it holds at rest,
-and "end" ends the run, and tells which descriptors that has left.
+A line of JSON says where it listens, and what it holds at rest. Then each line of its standard input is
+answered by one: "start" begins its own parts, "look" tells what it holds, "stop" ends the parts and tells
+what it holds at rest, and "end" ends the run, and tells which descriptors that has left.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Server:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            say(await self.listen(nursery))
+            where = await self.listen(nursery)
+            say({"where": where, "at rest": await self.at_rest()})
             async with trio.open_nursery() as parts:
                 async with aclosing(questions()) as asked:
                     async for question in asked:
@@ -100,7 +101,7 @@ class Server:
         return found
 
     async def at_rest(self) -> dict[str, Any]:
-        """When the parts have ended, and the clients are gone."""
+        """When nobody wants anything."""
         gc.collect()
         await trio.sleep(0.1)
         return {**self.look(), "of parts": dict(self.pace.rounds)}

@@ -77,8 +77,8 @@ def watch(arguments: argparse.Namespace, folder: Path, seen: Seen) -> None:
         *plant,
     ]
     with Child(server_command) as server:
-        (folder / WHERE).write_text(json.dumps(server.ready))
-        seen.before = server.ask({"ask": "look"})
+        (folder / WHERE).write_text(json.dumps(server.ready["where"]))
+        seen.before = server.ready["at rest"]
         server.ask({"ask": "start"})
         clients_command = [
             sys.executable,
