@@ -51,7 +51,7 @@ NO_TIME_TO_LINGER = struct.pack("ii", 1, 0)
 class Clients:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work = Work(SEED, arguments.folder, frozenset())
-        self.pace = Pace(arguments.share, arguments.patience, arguments.folder / "clients-stacks.txt")
+        self.pace = Pace(arguments.share, arguments.patience, arguments.folder.parent / "clients-stacks.txt")
         self.where: dict[str, Any] = json.loads((arguments.folder / WHERE).read_text())
         self.context = ssl.create_default_context(cadata=self.where["authority"])
         self.latencies: list[float] = []

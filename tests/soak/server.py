@@ -38,7 +38,7 @@ RUNS = {"io_uring": trio_uring.run, "epoll": trio.run}
 class Server:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.folder: Path = arguments.folder
-        self.pace = Pace(arguments.share, arguments.patience, self.folder / "server-stacks.txt")
+        self.pace = Pace(arguments.share, arguments.patience, self.folder.parent / "server-stacks.txt")
         self.rounds = Rounds(self.folder, arguments.seed)
         self.planted: str | None = arguments.plant
         self.work = Work(SEED, self.folder, frozenset())

@@ -17,7 +17,7 @@ from wire import (
     UPLOAD,
     next_request,
 )
-from work_on_streams import Broken, receive, receive_beginning, send_somehow
+from work_on_streams import Broken, receive, receive_beginning, send, send_somehow
 
 import trio_uring
 
@@ -56,7 +56,7 @@ class Services:
         elif kind == STORED:
             await self._store(stream, size)
         elif kind in (DOWNLOAD, BROKEN_DOWNLOAD):
-            await self._send(stream, size)
+            await send(self._work, stream, size)
         else:
             assert kind == BROKEN_UPLOAD, kind
             await receive_beginning(self._work, stream)
@@ -69,10 +69,6 @@ class Services:
             self._work.check(data, received)
             await send_somehow(self._work, stream, data)
             received += len(data)
-
-    async def _send(self, stream: trio.abc.Stream, size: int) -> None:
-        for start in range(0, size, _AT_A_TIME):
-            await send_somehow(self._work, stream, self._work.expected(start, min(_AT_A_TIME, size - start)))
 
     async def _receive_slowly(self, stream: trio.abc.Stream, size: int) -> None:
         received = 0
