@@ -51,7 +51,7 @@ NO_TIME_TO_LINGER = struct.pack("ii", 1, 0)
 class Clients:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work = Work(SEED, arguments.folder, frozenset())
-        self.pace = Pace(arguments.share, arguments.patience, arguments.folder.parent / "clients-stacks.txt")
+        self.pace = Pace(arguments.share, arguments.patience, arguments.stacks)
         self.where: dict[str, Any] = json.loads((arguments.folder / WHERE).read_text())
         self.context = ssl.create_default_context(cadata=self.where["authority"])
         self.latencies: list[float] = []
@@ -61,16 +61,18 @@ class Clients:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            self.start(nursery)
-            say({})
-            async with aclosing(questions()) as asked:
-                async for question in asked:
-                    if question == "end":
-                        break
-                    say(self.look())
-            self.pace.stopping.set()
-        say(self.look())
-        self.pace.end()
+            nursery.start_soon(self.pace.watch)
+            async with trio.open_nursery() as plays:
+                self.start(plays)
+                say({})
+                async with aclosing(questions()) as asked:
+                    async for question in asked:
+                        if question == "end":
+                            break
+                        say(self.look())
+                self.pace.stopping.set()
+            say(self.look())
+            nursery.cancel_scope.cancel()
 
     def start(self, nursery: trio.Nursery) -> None:
         transports = {"tcp": self.connect_tcp, "tls": self.connect_tls, "unix": self.connect_unix}
@@ -90,7 +92,6 @@ class Clients:
             nursery.start_soon(self.pace.repeat, name, play, name=name)
 
     def look(self) -> dict[str, Any]:
-        self.pace.look()
         latencies, self.latencies = self.latencies, []
         return {
             "requests": self.pace.rounds.total(),
@@ -236,6 +237,7 @@ class Clients:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--stacks", type=Path, required=True)
     parser.add_argument("--share", type=float, required=True)
     parser.add_argument("--patience", type=float, required=True)
     trio.run(Clients(parser.parse_args()).run)

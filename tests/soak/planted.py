@@ -1,4 +1,4 @@
-"""What is wrong on purpose, to see that it is noticed: rounds that leave something, or never end."""
+"""What the server does wrong on purpose, whenever it is asked what it holds: it has to be noticed."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-_kept: list[bytearray] = []
-
-
-async def leak_memory() -> None:
-    _kept.append(bytearray(b"x") * 2_000_000)
+_kept: list[object] = []
 
 
-async def leak_descriptor() -> None:
+def leak_memory() -> None:
+    _kept.append(bytearray(b"x") * 5_000_000)
+
+
+def leak_descriptor() -> None:
     os.dup(0)
 
 
-async def leak_task() -> None:
-    """A task that waits for what never comes, with its sockets."""
-    left, _ = trio.socket.socketpair()
+def leak_task() -> None:
+    """One that waits for what never comes."""
+    left, right = trio.socket.socketpair()
+    _kept.append(right)
     trio.lowlevel.spawn_system_task(left.recv, 1)
 
 
-PLANTED: dict[str, Callable[[], Awaitable[object]]] = {
+LEAKS: dict[str, Callable[[], None]] = {
     "memory": leak_memory,
     "descriptor": leak_descriptor,
     "task": leak_task,
-    "hang": trio.sleep_forever,
 }
-"""By the name of what is planted; "byte" is beside these, in what the server sends."""
+PLANTED = ("byte", "hang", *LEAKS)
+"""A byte that the server sends is another one; or a round never ends; or something is left every time."""

@@ -23,33 +23,37 @@ import trio
 import trustme
 from dialogue import questions, say
 from holdings import holdings
+from judging import left
 from pace import Pace
 from parts import PARTS, Rounds
-from planted import PLANTED
+from planted import LEAKS, PLANTED
 from services import Services, answer_datagrams
 from wire import SEED
 from work import Work
 
 import trio_uring
 
+_PATIENCE_AT_REST = 10
 RUNS = {"io_uring": trio_uring.run, "epoll": trio.run}
 
 
 class Server:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.folder: Path = arguments.folder
-        self.pace = Pace(arguments.share, arguments.patience, self.folder.parent / "server-stacks.txt")
+        self.pace = Pace(arguments.share, arguments.patience, arguments.stacks)
         self.rounds = Rounds(self.folder, arguments.seed)
-        self.planted: str | None = arguments.plant
+        self.planted: list[str] = arguments.plant
         self.work = Work(SEED, self.folder, frozenset())
-        self.work.lossy = self.planted == "byte"
+        self.work.lossy = "byte" in self.planted
         self.unraisable: list[str] = []
         sys.unraisablehook = lambda met: self.unraisable.append(f"{met.object!r}: {met.exc_value!r}")
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pace.watch)
             where = await self.listen(nursery)
-            say({"where": where, "at rest": await self.at_rest()})
+            before = await self.at_rest({})
+            say({"where": where, "at rest": before})
             async with trio.open_nursery() as parts:
                 async with aclosing(questions()) as asked:
                     async for question in asked:
@@ -59,9 +63,8 @@ class Server:
                             break
                         say(self.look())
                 self.pace.stopping.set()
-            say(await self.at_rest())
+            say({**await self.at_rest(before), "of parts": dict(self.pace.rounds)})
             nursery.cancel_scope.cancel()
-        self.pace.end()
 
     async def listen(self, nursery: trio.Nursery) -> dict[str, Any]:
         authority = trustme.CA()
@@ -86,25 +89,30 @@ class Server:
 
     def start(self, parts: trio.Nursery) -> None:
         plays = {part.__name__: partial(self.rounds.play, part) for part in PARTS}
-        if self.planted in PLANTED:
-            plays["planted"] = PLANTED[self.planted]
+        if "hang" in self.planted:
+            plays["planted"] = trio.sleep_forever
         for name, play in plays.items():
             parts.start_soon(self.pace.repeat, name, play, name=name)
 
     def look(self) -> dict[str, Any]:
         assert not self.unraisable, self.unraisable
-        self.pace.look()
+        for name in self.planted:
+            if name in LEAKS:
+                LEAKS[name]()
         found: dict[str, Any] = holdings()
         found["cpu"] = sum(os.times()[:4])
         found["rounds"] = self.pace.rounds.total()
         found["checked"] = self.work.checked + self.rounds.checked
         return found
 
-    async def at_rest(self) -> dict[str, Any]:
-        """When nobody wants anything."""
-        gc.collect()
-        await trio.sleep(0.1)
-        return {**self.look(), "of parts": dict(self.pace.rounds)}
+    async def at_rest(self, before: dict[str, Any]) -> dict[str, Any]:
+        """When nobody wants anything: after a while what is left of the load has gone, if it goes."""
+        found: dict[str, Any] = {}
+        with trio.move_on_after(_PATIENCE_AT_REST):
+            while not found or left(before, found):
+                await trio.sleep(0.1)
+                found = self.look()
+        return found
 
 
 async def datagrams(nursery: trio.Nursery) -> int:
@@ -129,10 +137,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("backend", choices=RUNS)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--stacks", type=Path, required=True)
     parser.add_argument("--share", type=float, required=True)
     parser.add_argument("--patience", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--plant", choices=["byte", *PLANTED])
+    parser.add_argument("--plant", choices=PLANTED, nargs="*", default=[])
     return parser.parse_args()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 from drawing import draw
-from judging import grown, growth, left, still_open
+from judging import LEAST, grown, growth, left, still_open
 from planted import PLANTED
 from wire import WHERE
 
@@ -45,7 +45,7 @@ def main() -> int:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     seen = Seen()
     try:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             watch(arguments, Path(folder), seen)
         wrong = [
             *grown(seen.samples, arguments.growth / 100),
@@ -64,30 +64,24 @@ def main() -> int:
 
 
 def watch(arguments: argparse.Namespace, folder: Path, seen: Seen) -> None:
-    common = [f"--patience={arguments.patience}"]
-    plant = [f"--plant={arguments.plant}"] if arguments.plant else []
-    server_command = [
-        sys.executable,
-        HERE / "server.py",
-        arguments.backend,
-        folder,
-        f"--share={arguments.cpu * 0.65}",
-        f"--seed={arguments.seed}",
-        *common,
-        *plant,
-    ]
+    def command(name: str, share: float, *more: str) -> list[str]:
+        return [
+            sys.executable,
+            str(HERE / f"{name}.py"),
+            *more,
+            str(folder),
+            f"--stacks={arguments.folder / name}-stacks.txt",
+            f"--share={arguments.cpu * share}",
+            f"--patience={arguments.patience}",
+        ]
+
+    server_command = command("server", 0.65, arguments.backend)
+    server_command += [f"--seed={arguments.seed}", "--plant", *arguments.plant]
     with Child(server_command) as server:
         (folder / WHERE).write_text(json.dumps(server.ready["where"]))
         seen.before = server.ready["at rest"]
         server.ask({"ask": "start"})
-        clients_command = [
-            sys.executable,
-            HERE / "clients.py",
-            folder,
-            f"--share={arguments.cpu * 0.35}",
-            *common,
-        ]
-        with Child(clients_command) as clients:
+        with Child(command("clients", 0.35)) as clients:
             sample(arguments, server, clients, seen)
             clients.ask({"ask": "end"})
         seen.after = server.ask({"ask": "stop"})
@@ -98,7 +92,7 @@ def sample(arguments: argparse.Namespace, server: Child, clients: Child, seen: S
     seconds = arguments.minutes * 60
     interval = min(10, max(0.1, seconds / 600))
     began = time.monotonic()
-    while (now := time.monotonic() - began) < seconds:
+    while (now := time.monotonic() - began) < seconds or len(seen.samples) < LEAST:
         answer = {**look(server, clients), "time": now}
         seen.samples.append(answer)
         if len(seen.samples) % 10 == 0:
@@ -148,5 +142,5 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60, help="seconds for a round of anything")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--folder", type=Path, default=Path("soak"), help="where samples and pictures go")
-    parser.add_argument("--plant", choices=["byte", *PLANTED], help="something wrong, to be noticed")
+    parser.add_argument("--plant", choices=PLANTED, nargs="+", default=[], help="faults, to be noticed")
     return parser.parse_args()
