@@ -1,8 +1,7 @@
 """The clients of a soak: a process on Trio's epoll, which soak.py starts, asks what it has done, and has end.
 
-Where the server is stands in a file of the folder that it is told. Each line of standard input is
-answered by one, as in server.py: "look" tells what was done since the last one, and "end" ends the clients
-first.
+Where the server is stands in a file of the folder that it is told. Each line of standard input is answered
+by one that tells what was done since the last one: "look", "rest" and "go on" are as in server.py.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ NO_TIME_TO_LINGER = struct.pack("ii", 1, 0)
 class Clients:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work = Work(SEED, arguments.folder, frozenset())
-        self.pace = Pace(arguments.share, arguments.patience, arguments.stacks)
+        self.pace = Pace(arguments.pause, arguments.patience, arguments.stacks)
         self.where: dict[str, Any] = json.loads((arguments.folder / WHERE).read_text())
         self.context = ssl.create_default_context(cadata=self.where["authority"])
         self.latencies: list[float] = []
@@ -62,16 +61,15 @@ class Clients:
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.pace.watch)
-            async with trio.open_nursery() as plays:
-                self.start(plays)
-                say({})
-                async with aclosing(questions()) as asked:
-                    async for question in asked:
-                        if question == "end":
-                            break
-                        say(self.look())
-                self.pace.stopping.set()
-            say(self.look())
+            self.start(nursery)
+            say({})
+            async with aclosing(questions()) as asked:
+                async for question in asked:
+                    if question == "go on":
+                        self.pace.go_on()
+                    elif question == "rest":
+                        await self.pace.rest()
+                    say(self.look())
             nursery.cancel_scope.cancel()
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -154,7 +152,7 @@ class Clients:
 
     async def flood(self, stream: trio.abc.Stream) -> None:
         """At once, more than the server takes in its time."""
-        size = 500_000
+        size = 200_000
         await stream.send_all(request(SLOW_UPLOAD, size) + self.work.expected(0, size))
         assert await receive_exactly(stream, len(DONE)) == DONE
 
@@ -163,7 +161,7 @@ class Clients:
         await stream.send_all(request(DOWNLOAD, size))
         while received < size:
             await trio.sleep(0.02)
-            data = bytes(await stream.receive_some(20_000))
+            data = bytes(await stream.receive_some(50_000))
             assert data, f"the end after {received} of {size} bytes"
             self.work.check(data, received)
             received += len(data)
@@ -179,7 +177,8 @@ class Clients:
         self.work.check(await receive_exactly(stream, 1), 0)
 
     async def break_off(self, connect: Connect) -> None:
-        """In the middle: closed, reset, or cut off in a handshake."""
+        """In the middle: closed, reset, or cut off in a handshake. Between them is one who waits, so that
+        they cannot come faster than the server takes them."""
         for kind in (BROKEN_UPLOAD, BROKEN_DOWNLOAD):
             self.connections += 1
             stream = await connect()
@@ -193,6 +192,7 @@ class Clients:
                 else:
                     await receive_exactly(stream, self.work.size(100_000))
             await trio.aclose_forcefully(stream)
+            await self.over(connect, self.echo_one)
 
     async def send_rubbish(self) -> None:
         """Where TLS is expected."""
@@ -225,7 +225,7 @@ class Clients:
             for number in range(300):
                 await sock.send(number.to_bytes(2, "big") + self.work.expected(number, 1000))
             answers = 0
-            with trio.move_on_after(1):
+            with trio.move_on_after(0.3):
                 while answers < 300:
                     answer = await sock.recv(2000)
                     assert len(answer) == 1002
@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stacks", type=Path, required=True)
-    parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("--pause", type=float, required=True)
     parser.add_argument("--patience", type=float, required=True)
     trio.run(Clients(parser.parse_args()).run)
 

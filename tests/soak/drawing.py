@@ -1,4 +1,5 @@
-"""The picture of a soak, as SVG and as PNG: a panel for each thing, over time."""
+"""The picture of a soak, as SVG and as PNG: a panel for each thing, over time; under load a line, and at rest
+points."""
 
 from __future__ import annotations
 
@@ -29,6 +30,8 @@ class Panel:
     name: str
     scale: float = 1.0
     per_second: bool = False
+    judged: bool = True
+    """Whether it is drawn at rest, too."""
 
 
 PANELS = (
@@ -42,12 +45,12 @@ PANELS = (
     Panel("operations in flight", "operations in flight"),
     Panel("provided buffers in use", "buffers in use"),
     Panel("registered sockets, tasks, operations", "registered"),
-    Panel("clients' rounds a second", "requests", per_second=True),
-    Panel("p99 of a request, ms", "p99", 1e3),
+    Panel("clients' rounds a second", "requests", per_second=True, judged=False),
+    Panel("p99 of a request, ms", "p99", 1e3, judged=False),
 )
 
 
-def draw(samples: Samples, backend: str, folder: Path) -> list[Path]:
+def draw(samples: Samples, rests: Samples, backend: str, folder: Path) -> list[Path]:
     panels = [panel for panel in PANELS if panel.name in samples[0]]
     lines = (len(panels) + 1) // 2
     paths = []
@@ -57,6 +60,8 @@ def draw(samples: Samples, backend: str, folder: Path) -> list[Path]:
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(grid[number // 2, number % 2])
             _draw_panel(axes, panel, samples, COLOURS[SIDES[backend]])
+            if panel.judged:
+                _draw_rests(axes, panel, rests)
             if number >= len(panels) - 2:
                 axes.set_xlabel("minutes")
         for kind, metadata in WITHOUT_DATE.items():
@@ -76,6 +81,18 @@ def _draw_panel(axes: Axes, panel: Panel, samples: Samples, colour: str) -> None
     )
     axes.set_ylim(bottom=0)
     axes.set_title(panel.title, loc="left")
+
+
+def _draw_rests(axes: Axes, panel: Panel, rests: Samples) -> None:
+    points = _values(rests, panel.name)
+    axes.plot(
+        [time / 60 for time, _ in points],
+        [value * panel.scale for _, value in points],
+        color="black",
+        marker=".",
+        markersize=3,
+        linewidth=0,
+    )
 
 
 def _values(samples: Samples, name: str) -> list[tuple[float, float]]:

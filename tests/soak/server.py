@@ -1,8 +1,8 @@
 """The server of a soak: a process that soak.py starts, asks what it holds, and has end.
 
-A line of JSON says where it listens, and what it holds at rest. Then each line of its standard input is
-answered by one: "start" begins its own parts, "look" tells what it holds, "stop" ends the parts and tells
-what it holds at rest, and "end" ends the run, and tells which descriptors that has left.
+A line of JSON says where it listens. Then each line of its standard input is answered by one that tells what
+it holds: "look" at once, "rest" when the rounds of its own parts have ended, which begin again after "go on".
+"end" ends the run, and the next line is answered by which descriptors that has left.
 """
 
 from __future__ import annotations
@@ -40,31 +40,35 @@ RUNS = {"io_uring": trio_uring.run, "epoll": trio.run}
 class Server:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.folder: Path = arguments.folder
-        self.pace = Pace(arguments.share, arguments.patience, arguments.stacks)
+        self.pace = Pace(arguments.pause, arguments.patience, arguments.stacks)
         self.rounds = Rounds(self.folder, arguments.seed)
         self.planted: list[str] = arguments.plant
         self.work = Work(SEED, self.folder, frozenset())
         self.work.lossy = "byte" in self.planted
+        self.first: dict[str, Any] = {}
+        """What it held before the load."""
         self.unraisable: list[str] = []
         sys.unraisablehook = lambda met: self.unraisable.append(f"{met.object!r}: {met.exc_value!r}")
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.pace.watch)
-            where = await self.listen(nursery)
-            before = await self.at_rest({})
-            say({"where": where, "at rest": before})
-            async with trio.open_nursery() as parts:
-                async with aclosing(questions()) as asked:
-                    async for question in asked:
-                        if question == "start":
-                            self.start(parts)
-                        elif question != "look":
-                            break
-                        say(self.look())
-                self.pace.stopping.set()
-            say({**await self.at_rest(before), "of parts": dict(self.pace.rounds)})
+            say({"where": await self.listen(nursery)})
+            self.start(nursery)
+            async with aclosing(questions()) as asked:
+                async for question in asked:
+                    say(await self.answer(question))
+                    if question == "end":
+                        break
             nursery.cancel_scope.cancel()
+
+    async def answer(self, question: str) -> dict[str, Any]:
+        if question == "go on":
+            self.pace.go_on()
+        elif question == "rest":
+            await self.pace.rest()
+            return await self.at_rest()
+        return self.look()
 
     async def listen(self, nursery: trio.Nursery) -> dict[str, Any]:
         authority = trustme.CA()
@@ -87,12 +91,12 @@ class Server:
             "authority": authority.cert_pem.bytes().decode(),
         }
 
-    def start(self, parts: trio.Nursery) -> None:
+    def start(self, nursery: trio.Nursery) -> None:
         plays = {part.__name__: partial(self.rounds.play, part) for part in PARTS}
         if "hang" in self.planted:
             plays["planted"] = trio.sleep_forever
         for name, play in plays.items():
-            parts.start_soon(self.pace.repeat, name, play, name=name)
+            nursery.start_soon(self.pace.repeat, name, play, name=name)
 
     def look(self) -> dict[str, Any]:
         assert not self.unraisable, self.unraisable
@@ -101,17 +105,18 @@ class Server:
                 LEAKS[name]()
         found: dict[str, Any] = holdings()
         found["cpu"] = sum(os.times()[:4])
-        found["rounds"] = self.pace.rounds.total()
+        found["rounds"] = dict(self.pace.rounds)
         found["checked"] = self.work.checked + self.rounds.checked
         return found
 
-    async def at_rest(self, before: dict[str, Any]) -> dict[str, Any]:
+    async def at_rest(self) -> dict[str, Any]:
         """When nobody wants anything: after a while what is left of the load has gone, if it goes."""
         found: dict[str, Any] = {}
         with trio.move_on_after(_PATIENCE_AT_REST):
-            while not found or left(before, found):
+            while not found or left(self.first, found):
                 await trio.sleep(0.1)
                 found = self.look()
+        self.first = self.first or found
         return found
 
 
@@ -138,7 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("backend", choices=RUNS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stacks", type=Path, required=True)
-    parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("--pause", type=float, required=True)
     parser.add_argument("--patience", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--plant", choices=PLANTED, nargs="*", default=[])
@@ -153,7 +158,7 @@ def main() -> None:
     RUNS[arguments.backend](server.run)
     gc.collect()
     left = {name: target for name, target in descriptors().items() if before.get(name) != target}
-    sys.stdin.readline()  # "end"
+    sys.stdin.readline()
     say({"before": len(before), "after": len(descriptors()), "left": left})
 
 

@@ -31,32 +31,32 @@ HERE = Path(__file__).parent
 class Seen:
     """What was seen of the server and its clients."""
 
+    backend: str
     samples: list[dict[str, Any]] = attrs.field(factory=list)
-    before: dict[str, Any] = attrs.field(factory=dict)
-    after: dict[str, Any] = attrs.field(factory=dict)
-    """At rest, before the load and after it."""
+    """Under load, with the time."""
+    rests: list[dict[str, Any]] = attrs.field(factory=list)
+    """At rest: before the load, again and again, and at its end."""
     end: dict[str, Any] = attrs.field(factory=dict)
     """What the run has left."""
+
+    def wrong(self, allowed: float) -> list[str]:
+        return [*grown(self.rests, allowed), *left(self.rests[0], self.rests[-1]), *still_open(self.end)]
 
 
 def main() -> int:
     arguments = parse()
     arguments.folder = arguments.folder.resolve()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    seen = Seen()
+    seen = Seen(arguments.backend)
     try:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             watch(arguments, Path(folder), seen)
-        wrong = [
-            *grown(seen.samples, arguments.growth / 100),
-            *left(seen.before, seen.after),
-            *still_open(seen.end),
-        ]
+        wrong = seen.wrong(arguments.growth / 100)
     except (ChildError, KeyboardInterrupt) as error:
         wrong = [str(error) or "interrupted"]
     (arguments.folder / "samples.json").write_text(json.dumps(attrs.asdict(seen)))
     if seen.samples:
-        draw(seen.samples, arguments.backend, arguments.folder)
+        draw(seen.samples, seen.rests, seen.backend, arguments.folder)
     tell(seen)
     for line in wrong:
         print(f"FAILED: {line}")
@@ -64,51 +64,58 @@ def main() -> int:
 
 
 def watch(arguments: argparse.Namespace, folder: Path, seen: Seen) -> None:
-    def command(name: str, share: float, *more: str) -> list[str]:
+    def command(name: str, *more: str) -> list[str]:
         return [
             sys.executable,
             str(HERE / f"{name}.py"),
             *more,
             str(folder),
             f"--stacks={arguments.folder / name}-stacks.txt",
-            f"--share={arguments.cpu * share}",
+            f"--pause={arguments.pause}",
             f"--patience={arguments.patience}",
         ]
 
-    server_command = command("server", 0.65, arguments.backend)
+    server_command = command("server", arguments.backend)
     server_command += [f"--seed={arguments.seed}", "--plant", *arguments.plant]
     with Child(server_command) as server:
         (folder / WHERE).write_text(json.dumps(server.ready["where"]))
-        seen.before = server.ready["at rest"]
-        server.ask({"ask": "start"})
-        with Child(command("clients", 0.35)) as clients:
-            sample(arguments, server, clients, seen)
-            clients.ask({"ask": "end"})
-        seen.after = server.ask({"ask": "stop"})
-        seen.end = server.ask({"ask": "end"})
+        with Child(command("clients")) as clients:
+            go_through(arguments.minutes * 60, server, clients, seen)
+        server.ask({"ask": "end"})
+        seen.end = server.ask()
 
 
-def sample(arguments: argparse.Namespace, server: Child, clients: Child, seen: Seen) -> None:
-    seconds = arguments.minutes * 60
-    interval = min(10, max(0.1, seconds / 600))
+def go_through(seconds: float, server: Child, clients: Child, seen: Seen) -> None:
+    """Under load, but for a rest every half minute or minute; in a short time for so many that they tell
+    something."""
+    rests = int(min(60, max(LEAST, seconds / 30)))
     began = time.monotonic()
-    while (now := time.monotonic() - began) < seconds or len(seen.samples) < LEAST:
-        answer = {**look(server, clients), "time": now}
-        seen.samples.append(answer)
-        if len(seen.samples) % 10 == 0:
-            tell_sample(answer)
-        time.sleep(max(0.0, began + len(seen.samples) * interval - time.monotonic()))
+    interval = min(6, max(0.2, seconds / 600))
+    for number in range(rests + 1):
+        rest = ask_both("rest", server, clients)
+        seen.rests.append({**rest, "time": time.monotonic() - began})
+        if number == rests:
+            break
+        ask_both("go on", server, clients)
+        end = began + seconds * (number + 1) / rests
+        while True:
+            time.sleep(interval)
+            seen.samples.append({**ask_both("look", server, clients), "time": time.monotonic() - began})
+            if time.monotonic() > end:
+                break
+        tell_sample(seen.samples[-1])
 
 
-def look(server: Child, clients: Child) -> dict[str, Any]:
-    """What both say. If the clients have failed, perhaps since the server has."""
+def ask_both(question: str, server: Child, clients: Child) -> dict[str, Any]:
+    """What both say, the clients first. If they have failed, perhaps since the server has."""
     try:
-        return {**clients.ask({"ask": "look"}), **server.ask({"ask": "look"})}
+        return {**clients.ask({"ask": question}), **server.ask({"ask": question})}
     except ChildError as error:
         try:
             server.ask({"ask": "look"})
         except ChildError as other:
-            raise ChildError(f"{other}\n{error}") from None
+            if str(other) != str(error):
+                raise ChildError(f"{other}\n{error}") from None
         raise
 
 
@@ -117,19 +124,17 @@ def tell_sample(sample: dict[str, Any]) -> None:
     print(
         f"{sample['time'] / 60:6.1f} min  {sample['memory'] / 1e6:.1f} MB, "
         f"{sample['descriptors']} descriptors, {checked:,.0f} MB checked, "
-        f"{sample['requests']:,} rounds of clients, {sample['rounds']:,} of the server",
+        f"{sample['requests']:,} rounds of clients, {sum(sample['rounds'].values()):,} of the server",
         flush=True,
     )
 
 
 def tell(seen: Seen) -> None:
-    for name, before, after, spread in growth(seen.samples):
+    for name, before, after, spread in growth(seen.rests):
         print(f"{name:22} {before:>14,.0f} -> {after:>14,.0f}  ({spread:,.0f})")
     if seen.end:
-        last = seen.samples[-1]
-        print(
-            f"server: {seen.after['cpu']:.0f} s of CPU, {last['rounds']:,} rounds: {seen.after['of parts']}"
-        )
+        last = seen.rests[-1]
+        print(f"server: {last['cpu']:.0f} s of CPU, {last['rounds']}")
         print(f"descriptors: {seen.end['before']} before the run, {seen.end['after']} after it")
 
 
@@ -137,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python tests/soak")
     parser.add_argument("minutes", type=float, nargs="?", default=10)
     parser.add_argument("--backend", choices=["io_uring", "epoll"], default="io_uring")
-    parser.add_argument("--cpu", type=float, default=0.5, help="CPUs that server and clients may take")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between rounds, on the average")
     parser.add_argument("--growth", type=float, default=5, help="per cent that are allowed")
     parser.add_argument("--patience", type=float, default=60, help="seconds for a round of anything")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
