@@ -54,6 +54,12 @@ MYPY = [
     "tests/programs/user_types.py",
 ]
 MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
+MYPY_SOAK = [
+    "tests/soak/__main__.py",
+    "tests/soak/server.py",
+    "tests/soak/clients.py",
+    "tests/soak/test_soak.py",
+]
 
 # As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
 NEWER_THAN_5_10 = (
@@ -137,6 +143,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
+    session.run("mypy", "--strict", *MYPY_SOAK, env={"MYPYPATH": "tests/faults:tests/soak:benchmarks"})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     missing = [
         name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)
@@ -195,6 +202,14 @@ def faults(session: nox.Session) -> None:
     """A mixed workload under all that a kernel may answer, for 300 seconds, or as many as are given."""
     session.install("-e", ".[tests]")
     session.run("python", "tests/faults/long.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A server under load for 10 minutes, or as many as are given: every byte is checked, and what it holds
+    may not grow."""
+    session.install("-e", ".[tests,benchmarks]")
+    session.run("python", "tests/soak", *session.posargs)
 
 
 @nox.session

@@ -12,7 +12,6 @@ import socket
 import ssl
 import statistics
 import struct
-import sys
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -92,7 +91,7 @@ class Clients:
     def look(self) -> dict[str, Any]:
         latencies, self.latencies = self.latencies, []
         return {
-            "requests": self.pace.rounds.total(),
+            "requests": dict(self.pace.rounds),
             "connections": self.connections,
             "received and checked": self.work.checked,
             "p50": statistics.median(latencies) if latencies else None,
@@ -174,7 +173,7 @@ class Clients:
 
     async def echo_one(self, stream: trio.abc.Stream) -> None:
         await stream.send_all(request(ECHO, 1) + self.work.expected(0, 1))
-        self.work.check(await receive_exactly(stream, 1), 0)
+        assert await receive_exactly(stream, 1) == self.work.expected(0, 1)
 
     async def break_off(self, connect: Connect) -> None:
         """In the middle: closed, reset, or cut off in a handshake. Between them is one who waits, so that
@@ -182,9 +181,10 @@ class Clients:
         for kind in (BROKEN_UPLOAD, BROKEN_DOWNLOAD):
             self.connections += 1
             stream = await connect()
-            sock = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket  # type: ignore[attr-defined]
+            below = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            assert isinstance(below, trio.SocketStream)
             if self.work.choices.random() < 0.5:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_TIME_TO_LINGER)
+                below.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_TIME_TO_LINGER)
             with trio.move_on_after(self.work.choices.choice((0, 0.001, 0.02))):
                 await stream.send_all(request(kind, 10_000_000))
                 if kind == BROKEN_UPLOAD:
@@ -244,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 
-async def questions() -> AsyncIterator[str]:
+async def questions() -> AsyncGenerator[str, None]:
     """Of standard input, until that ends. Each one has to be answered before the next."""
     data = b""
     async with trio.lowlevel.FdStream(os.dup(0)) as stream:

@@ -100,7 +100,11 @@ def _values(samples: Samples, name: str) -> list[tuple[float, float]]:
 
 
 def _rates(samples: Samples, name: str) -> list[tuple[float, float]]:
+    """Of counters by name, all of them together."""
     return [
-        (after["time"], (after[name] - before[name]) / (after["time"] - before["time"]))
+        (
+            after["time"],
+            (sum(after[name].values()) - sum(before[name].values())) / (after["time"] - before["time"]),
+        )
         for before, after in itertools.pairwise(samples)
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import platform
 import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -17,6 +18,7 @@ from trio_uring import UringStatistics
 from trio_uring.loop.current import current_run
 from trio_uring.ring.native import ffi, lib
 
+TELLS_BUFFERS: Final = tuple(map(int, platform.release().split(".")[:2])) >= (6, 8)
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_IO_URING_REGISTER = 427
 _IORING_REGISTER_PBUF_STATUS = 26
@@ -91,10 +93,11 @@ def of_run() -> dict[str, float]:
         return found
     io_statistics = statistics.io_statistics
     assert isinstance(io_statistics, UringStatistics)
+    if TELLS_BUFFERS:
+        found["buffers in use"] = buffers_in_use(run)
     return {
         **found,
         "operations in flight": io_statistics.operations_in_flight,
-        "buffers in use": buffers_in_use(run),
         "registered": registered(run),
         "read ahead": sum(one.bytes_ahead for one in run.sockets.connections.by_fd.values()),
         "entered": io_statistics.entered,
@@ -110,8 +113,8 @@ def registered(run: Any) -> int:
 
 
 def buffers_in_use(run: Any) -> int:
-    """Provided buffers that are with Python, and not with the kernel: Linux 6.8 tells where it stands in
-    the ring of buffers. 0 if no connection has received yet."""
+    """Provided buffers that are with Python, and not with the kernel, which tells where it stands in the ring
+    of buffers. 0 if no connection has received yet."""
     buffers = run.sockets.buffers
     if not buffers._memory:
         return 0
@@ -120,7 +123,8 @@ def buffers_in_use(run: Any) -> int:
     in_front = (count * _ENTRY + page - 1) // page * page
     address = int(ffi.cast("uintptr_t", lib.tu_buffer_memory(run.core))) - in_front
     (tail,) = struct.unpack("H", ctypes.string_at(address + _ENTRY - 2, 2))
-    return count - ((tail - _head(ring_descriptor())) & 0xFFFF)
+    in_use: int = count - ((tail - _head(ring_descriptor())) & 0xFFFF)
+    return in_use
 
 
 def ring_descriptor() -> int:

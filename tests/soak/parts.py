@@ -30,7 +30,7 @@ async def temporary(work: Work) -> None:
         async with trio_uring.NamedTemporaryFile(dir=folder) as file:
             await file.write(work.expected(0, SIZE))
             await file.flush()
-            work.check(await trio_uring.Path(file.name).read_bytes(), 0)
+            work.check(await trio_uring.Path(str(file.name)).read_bytes(), 0)
         async with trio_uring.TemporaryFile(dir=folder) as unnamed:
             await unnamed.write(work.expected(0, SIZE))
             await unnamed.seek(SIZE // 2)

@@ -17,7 +17,7 @@ import sys
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trustme
@@ -32,6 +32,9 @@ from wire import SEED
 from work import Work
 
 import trio_uring
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 _PATIENCE_AT_REST = 10
 RUNS = {"io_uring": trio_uring.run, "epoll": trio.run}
@@ -92,7 +95,9 @@ class Server:
         }
 
     def start(self, nursery: trio.Nursery) -> None:
-        plays = {part.__name__: partial(self.rounds.play, part) for part in PARTS}
+        plays: dict[str, Callable[[], Awaitable[object]]] = {
+            part.__name__: partial(self.rounds.play, part) for part in PARTS
+        }
         if "hang" in self.planted:
             plays["planted"] = trio.sleep_forever
         for name, play in plays.items():

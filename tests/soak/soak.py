@@ -124,7 +124,8 @@ def tell_sample(sample: dict[str, Any]) -> None:
     print(
         f"{sample['time'] / 60:6.1f} min  {sample['memory'] / 1e6:.1f} MB, "
         f"{sample['descriptors']} descriptors, {checked:,.0f} MB checked, "
-        f"{sample['requests']:,} rounds of clients, {sum(sample['rounds'].values()):,} of the server",
+        f"{sum(sample['requests'].values()):,} rounds of clients, "
+        f"{sum(sample['rounds'].values()):,} of the server",
         flush=True,
     )
 
@@ -134,7 +135,9 @@ def tell(seen: Seen) -> None:
         print(f"{name:22} {before:>14,.0f} -> {after:>14,.0f}  ({spread:,.0f})")
     if seen.end:
         last = seen.rests[-1]
-        print(f"server: {last['cpu']:.0f} s of CPU, {last['rounds']}")
+        print(f"rounds of the server: {last['rounds']}")
+        print(f"rounds of clients: {last['requests']}")
+        print(f"{last['cpu']:.0f} s of CPU for the server and its children")
         print(f"descriptors: {seen.end['before']} before the run, {seen.end['after']} after it")
 
 
@@ -146,6 +149,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--growth", type=float, default=5, help="per cent that are allowed")
     parser.add_argument("--patience", type=float, default=60, help="seconds for a round of anything")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--folder", type=Path, default=Path("soak"), help="where samples and pictures go")
+    parser.add_argument("--folder", type=Path, default=Path("soak-results"), help="gets what was seen")
     parser.add_argument("--plant", choices=PLANTED, nargs="+", default=[], help="faults, to be noticed")
     return parser.parse_args()
