@@ -1,4 +1,4 @@
-"""What the server does wrong on purpose, whenever it is asked what it holds: it has to be noticed."""
+"""What the server does wrong on purpose, which has to be noticed."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ LEAKS: dict[str, Callable[[], None]] = {
     "task": leak_task,
 }
 PLANTED = ("byte", "hang", *LEAKS)
-"""A byte that the server sends is another one; or a round never ends; or something is left every time."""
+"""A byte that the server sends is another one; a round never ends; or every rest is followed by a leak."""
