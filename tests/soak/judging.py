@@ -29,7 +29,7 @@ MAY_NOT_GROW = (
     "malloc",
 )
 AS_BEFORE = ("descriptors", "buffers in use", "operations in flight", "registered", "tasks", "read ahead")
-LEAST = 10
+LEAST = 6
 """Rests, without which nothing is said of growth."""
 
 
@@ -46,7 +46,7 @@ def growth(rests: Rests) -> Iterator[tuple[str, float, float, float]]:
     """For each name: the median of the fifth after warm-up, that of the last one, and what it varies."""
     if len(rests) < LEAST:
         return
-    fifth = len(rests) // 5
+    fifth = max(2, len(rests) // 5)
     for name in MAY_NOT_GROW:
         if name in rests[0]:
             early = [rest[name] for rest in rests[fifth : 2 * fifth]]

@@ -14,7 +14,7 @@ _kept: list[object] = []
 
 
 def leak_memory() -> None:
-    _kept.append(bytearray(b"x") * 5_000_000)
+    _kept.append(bytearray(b"x") * 20_000_000)
 
 
 def leak_descriptor() -> None:

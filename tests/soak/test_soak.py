@@ -24,7 +24,7 @@ PATIENCE = 300
 
 def soak(folder: Path, *arguments: str) -> tuple[int, str]:
     """A few seconds of it: its status, and what it has said."""
-    command = [sys.executable, str(HERE), "0.01", f"--folder={folder}", "--growth=25", *arguments]
+    command = [sys.executable, str(HERE), "0.01", f"--folder={folder}", "--growth=30", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout
@@ -45,7 +45,7 @@ def test_all_is_done_and_all_is_given_back(tmp_path: Path, backend: str) -> None
 
 
 def test_what_leaks_is_noticed(tmp_path: Path) -> None:
-    status, said = soak(tmp_path, "--plant", "memory", "descriptor", "task")
+    status, said = soak(tmp_path, "--growth=10", "--plant", "memory", "descriptor", "task")
     assert status == 1
     for complaint in ("memory grew by ", "descriptors: ", "tasks: ", "registered: "):
         assert f"FAILED: {complaint}" in said
