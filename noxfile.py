@@ -60,6 +60,7 @@ MYPY_SOAK = [
     "tests/soak/clients.py",
     "tests/soak/test_soak.py",
 ]
+SOAK_PATH = "tests/support:tests/faults:tests/soak:benchmarks"
 
 # As Linux 5.10, as far as switches go; what its kernel lacks besides only that kernel shows.
 NEWER_THAN_5_10 = (
@@ -143,7 +144,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", "demo")  # which has a __main__ as well
     session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
-    session.run("mypy", "--strict", *MYPY_SOAK, env={"MYPYPATH": "tests/faults:tests/soak:benchmarks"})
+    session.run("mypy", "--strict", *MYPY_SOAK, env={"MYPYPATH": SOAK_PATH})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     missing = [
         name for name in ("gcc", "clang", "clang-tidy", "shellcheck", "node") if not shutil.which(name)

@@ -27,7 +27,6 @@ class Pace:
         self.rounds: collections.Counter[str] = collections.Counter()
         self._pause = pause
         self._patience = patience
-        self._path = stacks
         self._file = stacks.open("w")
         self._choices = random.Random(pause)
         self._began: dict[str, float] = {}
@@ -77,4 +76,4 @@ class Pace:
         print_tasks_below(root, self._file)
         self._file.flush()
         faulthandler.dump_traceback(self._file)
-        raise AssertionError(f"longer than {self._patience:g} s: {names}; see {self._path}")
+        raise AssertionError(f"longer than {self._patience:g} s: {names}")

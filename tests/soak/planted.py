@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,10 +29,17 @@ def leak_task() -> None:
     trio.lowlevel.spawn_system_task(left.recv, 1)
 
 
-LEAKS: dict[str, Callable[[], None]] = {
+def block() -> None:
+    """The whole loop."""
+    time.sleep(100_000)
+
+
+AFTER_REST: dict[str, Callable[[], None]] = {
     "memory": leak_memory,
     "descriptor": leak_descriptor,
     "task": leak_task,
+    "block": block,
 }
-PLANTED = ("byte", "hang", *LEAKS)
-"""A byte that the server sends is another one; a round never ends; or every rest is followed by a leak."""
+"""What is done after every rest."""
+PLANTED = ("byte", "hang", *AFTER_REST)
+"""Beside these: a byte that the server sends is another one, and a round never ends."""

@@ -26,7 +26,7 @@ from holdings import holdings
 from judging import left
 from pace import Pace
 from parts import PARTS, Rounds
-from planted import LEAKS, PLANTED
+from planted import AFTER_REST, PLANTED
 from services import Services, answer_datagrams
 from wire import SEED
 from work import Work
@@ -66,8 +66,8 @@ class Server:
 
     async def answer(self, question: str) -> dict[str, Any]:
         if question == "go on":
-            for name in LEAKS.keys() & self.planted:
-                LEAKS[name]()
+            for name in AFTER_REST.keys() & self.planted:
+                AFTER_REST[name]()
             self.pace.go_on()
         elif question == "rest":
             await self.pace.rest()
@@ -161,9 +161,10 @@ def main() -> None:
     server = Server(arguments)
     RUNS[arguments.backend](server.run)
     gc.collect()
-    left = {name: target for name, target in descriptors().items() if before.get(name) != target}
+    after = descriptors()
+    more = {name: target for name, target in after.items() if before.get(name) != target}
     sys.stdin.readline()
-    say({"before": len(before), "after": len(descriptors()), "left": left})
+    say({"before": len(before), "after": len(after), "left": more})
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def main() -> int:
         wrong = seen.wrong(arguments.growth / 100)
     except (ChildError, KeyboardInterrupt) as error:
         wrong = [str(error) or "interrupted"]
+        wrong += [f"see {path}" for path in arguments.folder.glob("*-stacks.txt") if path.stat().st_size]
     (arguments.folder / "samples.json").write_text(json.dumps(attrs.asdict(seen)))
     if seen.samples:
         draw(seen.samples, seen.rests, seen.backend, arguments.folder)

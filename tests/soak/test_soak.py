@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+from equivalence import needs_completions
+from holdings import TELLS_BUFFERS, of_run
 from judging import LEAST, MAY_NOT_GROW, grown, left, still_open
 from parts import PARTS
+
+import trio_uring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,10 +66,34 @@ def test_a_byte_that_is_another_one_is_noticed(tmp_path: Path) -> None:
 def test_what_hangs_ends_it_and_its_stack_is_there(tmp_path: Path) -> None:
     status, said = soak(tmp_path, "--plant=hang", "--patience=10")
     assert status == 1
-    assert re.search("longer than 10 s: .*planted;", said)
+    assert re.search("longer than 10 s: .*planted", said)
+    assert f"see {tmp_path}/server-stacks.txt" in said
     stacks = (tmp_path / "server-stacks.txt").read_text()
     assert "task planted" in stacks
     assert "sleep_forever" in stacks
+
+
+def test_a_loop_that_hangs_ends_it_and_its_stack_is_there(tmp_path: Path) -> None:
+    status, said = soak(tmp_path, "--plant=block", "--patience=3")
+    assert status == 1
+    assert f"see {tmp_path}/server-stacks.txt" in said
+    assert "in block" in (tmp_path / "server-stacks.txt").read_text()
+
+
+@pytest.mark.skipif(not TELLS_BUFFERS, reason="this kernel does not tell which buffers it has")
+@needs_completions
+def test_a_buffer_is_in_use_until_the_tick_after_its_data() -> None:
+    async def main() -> list[float]:
+        left, right = (trio.SocketStream(end) for end in trio.socket.socketpair())
+        found = []
+        async with left, right, trio.open_nursery() as nursery:
+            nursery.start_soon(right.send_all, b"data")
+            for step in (trio.lowlevel.checkpoint, left.receive_some, trio.lowlevel.checkpoint):
+                await step()
+                found.append(of_run()["buffers in use"])
+        return found
+
+    assert trio_uring.run(main) == [0, 1, 0]
 
 
 # The judgement
