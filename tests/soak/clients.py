@@ -31,6 +31,7 @@ from wire import (
     STORED,
     UPLOAD,
     WHERE,
+    pieces,
     receive_exactly,
     request,
 )
@@ -156,14 +157,9 @@ class Clients:
         assert await receive_exactly(stream, len(DONE)) == DONE
 
     async def read_slowly(self, stream: trio.abc.Stream) -> None:
-        size, received = 1_000_000, 0
-        await stream.send_all(request(DOWNLOAD, size))
-        while received < size:
+        await stream.send_all(request(DOWNLOAD, 1_000_000))
+        async for _ in pieces(self.work, stream, 1_000_000, 50_000):
             await trio.sleep(0.02)
-            data = bytes(await stream.receive_some(50_000))
-            assert data, f"the end after {received} of {size} bytes"
-            self.work.check(data, received)
-            received += len(data)
 
     # What comes and goes
 

@@ -16,6 +16,7 @@ from wire import (
     STORED,
     UPLOAD,
     next_request,
+    pieces,
 )
 from work_on_streams import Broken, receive, receive_beginning, send, send_somehow
 
@@ -23,8 +24,6 @@ import trio_uring
 
 if TYPE_CHECKING:
     from work import Work
-
-_AT_A_TIME = 20_000
 
 
 class Services:
@@ -35,8 +34,8 @@ class Services:
         self._names = itertools.count()
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Whoever wants what cannot be broken hears of an error by his own count, but not of what was
-        said wrong: that ends the server."""
+        """A connection may break: who has not broken it off himself misses something then, and says so. What
+        is not as it should be ends the server."""
         try:
             async with stream:
                 while (asked := await next_request(stream)) is not None:
@@ -62,33 +61,19 @@ class Services:
             await receive_beginning(self._work, stream)
 
     async def _echo(self, stream: trio.abc.Stream, size: int) -> None:
-        received = 0
-        while received < size:
-            data = bytes(await stream.receive_some(min(_AT_A_TIME, size - received)))
-            assert data, f"the end after {received} of {size} bytes"
-            self._work.check(data, received)
+        async for data in pieces(self._work, stream, size):
             await send_somehow(self._work, stream, data)
-            received += len(data)
 
     async def _receive_slowly(self, stream: trio.abc.Stream, size: int) -> None:
-        received = 0
-        while received < size:
-            data = bytes(await stream.receive_some(min(5000, size - received)))
-            assert data, f"the end after {received} of {size} bytes"
-            self._work.check(data, received)
-            received += len(data)
+        async for _ in pieces(self._work, stream, size, 5000):
             await trio.sleep(0.005)
 
     async def _store(self, stream: trio.abc.Stream, size: int) -> None:
         path = trio_uring.Path(self._work.folder / f"stored {next(self._names)}")
         try:
             async with await trio_uring.open_file(path, "w+b") as file:
-                received = 0
-                while received < size:
-                    data = bytes(await stream.receive_some(min(_AT_A_TIME, size - received)))
-                    assert data, f"the end after {received} of {size} bytes"
+                async for data in pieces(self._work, stream, size):
                     await file.write(data)
-                    received += len(data)
                 await file.flush()  # send_file sends what the kernel has
                 assert await trio_uring.send_file(stream, file) == size
         finally:

@@ -10,7 +10,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import trio
+    from work import Work
 
 SEED: Final = 22
 WHERE: Final = "where.json"
@@ -45,6 +48,19 @@ async def next_request(stream: trio.abc.ReceiveStream) -> tuple[bytes, int] | No
         return None
     kind, size = _REQUEST.unpack(head)
     return kind, size
+
+
+async def pieces(
+    work: Work, stream: trio.abc.ReceiveStream, size: int, most: int = 20_000
+) -> AsyncIterator[bytes]:
+    """So many bytes, checked, as they come."""
+    received = 0
+    while received < size:
+        data = bytes(await stream.receive_some(min(most, size - received)))
+        assert data, f"the end after {received} of {size} bytes"
+        work.check(data, received)
+        received += len(data)
+        yield data
 
 
 async def receive_exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes:
