@@ -88,6 +88,13 @@ MYPY_FAULTS = [
     "tests/faults/test_faults.py",
     "tests/faults/test_refused_operations.py",
 ]
+MYPY_SOAK = [
+    "tests/soak/__main__.py",
+    "tests/soak/server.py",
+    "tests/soak/clients.py",
+    "tests/soak/test_soak.py",
+]
+SOAK_PATH = "tests/support:tests/faults:tests/soak:benchmarks"
 
 OLD_KERNEL_TESTS = [
     "tests/faults",
@@ -170,6 +177,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", *MYPY_MODEL, env={"MYPYPATH": "tests/model"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
     session.run("mypy", "--strict", "tests/kernels", env={"MYPYPATH": "tests/faults"})
+    session.run("mypy", "--strict", *MYPY_SOAK, env={"MYPYPATH": SOAK_PATH})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     tools = ("gcc", "clang", "clang-tidy", "cppcheck", "shellcheck", "node")
     missing = [name for name in tools if not shutil.which(name)]
@@ -250,6 +258,14 @@ def kernels(session: nox.Session) -> None:
     """Debian's kernels under QEMU, and the built package in each: all, those that are named, or --short."""
     session.install(f"{copied(session)}[tests]", "pytest-timeout")
     session.run("python", "tests/kernels", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A server under load for 10 minutes, or as many as are given: every byte is checked, and what it holds
+    may not grow."""
+    session.install("-e", ".[tests,benchmarks]")
+    session.run("python", "tests/soak", *session.posargs)
 
 
 @nox.session

@@ -32,6 +32,7 @@ import work_on_streams
 import work_on_the_rest
 from injector import Injector
 from rules import RULES
+from stacks import print_task
 from work import Work
 
 import trio_uring
@@ -174,18 +175,11 @@ class Watchdog:
         print(f"hangs: longer than {self._seconds} s", file=sys.stderr)
         for runner in [item for item in gc.get_objects() if isinstance(item, trio._core._run.Runner)]:
             for task in list(runner.tasks):
-                print_task(task)
+                print_task(task, sys.stderr)
         for name in open_rings():
             print(Path(f"/proc/self/fdinfo/{name}").read_text(), file=sys.stderr)
         faulthandler.dump_traceback(sys.stderr)
         os._exit(3)
-
-
-def print_task(task: trio.lowlevel.Task) -> None:
-    print(f"task {task.name}", file=sys.stderr)
-    for frame, line in task.iter_await_frames():
-        code = frame.f_code
-        print(f"    {Path(code.co_filename).name}:{line} {code.co_name}", file=sys.stderr)
 
 
 def limit_process(seconds: float) -> None:

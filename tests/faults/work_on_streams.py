@@ -255,11 +255,11 @@ async def given_up(work: Work) -> None:
             await trio.aclose_forcefully(sender)
 
 
-async def receive_beginning(work: Work, stream: trio.SocketStream) -> None:
+async def receive_beginning(work: Work, stream: trio.abc.ReceiveStream) -> None:
     received = 0
     async with stream:
         try:
-            while data := await stream.receive_some(work.size(MOST)):
+            while data := bytes(await stream.receive_some(work.size(MOST))):
                 work.check(data, received)
                 received += len(data)
         except trio.BrokenResourceError:

@@ -164,6 +164,42 @@ def test_a_connection_that_is_collected_is_warned_of(backend: Backend) -> None:
     backend.run(main)
 
 
+CALLS: dict[str, Callable[[trio.SocketStream], Awaitable[Any]]] = {
+    "recv": lambda stream: stream.socket.recv(100),
+    "recv_into": lambda stream: stream.socket.recv_into(bytearray(100)),
+    "recvfrom": lambda stream: stream.socket.recvfrom(100),
+    "recvmsg": lambda stream: stream.socket.recvmsg(100),
+    "receive_some": lambda stream: stream.receive_some(100),
+    "__anext__": lambda stream: stream.__anext__(),
+}
+
+
+@every_backend
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("armed", [False, True], ids=["first", "armed"])
+def test_a_call_keeps_the_socket_that_nobody_else_has(backend: Backend, call: str, armed: bool) -> None:
+    async def main() -> None:
+        peer, stream = await (armed_pair() if armed else tcp_pair())
+        calls = [CALLS[call](stream)]
+        del stream
+        gc.collect()
+        results = []
+
+        async def receive() -> None:
+            results.append(await calls.pop())
+
+        async with peer, trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            gc.collect()
+            await peer.send_all(b"data")
+        (result,) = results
+        assert (result[0] if isinstance(result, tuple) else result) in (b"data", 4)
+
+    with pytest.warns(ResourceWarning):  # when it goes, with the call
+        backend.run(main)
+
+
 @every_backend
 def test_a_closed_connection_is_freed_without_the_garbage_collector(backend: Backend) -> None:
     async def main() -> list[object]:

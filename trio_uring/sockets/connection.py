@@ -111,8 +111,11 @@ class Connection(RunSocket):
     # For tasks of the run
 
     @enable_ki_protection
-    async def receive(self, length: int) -> bytes:
+    async def receive(self, length: int, _caller: object) -> bytes:
         """Returns up to ``length`` > 0 bytes; none at the end of the stream. This is a checkpoint.
+
+        Meanwhile the coroutine keeps its caller, a socket of Trio's: on epoll a call does, even if nobody
+        else has the socket any more.
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """

@@ -54,7 +54,7 @@ def recv(self: Any, *args: Any, **kwargs: Any) -> Awaitable[bytes]:
     if len(args) == 1 and not kwargs and type(args[0]) is int and 0 < args[0] <= MOST:
         connection = connection_of(self)
         if connection is not None:
-            return connection.receive(args[0])
+            return connection.receive(args[0], self)
     return _recv_or_recv_into(self, "recv", args, kwargs)
 
 
@@ -64,14 +64,14 @@ def recv_into(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
     if len(args) == 1 and not kwargs and type(args[0]) is bytearray and args[0]:
         connection = connection_of(self)
         if connection is not None:
-            return _complete_into(connection, args[0])
+            return _complete_into(self, connection, args[0])
     return _recv_or_recv_into(self, "recv_into", args, kwargs)
 
 
 @enable_ki_protection
-async def _complete_into(connection: Connection, buffer: bytearray) -> int:
+async def _complete_into(self: Any, connection: Connection, buffer: bytearray) -> int:
     with memoryview(buffer) as view:  # keeps the buffer from being resized meanwhile
-        data = await connection.receive(min(len(view), MOST))
+        data = await connection.receive(min(len(view), MOST), self)
         view[: len(data)] = data
     return len(data)
 
@@ -127,7 +127,7 @@ async def _receive_in_order(
     try:
         connection = connection_of(trio_socket) if completes and not flags and length else None
         if connection is not None:
-            data: bytes | None = await connection.receive(min(length, MOST))
+            data: bytes | None = await connection.receive(min(length, MOST), trio_socket)
         else:
             data = await _read_ahead(trio_socket, length, flags)
         if data is not None:

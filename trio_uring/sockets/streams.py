@@ -86,7 +86,7 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
             await yield_shielded()
         return taken
     try:
-        return await connection.receive(length)
+        return await connection.receive(length, trio_socket)
     except OSError as error:
         raise _broken(error) from error
 
