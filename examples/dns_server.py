@@ -54,8 +54,8 @@ def answer(query: bytes, hosts: dict[bytes, bytes]) -> bytes | None:
 
 async def serve(datagrams: Datagrams, hosts: dict[bytes, bytes]) -> None:
     while True:
-        made = [(answer(query.data, hosts), query.address) for query in await datagrams.receive()]
-        answers = [each for each in made if each[0]]
+        queries = await datagrams.receive()
+        answers = [(data, query.address) for query in queries if (data := answer(query.data, hosts))]
         while answers:
             with suppress(OSError):  # of a client that cannot be reached, behind which it goes on
                 await datagrams.send(answers)
