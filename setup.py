@@ -21,7 +21,16 @@ setup(
             "trio_uring._tasks",
             [
                 f"native/python/{name}.c"
-                for name in ("attributes", "capsule", "checking", "memory", "module", "streams", "waking")
+                for name in (
+                    "attributes",
+                    "batch",
+                    "capsule",
+                    "checking",
+                    "memory",
+                    "module",
+                    "streams",
+                    "waking",
+                )
             ],
             include_dirs=["native"],
             depends=[*glob("native/*.h"), *glob("native/python/*.h")],

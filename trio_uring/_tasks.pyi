@@ -22,11 +22,11 @@ than one for each."""
 
 def learn(name: str, kind: type[Any], attributes: tuple[str, ...], /) -> bool:
     """Tells C a class whose attributes it uses, before any function that does so is called. ``name`` is
-    "task", "run", "operation", "socket" or "connection"; ``attributes`` is the class's list of those
-    attributes.
+    "task", "runner", "cancel status", "run", "operation", "socket" or "connection"; ``attributes`` is the
+    class's list of those attributes.
 
-    False for a "task" that lacks one of them. Then `wake`, `start_receive` and `start_send` leave
-    everything to Python.
+    False for one of the first three, which are Trio's, if it lacks one of them. Without a "task" `wake`,
+    `start_receive` and `start_send` leave everything to Python.
 
     Raises TypeError if the list is not the one that C has, or if another class lacks an attribute.
     """
@@ -37,6 +37,16 @@ def learn_run(context: object, ready: object, /) -> None:
 def learn_sockets(socket: Any, fileno: Callable[[Any], int], multishot: State, /) -> None:
     """Tells C the class of Trio's sockets, the method ``fileno`` of the standard library's sockets, and the
     state of a socket that has a multishot with the kernel."""
+
+def learn_messages(yielding: object, sleeping: type[Any], /) -> None:
+    """Tells C what a task yields that only lets others run, and the class of what one yields that sleeps."""
+
+def run_batch(finish: Callable[[Any, Task], object], runner: Any, batch: list[Task], /) -> bool:
+    """Makes the steps of the tasks of ``batch``, from its end, as the loop of Trio's ``unrolled_run`` does.
+    True: the next step is for the body of that loop. False: the batch is empty.
+
+    A step that is not of the frequent kind is finished by ``finish(runner, task)``, to which the task's
+    ``_next_send_fn`` says what it has come to. Raises what ``finish`` raises, and signal handlers."""
 
 def attributes_used() -> dict[str, tuple[str, ...]]:
     """The attributes that C uses of each class, by the class's name for `learn`."""

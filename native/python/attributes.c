@@ -6,11 +6,20 @@ struct tu_learnt tu_learnt;
 
 static const char *const names[TU_ATTRIBUTES] = {
 	[TU_TASK_ABORT_FUNC] = "_abort_func",
+	[TU_TASK_CANCEL_POINTS] = "_cancel_points",
+	[TU_TASK_CANCEL_STATUS] = "_cancel_status",
+	[TU_TASK_CONTEXT] = "context",
 	[TU_TASK_CORO] = "coro",
 	[TU_TASK_CUSTOM_SLEEP_DATA] = "custom_sleep_data",
 	[TU_TASK_NEXT_SEND] = "_next_send",
 	[TU_TASK_NEXT_SEND_FN] = "_next_send_fn",
 	[TU_TASK_RUNNER] = "_runner",
+	[TU_TASK_SCHEDULE_POINTS] = "_schedule_points",
+	[TU_RUNNER_INSTRUMENTS] = "instruments",
+	[TU_RUNNER_KI_PENDING] = "ki_pending",
+	[TU_RUNNER_MAIN_TASK] = "main_task",
+	[TU_RUNNER_RUNQ] = "runq",
+	[TU_STATUS_CANCELLED] = "effectively_cancelled",
 	[TU_RUN_BUDGET] = "budget",
 	[TU_RUN_CAPSULE] = "capsule",
 	[TU_RUN_EVENTS_OF_TICK] = "events_of_tick",
@@ -37,7 +46,9 @@ static const struct {
 	enum tu_attribute first;
 	enum tu_attribute last;
 } classes[TU_CLASSES] = {
-	[TU_CLASS_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_RUNNER },
+	[TU_CLASS_TASK] = { "task", TU_TASK_ABORT_FUNC, TU_TASK_SCHEDULE_POINTS },
+	[TU_CLASS_RUNNER] = { "runner", TU_RUNNER_INSTRUMENTS, TU_RUNNER_RUNQ },
+	[TU_CLASS_CANCEL_STATUS] = { "cancel status", TU_STATUS_CANCELLED, TU_STATUS_CANCELLED },
 	[TU_CLASS_RUN] = { "run", TU_RUN_BUDGET, TU_RUN_TABLES },
 	[TU_CLASS_OPERATION] = { "operation", TU_OPERATION_HELD, TU_OPERATION_TASK },
 	[TU_CLASS_SOCKET] = { "socket", TU_SOCKET_FD, TU_SOCKET_WAITER },
@@ -145,7 +156,7 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 		tu_learnt.classes[class] = (PyTypeObject *)Py_NewRef(object);
 		Py_RETURN_TRUE;
 	}
-	if (class == TU_CLASS_TASK)
+	if (class <= TU_CLASS_CANCEL_STATUS)
 		Py_RETURN_FALSE;
 	return PyErr_Format(PyExc_TypeError, "learn(): %R has not the attributes that C uses of a %s", object, name);
 }

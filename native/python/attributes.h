@@ -20,11 +20,20 @@
 /* In the order of the classes, and in each class in the order of its USED_BY_C. */
 enum tu_attribute {
 	TU_TASK_ABORT_FUNC,
+	TU_TASK_CANCEL_POINTS,
+	TU_TASK_CANCEL_STATUS,
+	TU_TASK_CONTEXT,
 	TU_TASK_CORO,
 	TU_TASK_CUSTOM_SLEEP_DATA,
 	TU_TASK_NEXT_SEND,
 	TU_TASK_NEXT_SEND_FN,
 	TU_TASK_RUNNER,
+	TU_TASK_SCHEDULE_POINTS,
+	TU_RUNNER_INSTRUMENTS,
+	TU_RUNNER_KI_PENDING,
+	TU_RUNNER_MAIN_TASK,
+	TU_RUNNER_RUNQ,
+	TU_STATUS_CANCELLED,
 	TU_RUN_BUDGET,
 	TU_RUN_CAPSULE,
 	TU_RUN_EVENTS_OF_TICK,
@@ -50,6 +59,8 @@ enum tu_attribute {
 /* The classes of these attributes, in the order of the names that `learn` takes for them. */
 enum tu_class {
 	TU_CLASS_TASK,
+	TU_CLASS_RUNNER,
+	TU_CLASS_CANCEL_STATUS,
 	TU_CLASS_RUN,
 	TU_CLASS_OPERATION,
 	TU_CLASS_SOCKET,
@@ -60,7 +71,7 @@ enum tu_class {
 /* What `learn`, `learn_run` and `learn_sockets` were told. Each is NULL before, and then stays for the
  * life of the process. */
 struct tu_learnt {
-	PyTypeObject *classes[TU_CLASSES]; /* Trio's Task stays NULL if it lacks an attribute */
+	PyTypeObject *classes[TU_CLASSES]; /* one of Trio's stays NULL if it lacks an attribute */
 	Py_ssize_t offsets[TU_ATTRIBUTES];
 	PyObject *context;         /* Trio's GLOBAL_RUN_CONTEXT */
 	PyObject *ready;           /* READY of loop/checkpoints.py: what most tasks are woken with */

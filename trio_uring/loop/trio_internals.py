@@ -130,7 +130,18 @@ class SocketMarks(Protocol):
     """An SSLStream's `Tls`, of this run or of an earlier one."""
 
 
-TASK_ATTRIBUTES = ("_abort_func", "coro", "custom_sleep_data", "_next_send", "_next_send_fn", "_runner")
+TASK_ATTRIBUTES = (
+    "_abort_func",
+    "_cancel_points",
+    "_cancel_status",
+    "context",
+    "coro",
+    "custom_sleep_data",
+    "_next_send",
+    "_next_send_fn",
+    "_runner",
+    "_schedule_points",
+)
 """The attributes of Trio's tasks that C uses (native/python/attributes.h)."""
 _SETUP_PARAMETERS = (
     "clock",

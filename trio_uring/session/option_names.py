@@ -14,11 +14,14 @@ OPTIONS = (
     "read_ahead",
     "accept_ahead",
     "files",
+    "accelerate",
 )
 DISABLE = "disable"
 """The option that stands for `RingOptions.features`: the names of features to switch off."""
 
 VARIABLES = {f"TRIO_URING_{name.upper()}": name for name in (*OPTIONS, DISABLE)}
 FLAGS = {f"--{name.replace('_', '-')}": name for name in (*OPTIONS, DISABLE)}
-WITHOUT_VALUE = {"--files": "1"}
+SWITCHED = ("files", "accelerate")
+"""The options that are True or False."""
+WITHOUT_VALUE = {"--files": "1", "--accelerate": "1"}
 """The options of the command line that take no value, and what each then means."""

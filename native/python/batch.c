@@ -1,0 +1,328 @@
+/* Runs the steps of a batch of tasks, as the inner loop of Trio's `unrolled_run` does.
+ *
+ * Only what is frequent is done here: a task that is a coroutine of Python's, is sent an answer, and then
+ * yields or sleeps. All else is for Trio's own code. Where that shows before the step, the task is left in
+ * the batch. Where it shows afterwards, as when the task has ended or raised, Trio's code makes the step
+ * (`finish`), but in the place of the coroutine's `send` it calls a function that repeats what the step has
+ * come to.
+ *
+ * Between two steps Trio's loop could be interrupted by a signal's handler, and so can this. Which Trio is
+ * known, accelerate/known.py says. */
+#include "tasks.h"
+
+#define GO_ON 0
+#define TO_TRIO 1
+#define FAILED (-1)
+
+struct tu_messages tu_messages;
+
+struct batch {
+	PyObject *runner;
+	PyObject *tasks;  /* a list, from whose end they are taken */
+	PyObject *finish; /* Trio's code: finishes the step of a task */
+	PyObject *hooks;  /* what instruments are asked for: a dictionary that always has `_all` */
+};
+
+static PyObject *repeat_yield(PyObject *message, PyObject *Py_UNUSED(sent))
+{
+	return Py_NewRef(message);
+}
+
+static PyObject *repeat_return(PyObject *value, PyObject *Py_UNUSED(sent))
+{
+	/* `PyErr_SetObject` would take the items of a tuple for arguments. */
+	PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+
+	if (stop)
+		PyErr_SetObject(PyExc_StopIteration, stop);
+	Py_XDECREF(stop);
+	return NULL;
+}
+
+/* Raises it as it is: with its traceback, and without a new __context__. */
+static PyObject *repeat_raise(PyObject *exception, PyObject *Py_UNUSED(sent))
+{
+#if PY_VERSION_HEX >= 0x030c0000
+	PyErr_SetRaisedException(Py_NewRef(exception));
+#else
+	PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), Py_NewRef(exception),
+		      PyException_GetTraceback(exception));
+#endif
+	return NULL;
+}
+
+static PyMethodDef repeat_of_yield = { "repeat", repeat_yield, METH_O, NULL };
+static PyMethodDef repeat_of_return = { "repeat", repeat_return, METH_O, NULL };
+static PyMethodDef repeat_of_raise = { "repeat", repeat_raise, METH_O, NULL };
+
+/* The exception that is set, a new reference with its traceback; clears it. */
+static PyObject *take_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+	return PyErr_GetRaisedException();
+#else
+	PyObject *type;
+	PyObject *exception;
+	PyObject *traceback;
+
+	PyErr_Fetch(&type, &exception, &traceback);
+	PyErr_NormalizeException(&type, &exception, &traceback);
+	if (traceback)
+		PyException_SetTraceback(exception, traceback);
+	Py_XDECREF(type);
+	Py_XDECREF(traceback);
+	return exception;
+#endif
+}
+
+/* Has Trio's code finish the step of a task, which came to `result`. Takes the reference to it. */
+static int finish(const struct batch *batch, PyObject *task, PyMethodDef *repeat, PyObject *result)
+{
+	PyObject *send = result ? PyCFunction_New(repeat, result) : NULL;
+	PyObject *done = NULL;
+
+	Py_XDECREF(result);
+	if (send) {
+		tu_set(task, TU_TASK_NEXT_SEND_FN, send);
+		done = PyObject_CallFunctionObjArgs(batch->finish, batch->runner, task, NULL);
+	}
+	Py_XDECREF(send);
+	Py_XDECREF(done);
+	return done ? GO_ON : FAILED;
+}
+
+/* Adds one to an attribute that is a number; 0, or -1 with an exception. */
+static int count(PyObject *task, enum tu_attribute attribute)
+{
+	PyObject *old = tu_get(task, attribute);
+	PyObject *next = old ? PyNumber_Add(old, tu_messages.one) : NULL;
+
+	if (!next)
+		return -1;
+	tu_set(task, attribute, next);
+	Py_DECREF(next);
+	return 0;
+}
+
+/* Calls a method without arguments, and drops the result; 0, or -1 with an exception. */
+static int call(PyObject *object, PyObject *name)
+{
+	PyObject *done = PyObject_CallMethodNoArgs(object, name);
+
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
+/* Whether there are instruments. What happens to tasks is then for Trio's own code. */
+static bool has_instruments(const struct batch *batch)
+{
+	return PyDict_GET_SIZE(batch->hooks) > 1;
+}
+
+/* Puts a task that has only yielded into the queue again; 0, or -1 with an exception. */
+static int queue_again(PyObject *runner, PyObject *task, PyObject *send)
+{
+	PyObject *appended = PyObject_CallMethodOneArg(tu_get(runner, TU_RUNNER_RUNQ), tu_names.append, task);
+
+	Py_XDECREF(appended);
+	if (!appended)
+		return -1;
+	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
+	tu_set(task, TU_TASK_NEXT_SEND, tu_learnt.ready);
+	tu_set(task, TU_TASK_ABORT_FUNC, Py_None);
+	tu_set(task, TU_TASK_CUSTOM_SLEEP_DATA, Py_None);
+	return 0;
+}
+
+/* Whether the task's scope is cancelled: 1 or 0; -1 with an exception. */
+static int is_cancelled(PyObject *task)
+{
+	PyObject *status = tu_get(task, TU_TASK_CANCEL_STATUS);
+
+	if (!tu_is_exactly(status, TU_CLASS_CANCEL_STATUS))
+		return 1; /* Python looks again */
+	return PyObject_IsTrue(tu_get(status, TU_STATUS_CANCELLED));
+}
+
+/* Has a task sleep until it is rescheduled; 0, or -1 with an exception. */
+static int sleep_on(PyObject *runner, PyObject *task, PyObject *message)
+{
+	PyObject *abort = PyObject_GetAttr(message, tu_names.abort_func);
+	int cancelled;
+
+	if (!abort)
+		return -1;
+	tu_set(task, TU_TASK_ABORT_FUNC, abort);
+	Py_DECREF(abort);
+	if (count(task, TU_TASK_CANCEL_POINTS) < 0)
+		return -1;
+	/* Ctrl-C is outside of all scopes, and comes first. */
+	if (tu_get(runner, TU_RUNNER_KI_PENDING) != Py_False && task == tu_get(runner, TU_RUNNER_MAIN_TASK) &&
+	    call(task, tu_names.deliver_ki) < 0)
+		return -1;
+	cancelled = is_cancelled(task);
+	return cancelled > 0 ? call(task, tu_names.deliver_cancel) : cancelled;
+}
+
+/* Deals with what a task has yielded. `send` is the method by which it was sent. Takes the reference to
+ * `message`. */
+static int take_message(const struct batch *batch, PyObject *task, PyObject *send, PyObject *message)
+{
+	bool sleeps = Py_TYPE(message) == tu_messages.sleep;
+	int outcome;
+
+	if ((!sleeps && message != tu_messages.yield) || has_instruments(batch))
+		return finish(batch, task, &repeat_of_yield, message);
+	outcome = count(task, TU_TASK_SCHEDULE_POINTS);
+	if (outcome == GO_ON)
+		outcome = sleeps ? sleep_on(batch->runner, task, message) : queue_again(batch->runner, task, send);
+	Py_DECREF(message);
+	return outcome;
+}
+
+/* Makes a task's step. `send` is the method by which it is sent. */
+static int step(const struct batch *batch, PyObject *task, PyObject *send)
+{
+	PyObject *coroutine = tu_get(task, TU_TASK_CORO);
+	PyObject *context = Py_NewRef(tu_get(task, TU_TASK_CONTEXT));
+	PyObject *answer = Py_NewRef(tu_get(task, TU_TASK_NEXT_SEND));
+	PyObject *result = NULL;
+	PySendResult sent;
+	int left;
+
+	tu_set(task, TU_TASK_NEXT_SEND_FN, Py_None);
+	tu_set(task, TU_TASK_NEXT_SEND, Py_None);
+	sent = PyIter_Send(coroutine, answer, &result);
+	Py_DECREF(answer);
+	left = PyContext_Exit(context);
+	Py_DECREF(context);
+	if (left < 0) {
+		Py_XDECREF(result);
+		return FAILED;
+	}
+	if (sent == PYGEN_NEXT)
+		return take_message(batch, task, send, result);
+	if (sent == PYGEN_RETURN)
+		return finish(batch, task, &repeat_of_return, result);
+	return finish(batch, task, &repeat_of_raise, take_exception());
+}
+
+/* Whether a task's next step is of the frequent kind: it sends to a coroutine of Python's. */
+static bool is_usual(PyObject *task)
+{
+	PyObject *send;
+
+	if (!tu_is_exactly(task, TU_CLASS_TASK))
+		return false;
+	send = tu_get(task, TU_TASK_NEXT_SEND_FN);
+	return PyCFunction_CheckExact(send) && ((PyCFunctionObject *)send)->m_ml == tu_messages.send &&
+	       PyCFunction_GET_SELF(send) == tu_get(task, TU_TASK_CORO) &&
+	       PyContext_CheckExact(tu_get(task, TU_TASK_CONTEXT));
+}
+
+/* Enters the context of a task, and makes it the current one: GO_ON, or TO_TRIO with nothing changed. */
+static int enter(PyObject *task)
+{
+	PyObject *context = tu_get(task, TU_TASK_CONTEXT);
+
+	if (PyObject_SetAttr(tu_learnt.context, tu_names.task, task) == 0) {
+		if (PyContext_Enter(context) == 0)
+			return GO_ON;
+	}
+	PyErr_Clear(); /* Trio's code will meet the same */
+	return TO_TRIO;
+}
+
+/* Makes the step of the last task of the batch, which it takes out. */
+static int step_of_last(const struct batch *batch)
+{
+	Py_ssize_t last = PyList_GET_SIZE(batch->tasks) - 1;
+	PyObject *task = PyList_GET_ITEM(batch->tasks, last);
+	PyObject *send;
+	int outcome = FAILED;
+
+	if (!is_usual(task) || enter(task) == TO_TRIO)
+		return TO_TRIO;
+	Py_INCREF(task);
+	send = Py_NewRef(tu_get(task, TU_TASK_NEXT_SEND_FN));
+	if (PyList_SetSlice(batch->tasks, last, last + 1, NULL) == 0)
+		outcome = step(batch, task, send);
+	Py_DECREF(send);
+	Py_DECREF(task);
+	return outcome;
+}
+
+/* Makes the steps of the batch until it is empty, or something is for Trio's code. */
+static int run_batch(const struct batch *batch)
+{
+	int outcome = GO_ON;
+
+	while (outcome == GO_ON && PyList_GET_SIZE(batch->tasks)) {
+		outcome = has_instruments(batch) ? TO_TRIO : step_of_last(batch);
+		if (outcome == GO_ON && PyErr_CheckSignals() < 0)
+			outcome = FAILED;
+	}
+	if (outcome == GO_ON && PyObject_SetAttr(tu_learnt.context, tu_names.task, NULL) < 0)
+		PyErr_Clear(); /* it was Trio's code that has made the last step */
+	return outcome;
+}
+
+/* The dictionary of an object of Trio's class Instruments, a new reference; NULL if there is none. In Trio
+ * 0.29 the object is one itself. */
+static PyObject *hooks_of(PyObject *instruments)
+{
+	PyObject *hooks;
+
+	if (PyDict_Check(instruments))
+		return Py_NewRef(instruments);
+	hooks = PyObject_GetAttr(instruments, tu_names.data);
+
+	if (!hooks)
+		PyErr_Clear();
+	else if (!PyDict_CheckExact(hooks))
+		Py_CLEAR(hooks);
+	return hooks;
+}
+
+PyObject *tu_run_batch(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
+{
+	struct batch batch;
+	int outcome = TO_TRIO;
+
+	if (number != 3 || !tu_is_exactly(arguments[1], TU_CLASS_RUNNER) || !PyList_CheckExact(arguments[2])) {
+		PyErr_SetString(PyExc_TypeError, "run_batch() takes a function, a runner and a list of tasks");
+		return NULL;
+	}
+	batch.finish = arguments[0];
+	batch.runner = arguments[1];
+	batch.tasks = arguments[2];
+	batch.hooks = hooks_of(tu_get(batch.runner, TU_RUNNER_INSTRUMENTS));
+	if (tu_messages.send && batch.hooks)
+		outcome = run_batch(&batch);
+	Py_XDECREF(batch.hooks);
+	return outcome == FAILED ? NULL : PyBool_FromLong(outcome == TO_TRIO);
+}
+
+/* What tasks yield, and Python's method `send` of coroutines. Once per process. */
+PyObject *tu_learn_messages(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+	PyObject *yield;
+	PyObject *sleep;
+	PyObject *send;
+
+	if (!PyArg_ParseTuple(arguments, "OO!:learn_messages", &yield, &PyType_Type, &sleep))
+		return NULL;
+	if (tu_messages.send)
+		Py_RETURN_NONE;
+	send = PyObject_GetAttr((PyObject *)&PyCoro_Type, tu_names.send);
+	if (!send)
+		return NULL;
+	tu_messages.one = PyLong_FromLong(1);
+	if (tu_messages.one && Py_IS_TYPE(send, &PyMethodDescr_Type)) {
+		tu_messages.yield = Py_NewRef(yield);
+		tu_messages.sleep = (PyTypeObject *)Py_NewRef(sleep);
+		tu_messages.send = ((PyMethodDescrObject *)send)->d_method;
+	}
+	Py_DECREF(send);
+	Py_RETURN_NONE;
+}

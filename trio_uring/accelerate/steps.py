@@ -1,0 +1,109 @@
+"""Trio's loop, with the frequent steps of its tasks made by C (native/python/batch.c).
+
+The loop is Trio's own text, compiled again with one more condition: ``while batch`` becomes ``while batch and
+run_batch(runner, batch)``. So C is asked first. It makes steps until the batch is empty, or until one is for
+the body of the loop. What C has begun and cannot finish is finished by ``finish_step``: the body of the loop
+once more, without its beginning. So whatever is not frequent is done by Trio's own code.
+
+The lines keep their numbers and the file its name, so that tracebacks and debuggers show Trio's source.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from trio.lowlevel import enable_ki_protection
+
+from .._tasks import learn, learn_messages, run_batch
+from ..loop.trio_internals import Replaced, trio_run, trio_traps
+from .known import source_of, why_unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOP: Final = "unrolled_run"
+_FINISH: Final = "finish_step"
+_RUN_BATCH: Final = "_trio_uring_run_batch"
+_BEGINNING: Final = (
+    "task = batch.pop()",
+    "GLOBAL_RUN_CONTEXT.task = task",
+    "if 'before_task_step' in runner.instruments:",
+)
+"""What the body of the loop does before it sends to a task: the first line of each statement."""
+RUNNER_ATTRIBUTES: Final = ("instruments", "ki_pending", "main_task", "runq")
+"""The attributes of Trio's Runner that C uses."""
+STATUS_ATTRIBUTES: Final = ("effectively_cancelled",)
+"""The attributes of Trio's CancelStatus that C uses."""
+
+
+def unrolled_run(runner: Any, *args: Any, **kwargs: Any) -> Any:
+    """The loop of a run: Trio's own, or the one that asks C first. Trio calls it when the run is set up."""
+    manager = runner.io_manager
+    loop = _original[_LOOP]
+    if getattr(manager, "wants_acceleration", False):
+        why_not = "this is a guest run" if runner.is_guest else why_unknown()
+        manager.set_accelerated(why_not)
+        if not why_not:
+            loop = _accelerated()
+    return loop(runner, *args, **kwargs)
+
+
+_original: dict[str, Any] = {}
+REPLACEMENTS: Final = (Replaced(trio_run, {_LOOP: unrolled_run}, _original),)
+
+
+@functools.cache
+def _accelerated() -> Callable[..., Any]:
+    """Trio's loop, which asks C first. Only for a Trio that is known (accelerate/known.py)."""
+    _tell()
+    module, loop = _parse()
+    steps = ast.parse(f"def {_FINISH}(runner, task): pass")
+    (function,) = steps.body
+    assert isinstance(function, ast.FunctionDef)
+    function.body = loop.body[len(_BEGINNING) :]
+    ast.copy_location(function, loop)
+    finish = enable_ki_protection(_compile(steps, _FINISH))
+
+    loop.test = ast.copy_location(
+        ast.parse(f"batch and {_RUN_BATCH}(runner, batch)", mode="eval").body, loop.test
+    )
+    vars(trio_run)[_RUN_BATCH] = functools.partial(run_batch, finish)
+    return _compile(module, _LOOP)
+
+
+def _parse() -> tuple[ast.Module, ast.While]:
+    """Trio's ``unrolled_run``, and in it the loop that makes the steps of a batch."""
+    text = source_of(trio_run.__name__)
+    assert text is not None
+    lines = text.splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if line.startswith(f"def {_LOOP}(")) - 1
+    module = ast.parse("".join(inspect.getblock(lines[first:])))
+    ast.increment_lineno(module, first)
+    (loop,) = (
+        node for node in ast.walk(module) if isinstance(node, ast.While) and ast.unparse(node.test) == "batch"
+    )
+    beginning = tuple(ast.unparse(statement).splitlines()[0] for statement in loop.body[: len(_BEGINNING)])
+    assert beginning == _BEGINNING, beginning
+    return module, loop
+
+
+def _compile(module: ast.Module, name: str) -> Callable[..., Any]:
+    """The function of this name, with Trio's own globals."""
+    flags = __future__.annotations.compiler_flag
+    ast.fix_missing_locations(module)
+    code = compile(module, trio_run.__file__ or name, "exec", flags=flags, dont_inherit=True)
+    made: dict[str, Any] = {}
+    exec(code, vars(trio_run), made)
+    return made[name]  # type: ignore[no-any-return]
+
+
+def _tell() -> None:
+    """Tells C what it has to know of Trio."""
+    known = learn("runner", trio_run.Runner, RUNNER_ATTRIBUTES)
+    known = learn("cancel status", trio_run.CancelStatus, STATUS_ATTRIBUTES) and known
+    assert known, "a Trio that is known has these attributes"
+    learn_messages(trio_traps.CancelShieldedCheckpoint, trio_traps.WaitTaskRescheduled)
