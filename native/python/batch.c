@@ -18,9 +18,10 @@ struct tu_messages tu_messages;
 
 struct batch {
 	PyObject *runner;
-	PyObject *tasks;  /* a list, from whose end they are taken */
-	PyObject *finish; /* Trio's code: finishes the step of a task */
-	PyObject *hooks;  /* what instruments are asked for: a dictionary that always has `_all` */
+	PyObject *tasks;   /* a list, from whose end they are taken */
+	PyObject *finish;  /* Trio's code: finishes the step of a task */
+	PyObject *current; /* the dictionary of GLOBAL_RUN_CONTEXT in this thread, for the current task */
+	PyObject *hooks;   /* what instruments are asked for: a dictionary that always has `_all` */
 };
 
 static PyObject *repeat_yield(PyObject *message, PyObject *Py_UNUSED(sent))
@@ -220,16 +221,14 @@ static bool is_usual(PyObject *task)
 	       PyContext_CheckExact(tu_get(task, TU_TASK_CONTEXT));
 }
 
-/* Enters the context of a task, and makes it the current one: GO_ON, or TO_TRIO with nothing changed. */
-static int enter(PyObject *task)
+/* Makes a task the current one, and enters its context: GO_ON, or TO_TRIO if that failed, since Trio's code
+ * will meet the same. */
+static int enter(const struct batch *batch, PyObject *task)
 {
-	PyObject *context = tu_get(task, TU_TASK_CONTEXT);
-
-	if (PyObject_SetAttr(tu_learnt.context, tu_names.task, task) == 0) {
-		if (PyContext_Enter(context) == 0)
-			return GO_ON;
-	}
-	PyErr_Clear(); /* Trio's code will meet the same */
+	if (PyDict_SetItem(batch->current, tu_names.task, task) == 0 &&
+	    PyContext_Enter(tu_get(task, TU_TASK_CONTEXT)) == 0)
+		return GO_ON;
+	PyErr_Clear();
 	return TO_TRIO;
 }
 
@@ -241,7 +240,7 @@ static int step_of_last(const struct batch *batch)
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (!is_usual(task) || enter(task) == TO_TRIO)
+	if (!is_usual(task) || enter(batch, task) == TO_TRIO)
 		return TO_TRIO;
 	Py_INCREF(task);
 	send = Py_NewRef(tu_get(task, TU_TASK_NEXT_SEND_FN));
@@ -262,26 +261,27 @@ static int run_batch(const struct batch *batch)
 		if (outcome == GO_ON && PyErr_CheckSignals() < 0)
 			outcome = FAILED;
 	}
-	if (outcome == GO_ON && PyObject_SetAttr(tu_learnt.context, tu_names.task, NULL) < 0)
-		PyErr_Clear(); /* it was Trio's code that has made the last step */
+	if (outcome == GO_ON && PyDict_DelItem(batch->current, tu_names.task) < 0)
+		PyErr_Clear(); /* `finish` has made the last step, and deleted it */
 	return outcome;
 }
 
-/* The dictionary of an object of Trio's class Instruments, a new reference; NULL if there is none. In Trio
- * 0.29 the object is one itself. */
+/* An attribute that is a dictionary, a new reference; NULL without an exception if it is none. */
+static PyObject *dictionary_in(PyObject *object, PyObject *name)
+{
+	PyObject *found = PyObject_GetAttr(object, name);
+
+	if (!found)
+		PyErr_Clear();
+	else if (!PyDict_CheckExact(found))
+		Py_CLEAR(found);
+	return found;
+}
+
+/* The hooks of an object of Trio's class Instruments. In Trio 0.29 the object is a dictionary itself. */
 static PyObject *hooks_of(PyObject *instruments)
 {
-	PyObject *hooks;
-
-	if (PyDict_Check(instruments))
-		return Py_NewRef(instruments);
-	hooks = PyObject_GetAttr(instruments, tu_names.data);
-
-	if (!hooks)
-		PyErr_Clear();
-	else if (!PyDict_CheckExact(hooks))
-		Py_CLEAR(hooks);
-	return hooks;
+	return PyDict_Check(instruments) ? Py_NewRef(instruments) : dictionary_in(instruments, tu_names.data);
 }
 
 PyObject *tu_run_batch(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t number)
@@ -297,9 +297,11 @@ PyObject *tu_run_batch(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
 	batch.runner = arguments[1];
 	batch.tasks = arguments[2];
 	batch.hooks = hooks_of(tu_get(batch.runner, TU_RUNNER_INSTRUMENTS));
-	if (tu_messages.send && batch.hooks)
+	batch.current = dictionary_in(tu_learnt.context, tu_names.dict);
+	if (tu_messages.send && batch.hooks && batch.current)
 		outcome = run_batch(&batch);
 	Py_XDECREF(batch.hooks);
+	Py_XDECREF(batch.current);
 	return outcome == FAILED ? NULL : PyBool_FromLong(outcome == TO_TRIO);
 }
 

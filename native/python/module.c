@@ -15,6 +15,7 @@ static int intern_names(void)
 		{ &tu_names.data, "data" },
 		{ &tu_names.deliver_cancel, "_attempt_delivery_of_any_pending_cancel" },
 		{ &tu_names.deliver_ki, "_attempt_delivery_of_pending_ki" },
+		{ &tu_names.dict, "__dict__" },
 		{ &tu_names.held, "_held" },
 		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },

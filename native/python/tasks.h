@@ -16,6 +16,7 @@ struct tu_names {
 	PyObject *data;
 	PyObject *deliver_cancel;
 	PyObject *deliver_ki;
+	PyObject *dict;
 	PyObject *held;
 	PyObject *recv;
 	PyObject *send;

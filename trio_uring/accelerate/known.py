@@ -46,14 +46,18 @@ def source_of(module: str) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def is_known() -> bool:
+    """Whether the text of this Trio is one of those that were read. Any thread."""
+    return _digest() in KNOWN.values()
+
+
 def why_unknown() -> str:
     """Why the steps of this Trio cannot be made by C; empty if they can. Any thread."""
-    digest = _digest()
-    if digest is None:
+    if _digest() is None:
         return f"the source of Trio {trio.__version__} is not at hand"
-    if digest not in KNOWN.values():
+    if not is_known():
         return (
-            f"Trio {trio.__version__} is not among those that are known ({', '.join(KNOWN)}), or was changed"
+            f"Trio {trio.__version__} is not one of those that are known ({', '.join(KNOWN)}), or was changed"
         )
     if not knows_reschedule():
         return "somebody has replaced Runner.reschedule"

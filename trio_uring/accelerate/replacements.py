@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import scopes, steps
-from .known import why_unknown
+from .known import is_known
 
 if TYPE_CHECKING:
     from ..loop.trio_internals import Replaced
 
 
 def table() -> tuple[Replaced, ...]:
-    """The rows; none if this Trio is not known."""
-    return () if why_unknown() else (*steps.REPLACEMENTS, *scopes.REPLACEMENTS)
+    """The rows. Scopes are those of a Trio that is known only."""
+    return (*steps.REPLACEMENTS, *(scopes.REPLACEMENTS if is_known() else ()))

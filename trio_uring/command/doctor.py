@@ -11,9 +11,9 @@ With ``--json`` it prints one object, whose keys stay: those of `Capabilities`
 ``locked_by_buffers``, ``open_files``, ``open_files_hard``, ``opened_by_run``, ``options``,
 ``start_file``, ``knows_reschedule``, ``accelerated``, ``not_accelerated``, ``wrapped``), and
 ``setup_flags``, ``features`` and ``operations``, lists of objects with the keys of a row
-(``name``, ``state``, ``since``, ``gain``, ``reason``, ``remedy``). ``errno`` and ``locked_memory`` may be null;
-what does not apply is an empty string, or 0. ``wrapped`` is a list of names, ``options`` an
-object of those that are not as by default.
+(``name``, ``state``, ``since``, ``gain``, ``reason``, ``remedy``). ``errno`` and
+``locked_memory`` may be null; what does not apply is an empty string, or 0. ``wrapped`` is a
+list of names, ``options`` an object of those that are not as by default.
 """
 
 from __future__ import annotations
