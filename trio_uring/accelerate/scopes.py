@@ -74,7 +74,7 @@ def _attach_to_parent(status: Any) -> None:
 def _own_generators() -> dict[str, Any]:
     """Trio's own ``_might_change_registered_deadline``, if nobody has replaced it: a function of contextlib's
     around one of Trio's."""
-    found = vars(trio_run.CancelScope).get(_DEADLINE)
+    found: Any = vars(trio_run.CancelScope).get(_DEADLINE)
     is_own = getattr(found, "__globals__", None) is vars(contextlib) and is_trios_own(inspect.unwrap(found))
     return {_DEADLINE: found} if is_own else {}
 

@@ -364,5 +364,6 @@ __all__ = [
     "is_trios_own",
     "name_of",
     "trio_run",
+    "trio_traps",
     "unknown_trio",
 ]
