@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_uring import RingOptions, _tasks
 from trio_uring._tasks import capsule_of, learn, learn_run, learn_sockets, start_receive, start_send, wake
+from trio_uring.accelerate.steps import RUNNER_ATTRIBUTES, STATUS_ATTRIBUTES
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
 from trio_uring.loop.run import Run
@@ -81,6 +82,8 @@ def test_all_that_it_works_on_was_learnt() -> None:
 def test_each_class_lists_the_attributes_that_c_uses() -> None:
     assert _tasks.attributes_used() == {
         "task": TASK_ATTRIBUTES,
+        "runner": RUNNER_ATTRIBUTES,
+        "cancel status": STATUS_ATTRIBUTES,
         "run": Run.USED_BY_C,
         "operation": Operation.USED_BY_C,
         "socket": RunSocket.USED_BY_C,
@@ -107,13 +110,19 @@ for name, used in attributes_used().items():
     try:
         learnt = learn(name, Stranger, used)
     except TypeError:
-        learnt = name != "task"
-    assert learnt == (name != "task"), name
+        learnt = "refused"
+    assert learnt == (False if name in ("task", "runner", "cancel status") else "refused"), name
 stranger = Stranger()
 assert start_receive(stranger, 1) is None
 assert start_send(stranger, b"x") is None
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("arguments", [(), (print, None, []), (print, object(), []), (print, None, ())])
+def test_a_batch_without_a_runner_is_refused(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match="run_batch"):
+        _tasks.run_batch(*arguments)
 
 
 def test_a_core_that_was_not_opened_is_refused() -> None:
