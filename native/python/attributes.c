@@ -156,7 +156,7 @@ PyObject *tu_learn(PyObject *Py_UNUSED(module), PyObject *arguments)
 		tu_learnt.classes[class] = (PyTypeObject *)Py_NewRef(object);
 		Py_RETURN_TRUE;
 	}
-	if (class <= TU_CLASS_CANCEL_STATUS)
+	if (class >= 0 && class <= TU_CLASS_CANCEL_STATUS) /* Trio's */
 		Py_RETURN_FALSE;
 	return PyErr_Format(PyExc_TypeError, "learn(): %R has not the attributes that C uses of a %s", object, name);
 }
