@@ -74,13 +74,15 @@ def _attach_to_parent(status: Any) -> None:
 def _own_generators() -> dict[str, Any]:
     """Trio's own ``_might_change_registered_deadline``, if nobody has replaced it: a function of contextlib's
     around one of Trio's."""
-    found: Any = vars(trio_run.CancelScope).get(_DEADLINE)
+    found: Any = vars(_CancelScope).get(_DEADLINE) if _CancelScope else None
     is_own = getattr(found, "__globals__", None) is vars(contextlib) and is_trios_own(inspect.unwrap(found))
     return {_DEADLINE: found} if is_own else {}
 
 
+_CancelScope: Final = getattr(trio_run, "CancelScope", None)
+_CancelStatus: Final = getattr(trio_run, "CancelStatus", None)
 _DEADLINE: Final = "_might_change_registered_deadline"
 REPLACEMENTS: Final = (
-    Replaced(trio_run.CancelScope, {_DEADLINE: _might_change_registered_deadline}, _own_generators()),
-    Replaced(trio_run.CancelStatus, {"__attrs_post_init__": _attach_to_parent}, {}),
+    Replaced(_CancelScope, {_DEADLINE: _might_change_registered_deadline}, _own_generators()),
+    Replaced(_CancelStatus, {"__attrs_post_init__": _attach_to_parent}, {}),
 )

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOOP: Final = "unrolled_run"
-_FINISH: Final = "finish_step"
-_RUN_BATCH: Final = "_trio_uring_run_batch"
 _BEGINNING: Final = (
     "task = batch.pop()",
     "GLOBAL_RUN_CONTEXT.task = task",
@@ -60,45 +58,50 @@ REPLACEMENTS: Final = (Replaced(trio_run, {_LOOP: unrolled_run}, _original),)
 def _accelerated() -> Callable[..., Any]:
     """Trio's loop, which asks C first. Only for a Trio that is known (accelerate/known.py)."""
     _tell()
-    module, loop = _parse()
-    steps = ast.parse(f"def {_FINISH}(runner, task): pass")
-    (function,) = steps.body
-    assert isinstance(function, ast.FunctionDef)
-    function.body = loop.body[len(_BEGINNING) :]
-    ast.copy_location(function, loop)
-    finish = enable_ki_protection(_compile(steps, _FINISH))
-
-    loop.test = ast.copy_location(
-        ast.parse(f"batch and {_RUN_BATCH}(runner, batch)", mode="eval").body, loop.test
-    )
-    vars(trio_run)[_RUN_BATCH] = functools.partial(run_batch, finish)
-    return _compile(module, _LOOP)
+    function, loop = _parse()
+    finish_step = enable_ki_protection(_compile(_finishing(loop))())
+    condition = ast.parse("batch and run_batch(runner, batch)", mode="eval").body
+    loop.test = ast.copy_location(condition, loop.test)
+    return _compile(function, "run_batch")(functools.partial(run_batch, finish_step))
 
 
-def _parse() -> tuple[ast.Module, ast.While]:
+def _parse() -> tuple[ast.FunctionDef, ast.While]:
     """Trio's ``unrolled_run``, and in it the loop that makes the steps of a batch."""
     text = source_of(trio_run.__name__)
     assert text is not None
     lines = text.splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if line.startswith(f"def {_LOOP}(")) - 1
-    module = ast.parse("".join(inspect.getblock(lines[first:])))
-    ast.increment_lineno(module, first)
-    (loop,) = (
-        node for node in ast.walk(module) if isinstance(node, ast.While) and ast.unparse(node.test) == "batch"
-    )
+    (function,) = ast.parse("".join(inspect.getblock(lines[first:]))).body
+    assert isinstance(function, ast.FunctionDef)
+    ast.increment_lineno(function, first)
+    loops = (node for node in ast.walk(function) if isinstance(node, ast.While))
+    (loop,) = (node for node in loops if ast.unparse(node.test) == "batch")
     beginning = tuple(ast.unparse(statement).splitlines()[0] for statement in loop.body[: len(_BEGINNING)])
     assert beginning == _BEGINNING, beginning
-    return module, loop
+    return function, loop
 
 
-def _compile(module: ast.Module, name: str) -> Callable[..., Any]:
-    """The function of this name, with Trio's own globals."""
-    flags = __future__.annotations.compiler_flag
+def _finishing(loop: ast.While) -> ast.FunctionDef:
+    """A function that does what the body of the loop does from the step on."""
+    (function,) = ast.parse("def finish_step(runner, task): pass").body
+    assert isinstance(function, ast.FunctionDef)
+    function.body = loop.body[len(_BEGINNING) :]
+    return ast.copy_location(function, loop)
+
+
+def _compile(function: ast.FunctionDef, *given: str) -> Callable[..., Callable[..., Any]]:
+    """A function that returns this one, with Trio's own globals, and besides with the names that it is
+    ``given``: nothing is added to Trio's."""
+    module = ast.parse(f"def bind({', '.join(given)}): return {function.name}")
+    (bind,) = module.body
+    assert isinstance(bind, ast.FunctionDef)
+    bind.body.insert(0, function)
     ast.fix_missing_locations(module)
-    code = compile(module, trio_run.__file__ or name, "exec", flags=flags, dont_inherit=True)
+    flags = __future__.annotations.compiler_flag
+    code = compile(module, trio_run.__file__ or _LOOP, "exec", flags=flags, dont_inherit=True)
     made: dict[str, Any] = {}
     exec(code, vars(trio_run), made)
-    return made[name]  # type: ignore[no-any-return]
+    return made["bind"]  # type: ignore[no-any-return]
 
 
 def _tell() -> None:

@@ -267,7 +267,7 @@ class Replacement:
             if before is not None:
                 before.release()
 
-    def acquire(self, groups: frozenset[str], thread: int | None = None) -> Holder:
+    def acquire(self, groups: frozenset[str] = frozenset(), thread: int | None = None) -> Holder:
         """A new holder, for ``thread``, by default the calling one."""
         holder = Holder(self, threading.get_ident() if thread is None else thread, groups)
         rows = [_rows_of(group) for group in groups]
