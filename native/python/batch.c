@@ -120,19 +120,31 @@ static bool has_instruments(const struct batch *batch)
 	return PyDict_GET_SIZE(batch->hooks) > 1;
 }
 
-/* Puts a task that has only yielded into the queue again; 0, or -1 with an exception. */
-static int queue_again(PyObject *runner, PyObject *task, PyObject *send)
+/* The `send` of a task's coroutine, a new reference: the one that its step was made by, unless the task has
+ * another coroutine since then, as greenback gives it one. NULL with an exception. */
+static PyObject *send_of(PyObject *task, PyObject *send)
 {
-	PyObject *appended = PyObject_CallMethodOneArg(tu_get(runner, TU_RUNNER_RUNQ), tu_names.append, task);
+	PyObject *coroutine = tu_get(task, TU_TASK_CORO);
 
+	return PyCFunction_GET_SELF(send) == coroutine ? Py_NewRef(send) : PyObject_GetAttr(coroutine, tu_names.send);
+}
+
+/* Puts a task that has only yielded into the queue again; 0, or -1 with an exception. */
+static int queue_again(PyObject *runner, PyObject *task, PyObject *sent_by)
+{
+	PyObject *send = send_of(task, sent_by);
+	PyObject *queue = tu_get(runner, TU_RUNNER_RUNQ);
+	PyObject *appended = send ? PyObject_CallMethodOneArg(queue, tu_names.append, task) : NULL;
+
+	if (appended) {
+		tu_set(task, TU_TASK_NEXT_SEND_FN, send);
+		tu_set(task, TU_TASK_NEXT_SEND, tu_learnt.ready);
+		tu_set(task, TU_TASK_ABORT_FUNC, Py_None);
+		tu_set(task, TU_TASK_CUSTOM_SLEEP_DATA, Py_None);
+	}
 	Py_XDECREF(appended);
-	if (!appended)
-		return -1;
-	tu_set(task, TU_TASK_NEXT_SEND_FN, send);
-	tu_set(task, TU_TASK_NEXT_SEND, tu_learnt.ready);
-	tu_set(task, TU_TASK_ABORT_FUNC, Py_None);
-	tu_set(task, TU_TASK_CUSTOM_SLEEP_DATA, Py_None);
-	return 0;
+	Py_XDECREF(send);
+	return appended ? 0 : -1;
 }
 
 /* Whether the task's scope is cancelled: 1 or 0; -1 with an exception. */

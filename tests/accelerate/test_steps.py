@@ -177,6 +177,39 @@ def test_whatever_a_task_returns_is_returned(value: object) -> None:
     assert trio_uring.run(main, ring=FAST) is value
 
 
+class Shim:
+    """What greenback puts in the place of a task's coroutine."""
+
+    def __init__(self, coroutine: Any, sent: list[str]) -> None:
+        self.coroutine = coroutine
+        self.sent = sent
+
+    def send(self, value: object) -> object:
+        self.sent.append("sent")
+        return self.coroutine.send(value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.coroutine, name)
+
+
+@pytest.mark.parametrize(
+    "then", [trio.lowlevel.checkpoint, lambda: trio.sleep(0.001)], ids=["yield", "sleep"]
+)
+def test_a_task_may_get_another_coroutine_in_its_step(then: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> list[str]:
+        sent: list[str] = []
+        await trio.lowlevel.checkpoint()
+        task = trio.lowlevel.current_task()
+        original, task.coro = task.coro, Shim(task.coro, sent)  # type: ignore[assignment]
+        await then()
+        await then()
+        task.coro = original
+        await then()
+        return sent
+
+    assert same(main) == ["sent", "sent"]
+
+
 class Recorder(trio.abc.Instrument):
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
