@@ -279,6 +279,7 @@ def test_a_task_is_called_by_trios_loop_and_by_nothing_else() -> None:
     assert seen[-1] == f"{trio_run.__file__}:unrolled_run"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_error_of_trios_own_comes_by_the_same_frames_with_their_source() -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
@@ -291,7 +292,8 @@ def test_an_error_of_trios_own_comes_by_the_same_frames_with_their_source() -> N
             trio_uring.run(main, ring=ring)
         frames = traceback.extract_tb(caught.value.__traceback__)
         shown.append([frame.name for frame in frames if frame.filename == trio_run.__file__ and frame.line])
-        gc.collect()
+        del caught
+        gc.collect()  # what the crash has left
     assert shown[0] == shown[1]
     assert shown[0][-3:] == ["unrolled_run", "_attempt_delivery_of_any_pending_cancel", "_attempt_abort"]
 
