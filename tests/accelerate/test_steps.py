@@ -177,6 +177,25 @@ def test_whatever_a_task_returns_is_returned(value: object) -> None:
     assert trio_uring.run(main, ring=FAST) is value
 
 
+@both
+def test_an_exception_keeps_its_context_in_a_run_that_is_made_while_another_is_handled(
+    ring: RingOptions,
+) -> None:
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            raise IndexError
+        except IndexError:
+            raise ValueError from None
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, PT012
+        try:
+            raise KeyError
+        except KeyError:
+            trio_uring.run(main, ring=ring)
+    assert isinstance(caught.value.__context__, IndexError)
+
+
 class Shim:
     """What greenback puts in the place of a task's coroutine."""
 
@@ -356,6 +375,21 @@ def test_ctrl_c_in_protected_code_is_delivered_to_the_main_task_at_a_checkpoint(
     with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)):
         trio_uring.run(main, ring=ring)
     assert seen == ["goes on", "main"]
+
+
+@both
+def test_ctrl_c_that_has_come_before_is_delivered_when_the_main_task_sleeps(ring: RingOptions) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def main() -> None:
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(5):  # the run has tried to deliver it by then
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.move_on_after(5):
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+        pytest.fail("it sleeps")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio_uring.run(main, ring=ring)
 
 
 @both
