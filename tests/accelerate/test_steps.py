@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -500,34 +501,89 @@ def test_steps_leave_no_references_behind() -> None:
 # Who looks on
 
 
-def test_a_tracer_sees_the_same_lines_of_a_program() -> None:
-    async def child() -> None:
-        await trio.lowlevel.checkpoint()
-        with trio.CancelScope():
-            await trio.sleep(0)
+Seen = list[tuple[object, ...]]
 
-    async def main() -> list[tuple[str, str, int]]:
-        seen: list[tuple[str, str, int]] = []
 
-        def trace(frame: Any, event: str, _: object) -> Any:
-            if frame.f_code.co_filename != __file__:
-                return None
-            seen.append((event, frame.f_code.co_name, frame.f_lineno))
-            return trace
-
-        sys.settrace(trace)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child)
-        finally:
-            sys.settrace(None)
-        return seen
+@contextmanager
+def traced(seen: Seen) -> Iterator[None]:
+    def trace(frame: Any, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != __file__:
+            return None
+        seen.append((event, frame.f_code.co_name, frame.f_lineno))
+        return trace
 
     before = sys.gettrace()
+    sys.settrace(trace)
     try:
-        assert same(main)
+        yield
     finally:
         sys.settrace(before)
+
+
+@contextmanager
+def profiled(seen: Seen) -> Iterator[None]:
+    def profile(frame: Any, event: str, _: object) -> None:
+        if frame.f_code.co_filename == __file__:
+            seen.append((event, frame.f_code.co_name, frame.f_lineno))
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def monitored(seen: Seen) -> Iterator[None]:
+    monitoring: Any = getattr(sys, "monitoring", None)
+    if monitoring is None:
+        pytest.skip("sys.monitoring came with CPython 3.12")
+    events = monitoring.events
+    watched = {
+        name: getattr(events, name)
+        for name in ("PY_START", "PY_RESUME", "PY_RETURN", "PY_YIELD", "PY_UNWIND", "PY_THROW", "RAISE")
+    }
+
+    def watch(name: str) -> Callable[..., None]:
+        def see(code: Any, *_: object) -> None:
+            if code.co_filename == __file__:
+                seen.append((name, code.co_name))
+
+        return see
+
+    monitoring.use_tool_id(monitoring.PROFILER_ID, __name__)
+    for name, event in watched.items():
+        monitoring.register_callback(monitoring.PROFILER_ID, event, watch(name))
+    monitoring.set_events(monitoring.PROFILER_ID, sum(watched.values()))
+    try:
+        yield
+    finally:
+        monitoring.set_events(monitoring.PROFILER_ID, 0)
+        monitoring.free_tool_id(monitoring.PROFILER_ID)
+
+
+@pytest.mark.parametrize("watched", [traced, profiled, monitored])
+def test_who_looks_on_sees_the_same_of_a_program(watched: Callable[[Seen], Any]) -> None:
+    async def child() -> None:
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(), trio.move_on_after(0):
+            await trio.sleep(1)
+        raise ValueError
+
+    async def main() -> Seen:
+        seen: Seen = []
+        with watched(seen):
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(child)
+                    nursery.start_soon(trio.sleep, 0)
+            except BaseExceptionGroup:
+                pass
+        return seen
+
+    seen = same(main)
+    assert isinstance(seen, list)
+    assert len({one[1] for one in seen}) > 1
 
 
 def test_a_collection_at_each_allocation_changes_nothing() -> None:
