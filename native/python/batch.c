@@ -4,7 +4,7 @@
  * yields or sleeps. All else is for Trio's own code. Where that shows before the step, the task is left in
  * the batch. Where it shows afterwards, as when the task has ended or raised, Trio's code makes the step
  * (`finish`), but in the place of the coroutine's `send` it calls a function that repeats what the step has
- * come to.
+ * come to. A program may set the attributes of its tasks as it likes, within a step as well.
  *
  * Between two steps Trio's loop could be interrupted by a signal's handler, and so can this. Which Trio is
  * known, accelerate/known.py says. */
@@ -76,6 +76,14 @@ static PyObject *take_exception(void)
 #endif
 }
 
+/* The value of an attribute, borrowed; None if somebody has deleted it. */
+static PyObject *get(PyObject *object, enum tu_attribute attribute)
+{
+	PyObject *value = tu_get(object, attribute);
+
+	return value ? value : Py_None;
+}
+
 /* Has Trio's code finish the step of a task, which came to `result`. Takes the reference to it. */
 static int finish(const struct batch *batch, PyObject *task, PyMethodDef *repeat, PyObject *result)
 {
@@ -83,10 +91,8 @@ static int finish(const struct batch *batch, PyObject *task, PyMethodDef *repeat
 	PyObject *done = NULL;
 
 	Py_XDECREF(result);
-	if (send) {
-		tu_set(task, TU_TASK_NEXT_SEND_FN, send);
-		done = PyObject_CallFunctionObjArgs(batch->finish, batch->runner, task, NULL);
-	}
+	if (send)
+		done = PyObject_CallFunctionObjArgs(batch->finish, batch->runner, task, send, Py_None, NULL);
 	Py_XDECREF(send);
 	Py_XDECREF(done);
 	return done ? GO_ON : FAILED;
@@ -95,8 +101,7 @@ static int finish(const struct batch *batch, PyObject *task, PyMethodDef *repeat
 /* Adds one to an attribute that is a number; 0, or -1 with an exception. */
 static int count(PyObject *task, enum tu_attribute attribute)
 {
-	PyObject *old = tu_get(task, attribute);
-	PyObject *next = old ? PyNumber_Add(old, tu_messages.one) : NULL;
+	PyObject *next = PyNumber_Add(get(task, attribute), tu_messages.one);
 
 	if (!next)
 		return -1;
@@ -124,7 +129,7 @@ static bool has_instruments(const struct batch *batch)
  * another coroutine since then, as greenback gives it one. NULL with an exception. */
 static PyObject *send_of(PyObject *task, PyObject *send)
 {
-	PyObject *coroutine = tu_get(task, TU_TASK_CORO);
+	PyObject *coroutine = get(task, TU_TASK_CORO);
 
 	return PyCFunction_GET_SELF(send) == coroutine ? Py_NewRef(send) : PyObject_GetAttr(coroutine, tu_names.send);
 }
@@ -133,7 +138,7 @@ static PyObject *send_of(PyObject *task, PyObject *send)
 static int queue_again(PyObject *runner, PyObject *task, PyObject *sent_by)
 {
 	PyObject *send = send_of(task, sent_by);
-	PyObject *queue = tu_get(runner, TU_RUNNER_RUNQ);
+	PyObject *queue = get(runner, TU_RUNNER_RUNQ);
 	PyObject *appended = send ? PyObject_CallMethodOneArg(queue, tu_names.append, task) : NULL;
 
 	if (appended) {
@@ -150,11 +155,11 @@ static int queue_again(PyObject *runner, PyObject *task, PyObject *sent_by)
 /* Whether the task's scope is cancelled: 1 or 0; -1 with an exception. */
 static int is_cancelled(PyObject *task)
 {
-	PyObject *status = tu_get(task, TU_TASK_CANCEL_STATUS);
+	PyObject *status = get(task, TU_TASK_CANCEL_STATUS);
 
 	if (!tu_is_exactly(status, TU_CLASS_CANCEL_STATUS))
 		return 1; /* Python looks again */
-	return PyObject_IsTrue(tu_get(status, TU_STATUS_CANCELLED));
+	return PyObject_IsTrue(get(status, TU_STATUS_CANCELLED));
 }
 
 /* Has a task sleep until it is rescheduled; 0, or -1 with an exception. */
@@ -170,7 +175,7 @@ static int sleep_on(PyObject *runner, PyObject *task, PyObject *message)
 	if (count(task, TU_TASK_CANCEL_POINTS) < 0)
 		return -1;
 	/* Ctrl-C is outside of all scopes, and comes first. */
-	if (tu_get(runner, TU_RUNNER_KI_PENDING) != Py_False && task == tu_get(runner, TU_RUNNER_MAIN_TASK) &&
+	if (get(runner, TU_RUNNER_KI_PENDING) != Py_False && task == get(runner, TU_RUNNER_MAIN_TASK) &&
 	    call(task, tu_names.deliver_ki) < 0)
 		return -1;
 	cancelled = is_cancelled(task);
@@ -182,9 +187,11 @@ static int sleep_on(PyObject *runner, PyObject *task, PyObject *message)
 static int take_message(const struct batch *batch, PyObject *task, PyObject *send, PyObject *message)
 {
 	bool sleeps = Py_TYPE(message) == tu_messages.sleep;
+	/* A task that was rescheduled within its step must not yield. */
+	bool yields = message == tu_messages.yield && get(task, TU_TASK_NEXT_SEND_FN) == Py_None;
 	int outcome;
 
-	if ((!sleeps && message != tu_messages.yield) || has_instruments(batch))
+	if ((!sleeps && !yields) || has_instruments(batch))
 		return finish(batch, task, &repeat_of_yield, message);
 	outcome = count(task, TU_TASK_SCHEDULE_POINTS);
 	if (outcome == GO_ON)
@@ -193,26 +200,26 @@ static int take_message(const struct batch *batch, PyObject *task, PyObject *sen
 	return outcome;
 }
 
-/* Makes a task's step. `send` is the method by which it is sent. */
+/* Makes a task's step. `send` is the method by which it is sent. A context that cannot be entered, or was not
+ * left as it was entered, is an error of the task, as it is with `Context.run`. */
 static int step(const struct batch *batch, PyObject *task, PyObject *send)
 {
-	PyObject *coroutine = tu_get(task, TU_TASK_CORO);
-	PyObject *context = Py_NewRef(tu_get(task, TU_TASK_CONTEXT));
-	PyObject *answer = Py_NewRef(tu_get(task, TU_TASK_NEXT_SEND));
+	PyObject *context = Py_NewRef(get(task, TU_TASK_CONTEXT));
+	PyObject *answer = Py_NewRef(get(task, TU_TASK_NEXT_SEND));
 	PyObject *result = NULL;
-	PySendResult sent;
-	int left;
+	PySendResult sent = PYGEN_ERROR;
 
 	tu_set(task, TU_TASK_NEXT_SEND_FN, Py_None);
 	tu_set(task, TU_TASK_NEXT_SEND, Py_None);
-	sent = PyIter_Send(coroutine, answer, &result);
-	Py_DECREF(answer);
-	left = PyContext_Exit(context);
-	Py_DECREF(context);
-	if (left < 0) {
-		Py_XDECREF(result);
-		return FAILED;
+	if (PyContext_Enter(context) == 0) {
+		sent = PyIter_Send(PyCFunction_GET_SELF(send), answer, &result);
+		if (PyContext_Exit(context) < 0) {
+			Py_CLEAR(result);
+			sent = PYGEN_ERROR;
+		}
 	}
+	Py_DECREF(answer);
+	Py_DECREF(context);
 	if (sent == PYGEN_NEXT)
 		return take_message(batch, task, send, result);
 	if (sent == PYGEN_RETURN)
@@ -227,21 +234,10 @@ static bool is_usual(PyObject *task)
 
 	if (!tu_is_exactly(task, TU_CLASS_TASK))
 		return false;
-	send = tu_get(task, TU_TASK_NEXT_SEND_FN);
+	send = get(task, TU_TASK_NEXT_SEND_FN);
 	return PyCFunction_CheckExact(send) && ((PyCFunctionObject *)send)->m_ml == tu_messages.send &&
-	       PyCFunction_GET_SELF(send) == tu_get(task, TU_TASK_CORO) &&
-	       PyContext_CheckExact(tu_get(task, TU_TASK_CONTEXT));
-}
-
-/* Makes a task the current one, and enters its context: GO_ON, or TO_TRIO if that failed, since Trio's code
- * will meet the same. */
-static int enter(const struct batch *batch, PyObject *task)
-{
-	if (PyDict_SetItem(batch->current, tu_names.task, task) == 0 &&
-	    PyContext_Enter(tu_get(task, TU_TASK_CONTEXT)) == 0)
-		return GO_ON;
-	PyErr_Clear();
-	return TO_TRIO;
+	       PyCFunction_GET_SELF(send) == get(task, TU_TASK_CORO) &&
+	       PyContext_CheckExact(get(task, TU_TASK_CONTEXT));
 }
 
 /* Makes the step of the last task of the batch, which it takes out. */
@@ -252,11 +248,12 @@ static int step_of_last(const struct batch *batch)
 	PyObject *send;
 	int outcome = FAILED;
 
-	if (!is_usual(task) || enter(batch, task) == TO_TRIO)
+	if (!is_usual(task))
 		return TO_TRIO;
 	Py_INCREF(task);
-	send = Py_NewRef(tu_get(task, TU_TASK_NEXT_SEND_FN));
-	if (PyList_SetSlice(batch->tasks, last, last + 1, NULL) == 0)
+	send = Py_NewRef(get(task, TU_TASK_NEXT_SEND_FN));
+	if (PyList_SetSlice(batch->tasks, last, last + 1, NULL) == 0 &&
+	    PyDict_SetItem(batch->current, tu_names.task, task) == 0)
 		outcome = step(batch, task, send);
 	Py_DECREF(send);
 	Py_DECREF(task);
@@ -308,7 +305,7 @@ PyObject *tu_run_batch(PyObject *Py_UNUSED(module), PyObject *const *arguments, 
 	batch.finish = arguments[0];
 	batch.runner = arguments[1];
 	batch.tasks = arguments[2];
-	batch.hooks = hooks_of(tu_get(batch.runner, TU_RUNNER_INSTRUMENTS));
+	batch.hooks = hooks_of(get(batch.runner, TU_RUNNER_INSTRUMENTS));
 	batch.current = dictionary_in(tu_learnt.context, tu_names.dict);
 	if (tu_messages.send && batch.hooks && batch.current)
 		outcome = run_batch(&batch);

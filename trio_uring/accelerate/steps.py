@@ -30,6 +30,9 @@ _BEGINNING: Final = (
     "task = batch.pop()",
     "GLOBAL_RUN_CONTEXT.task = task",
     "if 'before_task_step' in runner.instruments:",
+    "next_send_fn = task._next_send_fn",
+    "next_send = task._next_send",
+    "task._next_send_fn = task._next_send = None",
 )
 """What the body of the loop does before it sends to a task: the first line of each statement."""
 RUNNER_ATTRIBUTES: Final = ("instruments", "ki_pending", "main_task", "runq")
@@ -62,7 +65,7 @@ def _accelerated() -> Callable[..., Any]:
     finish_step = enable_ki_protection(_compile(_finishing(loop))())
     condition = ast.parse("batch and run_batch(runner, batch)", mode="eval").body
     loop.test = ast.copy_location(condition, loop.test)
-    return _compile(function, "run_batch")(functools.partial(run_batch, finish_step))
+    return enable_ki_protection(_compile(function, "run_batch")(functools.partial(run_batch, finish_step)))
 
 
 def _parse() -> tuple[ast.FunctionDef, ast.While]:
@@ -83,7 +86,7 @@ def _parse() -> tuple[ast.FunctionDef, ast.While]:
 
 def _finishing(loop: ast.While) -> ast.FunctionDef:
     """A function that does what the body of the loop does from the step on."""
-    (function,) = ast.parse("def finish_step(runner, task): pass").body
+    (function,) = ast.parse("def finish_step(runner, task, next_send_fn, next_send): pass").body
     assert isinstance(function, ast.FunctionDef)
     function.body = loop.body[len(_BEGINNING) :]
     return ast.copy_location(function, loop)
