@@ -182,13 +182,18 @@ static int sleep_on(PyObject *runner, PyObject *task, PyObject *message)
 	return cancelled > 0 ? call(task, tu_names.deliver_cancel) : cancelled;
 }
 
+/* What Trio's `reschedule` asserts of a task. It may have been rescheduled within its step. */
+static bool may_be_queued(PyObject *runner, PyObject *task)
+{
+	return get(task, TU_TASK_RUNNER) == runner && get(task, TU_TASK_NEXT_SEND_FN) == Py_None;
+}
+
 /* Deals with what a task has yielded. `send` is the method by which it was sent. Takes the reference to
  * `message`. */
 static int take_message(const struct batch *batch, PyObject *task, PyObject *send, PyObject *message)
 {
 	bool sleeps = Py_TYPE(message) == tu_messages.sleep;
-	/* A task that was rescheduled within its step must not yield. */
-	bool yields = message == tu_messages.yield && get(task, TU_TASK_NEXT_SEND_FN) == Py_None;
+	bool yields = message == tu_messages.yield && may_be_queued(batch->runner, task);
 	int outcome;
 
 	if ((!sleeps && !yields) || has_instruments(batch))

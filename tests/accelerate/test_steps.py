@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import outcome
 import pytest
 import trio
 import trio.testing
@@ -281,6 +282,57 @@ def test_an_instrument_that_comes_and_goes_within_a_step_sees_the_same(ends: str
         return [one for one in recorder.seen if "init" not in one[1] and "SystemTask" not in one[1]]
 
     assert ("after", f"{__name__}.{child.__qualname__}") in same(main)  # type: ignore[operator]
+
+
+def test_a_task_that_is_rescheduled_in_its_step_sleeps_not_and_an_instrument_may_come_then() -> None:
+    async def main() -> list[object]:
+        recorder = Recorder()
+        woken: list[object] = []
+        for instruments in ([], [recorder]):
+            await trio.lowlevel.checkpoint()
+            for instrument in instruments:
+                trio.lowlevel.add_instrument(instrument)
+            trio.lowlevel.reschedule(trio.lowlevel.current_task(), outcome.Value("woken"))
+            woken.append(await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED))
+        return woken
+
+    assert same(main) == ["woken", "woken"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_is_rescheduled_in_its_step_must_not_yield() -> None:
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        trio.lowlevel.reschedule(trio.lowlevel.current_task())
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    for ring in (SLOW, FAST):
+        with pytest.raises(trio.TrioInternalError) as caught:
+            trio_uring.run(main, ring=ring)
+        where = traceback.extract_tb(caught.value.__cause__.__traceback__)[-1]  # type: ignore[union-attr]
+        assert (type(caught.value.__cause__), where.name) == (AssertionError, "reschedule")
+        del caught
+        gc.collect()  # what the crash has left
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["coro", "context", "_schedule_points", "runq"])
+def test_what_is_deleted_of_a_task_or_its_runner_is_an_error_and_no_crash(name: str) -> None:
+    from child_process import run_python
+
+    program = (
+        "import trio, trio_uring\n"
+        "async def main():\n"
+        "    await trio.lowlevel.checkpoint()\n"
+        "    task = trio.lowlevel.current_task()\n"
+        f"    delattr(task._runner if {name!r} == 'runq' else task, {name!r})\n"
+        "    await trio.lowlevel.cancel_shielded_checkpoint()\n"
+        "try:\n"
+        "    trio_uring.run(main, ring=trio_uring.RingOptions(accelerate=True))\n"
+        "except (trio.TrioInternalError, AttributeError):\n"
+        "    print('an error', flush=True)\n"
+    )
+    assert "an error" in run_python(program).stdout
 
 
 def frames() -> list[str]:

@@ -65,7 +65,7 @@ def _accelerated() -> Callable[..., Any]:
     finish_step = enable_ki_protection(_compile(_finishing(loop))())
     condition = ast.parse("batch and run_batch(runner, batch)", mode="eval").body
     loop.test = ast.copy_location(condition, loop.test)
-    return enable_ki_protection(_compile(function, "run_batch")(functools.partial(run_batch, finish_step)))
+    return _compile(function, "run_batch")(functools.partial(run_batch, finish_step))
 
 
 def _parse() -> tuple[ast.FunctionDef, ast.While]:
