@@ -1,13 +1,16 @@
-"""Random programs of nurseries, scopes, deadlines, shields, cancellations and crashes (Hypothesis): who ran
-when, what was raised, from where and how deep, is the same with `RingOptions.accelerate` as with Trio's loop.
+"""Random programs (Hypothesis) of nurseries, scopes, deadlines, shields, cancellations, crashes, channels, locks,
+generators, instruments and Ctrl-C: who ran when, what was raised, from where and how deep, is the same with
+`RingOptions.accelerate` as with Trio's loop.
 
 TRIO_URING_ORACLE_EXAMPLES: that many programs, chosen at random, instead of the same few.
 """
 
 from __future__ import annotations
 
+import contextvars
 import os
 import re
+import signal
 import traceback
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,7 +28,7 @@ import trio_uring
 from trio_uring import RingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 Action: TypeAlias = "tuple[Any, ...]"
@@ -61,12 +64,21 @@ simple = st.one_of(
                 "effective_deadline",
                 "return",
                 "wake_with_error",
+                "wake_itself",
+                "send",
+                "receive",
+                "lock",
+                "park",
+                "unpark",
+                "instrument",
+                "ctrl_c",
+                "protected_ctrl_c",
             ]
         )
     ),
     st.tuples(st.just("sleep"), times),
     st.tuples(st.sampled_from(["cancel", "shield", "unshield"]), st.integers(0, 3)),
-    st.tuples(st.just("deadline"), st.integers(0, 3), times),
+    st.tuples(st.sampled_from(["deadline", "relative_deadline"]), st.integers(0, 3), times),
     st.tuples(st.just("cancelled?"), st.integers(0, 3)),
 )
 
@@ -76,7 +88,10 @@ def compound(body: st.SearchStrategy[list[Action]]) -> st.SearchStrategy[Action]
         st.tuples(st.just("scope"), st.booleans(), body),
         st.tuples(st.sampled_from(["move_on_after", "fail_after"]), times, body),
         st.tuples(st.just("nursery"), st.lists(body, max_size=3), body),
-        st.tuples(st.sampled_from(["start", "try", "finally", "repeat"]), body),
+        st.tuples(
+            st.sampled_from(["start", "try", "finally", "repeat", "misnest", "generator", "held"]), body
+        ),
+        st.tuples(st.just("system_task"), body),
     )
 
 
@@ -94,6 +109,9 @@ class Program:
     seen: list[object] = attrs.Factory(list)
     scopes: list[trio.CancelScope] = attrs.Factory(list)
     event: trio.Event = attrs.Factory(trio.Event)
+    lock: trio.Lock = attrs.Factory(trio.Lock)
+    lot: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    channel: Any = attrs.Factory(lambda: trio.open_memory_channel[str](1))
     tasks: int = 0
 
     def note(self, who: str, what: str, *details: object) -> None:
@@ -180,6 +198,47 @@ class Program:
         trio.lowlevel.current_trio_token().run_sync_soon(wake)
         await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
+    async def do_wake_itself(self, who: str) -> None:
+        trio.lowlevel.reschedule(trio.lowlevel.current_task(), trio_run.Value("woken"))
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    async def do_send(self, who: str) -> None:
+        with trio.move_on_after(3):
+            await self.channel[0].send(who)
+
+    async def do_receive(self, who: str) -> None:
+        with trio.move_on_after(3):
+            self.note(who, "receives", await self.channel[1].receive())
+
+    async def do_lock(self, who: str) -> None:
+        with trio.fail_after(4):
+            async with self.lock:
+                await trio.lowlevel.checkpoint()
+
+    async def do_park(self, who: str) -> None:
+        with trio.move_on_after(6):
+            await self.lot.park()
+
+    async def do_unpark(self, who: str) -> None:
+        self.lot.unpark_all()
+
+    async def do_instrument(self, who: str) -> None:
+        """Comes now, and goes with the third step that it sees."""
+        trio.lowlevel.add_instrument(Watcher(self))
+
+    async def do_ctrl_c(self, who: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @trio.lowlevel.enable_ki_protection
+    async def do_protected_ctrl_c(self, who: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        self.note(who, "goes on")
+        await trio.lowlevel.checkpoint()
+
+    async def do_relative_deadline(self, who: str, number: int, seconds: float) -> None:
+        if scope := self.scope(number):
+            scope.relative_deadline = seconds
+
     async def do_sleep(self, who: str, seconds: float) -> None:
         await trio.sleep(seconds)
 
@@ -251,6 +310,73 @@ class Program:
         for _ in range(3):
             await self.do(who, body)
 
+    async def do_misnest(self, who: str, body: list[Action]) -> None:
+        """Leaves the outer one of two scopes first."""
+        outer, inner = trio.CancelScope(), trio.CancelScope()
+        outer.__enter__()
+        inner.__enter__()
+        try:
+            await self.within(who, outer, body)
+        finally:
+            for scope in (outer, inner):
+                try:
+                    scope.__exit__(None, None, None)
+                except RuntimeError as error:
+                    self.note(who, "misnests", shape(error))
+
+    async def do_generator(self, who: str, body: list[Action]) -> None:
+        """An asynchronous generator that is not run to its end: the run finalises it."""
+
+        async def generate() -> AsyncIterator[int]:
+            try:
+                for number in range(3):
+                    await self.do(who, body)
+                    yield number
+            finally:
+                self.note(who, "finalises")
+                await trio.lowlevel.cancel_shielded_checkpoint()
+
+        async for number in generate():
+            self.note(who, "is given", number)
+            if number:
+                break
+
+    async def do_held(self, who: str, body: list[Action]) -> None:
+        if self.lock.statistics().owner is not trio.lowlevel.current_task():
+            with trio.move_on_after(7):
+                async with self.lock:
+                    await self.do(who, body)
+
+    async def do_system_task(self, who: str, body: list[Action]) -> None:
+        """What it raises is an internal error of Trio's."""
+        context = contextvars.copy_context()
+        context.run(variable.set, 1000)
+        trio.lowlevel.spawn_system_task(self.task, body, context=context)
+
+
+@attrs.define(eq=False)
+class Watcher(trio.abc.Instrument):
+    program: Program
+    steps: int = 0
+
+    def see(self, what: str, task: trio.lowlevel.Task) -> None:
+        self.program.seen.append((what, task.name, self.steps))
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        self.see("is scheduled", task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.see("before", task)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.see("after", task)
+        self.steps += 1
+        if self.steps == 3:
+            trio.lowlevel.remove_instrument(self)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self.see("exits", task)
+
 
 class Foreign:
     """What another framework's coroutine yields."""
@@ -266,6 +392,7 @@ def shape(error: BaseException | None) -> object:
     frames = [
         (Path(frame.filename).name, frame.name, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
+        if frame.name != "finish_step"
     ]
     inner = [shape(one) for one in getattr(error, "exceptions", ())]
     context = error.__context__
