@@ -1,6 +1,6 @@
-"""Random programs (Hypothesis) of nurseries, scopes, deadlines, shields, cancellations, crashes, channels, locks,
-generators, instruments and Ctrl-C: who ran when, what was raised, from where and how deep, is the same with
-`RingOptions.accelerate` as with Trio's loop.
+"""Random programs (Hypothesis) of nurseries, scopes, deadlines, shields, cancellations, crashes, channels,
+locks, generators, instruments and Ctrl-C: who ran when, what was raised, from where and how deep, is the same
+with `RingOptions.accelerate` as with Trio's loop.
 
 TRIO_URING_ORACLE_EXAMPLES: that many programs, chosen at random, instead of the same few.
 """
