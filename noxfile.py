@@ -151,14 +151,17 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize(("trio", "pyopenssl"), TRIO_RELEASES)
 def trio_suite(session: nox.Session, trio: str, pyopenssl: str) -> None:
-    """Trio's own suite, as its wheel brings it, on io_uring; then its tests of files and of TLS, of ours."""
+    """Trio's own suite, as its wheel brings it, on io_uring, and once more with its steps by C; then its
+    tests of files and of TLS, of ours."""
     session.install("--upgrade", "-e", ".", trio, pyopenssl, *TRIO_TESTS)
     packages = Path(
         session.run("python", "-c", "import trio; print(trio.__path__[0])", silent=True) or ""
     ).parent
     suite = ["pytest", "--config-file=tests/trio_suite/pytest.ini", f"--rootdir={packages}", "--pyargs"]
     arguments = session.posargs or ["-q"]
-    session.run(*suite, "trio", f"--ignore={packages}/trio/_tests/tools", *arguments)
+    for accelerate in ("0", "1"):
+        env = {"TRIO_URING_ACCELERATE": accelerate}
+        session.run(*suite, "trio", f"--ignore={packages}/trio/_tests/tools", *arguments, env=env)
     session.run(*suite, "-p", "on_our_files", *TRIO_FILE_TESTS, *arguments)
     session.run(*suite, "-p", "on_our_tls", "trio._tests.test_ssl", *arguments)
 

@@ -24,6 +24,7 @@ setup(
                 for name in (
                     "attempts",
                     "attributes",
+                    "batch",
                     "budget",
                     "capsule",
                     "checking",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGE: Final = ROOT / "trio_uring"
 PAGE: Final = ROOT / "docs" / "architecture.md"
-ROOMS: Final = ("command", "session", "files", "pipes", "sockets", "lowlevel", "loop", "ring")
+ROOMS: Final = ("command", "session", "files", "pipes", "sockets", "accelerate", "lowlevel", "loop", "ring")
 EXTENSIONS: Final = {"_tasks": "native/python", "_core": "native"}
 _FENCE: Final = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 

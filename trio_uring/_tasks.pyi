@@ -40,6 +40,18 @@ def learn_sockets(socket: Any, fileno: Callable[[Any], int], family: Any, multis
     """Tells C the class of Trio's sockets, the method ``fileno`` and the attribute ``family`` of the standard
     library's sockets, and the state of a socket that has a multishot with the kernel."""
 
+def learn_messages(yielding: object, sleeping: type[Any], /) -> None:
+    """Tells C what a task yields that only lets others run, and the class of what one yields that sleeps."""
+
+def run_batch(
+    finish: Callable[[Any, Task, Callable[[object], object], None], object], runner: Any, batch: list[Task], /
+) -> bool:
+    """Makes the steps of the tasks of ``batch``, from its end, as the loop of Trio's ``unrolled_run`` does.
+    True: the next step is for the body of that loop. False: the batch is empty.
+
+    A step that is not of the frequent kind is finished by ``finish(runner, task, send, None)``, to which
+    ``send(None)`` says what it has come to. Raises what ``finish`` raises, and signal handlers."""
+
 def attributes_used() -> dict[str, tuple[str, ...]]:
     """The attributes that C uses of each class, by the class's name for `learn`."""
 

@@ -10,11 +10,11 @@ from groups.plan import Job, Planned, Scale
 from measure.loads import Crowd, Idle, Load, Wrk
 from measure.server import Server
 from report.model import Case, Series
-from sides.runtimes import ASYNCIO, TRIO
+from sides.runtimes import ACCELERATED, ASYNCIO, TRIO
 
 STREAMS = ("trio-epoll", "trio-uring", *ASYNCIO)
 """Those that are measured in every case; the other variants of trio-uring are where they may differ."""
-WITH_BUDGET = ("trio-epoll", "trio-uring", "trio-uring-budget", *ASYNCIO)
+WITH_BUDGET = ("trio-epoll", "trio-uring", "trio-uring-budget", *ACCELERATED, *ASYNCIO)
 WITH_READINESS = ("trio-epoll", "trio-uring", "trio-uring-readiness", *ASYNCIO)
 WITH_BOTH = (*TRIO, *ASYNCIO)
 PROTOCOLS = tuple(f"{runtime}-protocols" for runtime in ASYNCIO)
@@ -105,7 +105,9 @@ def http(scale: Scale) -> list[Planned]:
     return [
         *(planned("http", (*WITH_BUDGET, "limit"), count) for count in counts),
         *(
-            planned("hypercorn", (BASELINE, "trio-uring", "asyncio", "uvloop"), count)
+            planned(
+                "hypercorn", (BASELINE, "trio-uring", "trio-uring-accelerate", "asyncio", "uvloop"), count
+            )
             for count in counts[: scale.choose(2, 1, 1)]
         ),
     ]

@@ -20,10 +20,10 @@ from measure.percentiles import SHARES
 from measure.processes import GENERATOR_CPU, SERVER_CPU, Child
 from measure.server import Server, authority, programs
 from report.model import Case, Measurement, Series
-from sides.runtimes import ON_ASYNCIO, seen
+from sides.runtimes import ACCELERATED, ON_ASYNCIO, seen
 
 SIDES = (BASELINE, "trio-uring", "trio-uring-trios-tls", *ON_ASYNCIO)
-WITH_BUDGET = (*SIDES, "trio-uring-budget")
+WITH_BUDGET = (*SIDES, "trio-uring-budget", *ACCELERATED)
 """In echo over 50 connections: one of these cases is in the overview."""
 STREAMS = 10
 """Requests outstanding on each connection by HTTP/2."""

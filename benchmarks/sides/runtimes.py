@@ -49,6 +49,12 @@ RUNTIMES = {
     "trio-epoll": Runtime("Trio, epoll", "trio-epoll", "epoll", "eventpoll", frozenset({"io_uring"})),
     "trio-uring": _trio_uring("", "io_uring, completions", multishot=True),
     "trio-uring-budget": _trio_uring(", budget 16", "io_uring, completions, budget 16", multishot=True),
+    "trio-uring-accelerate": _trio_uring(
+        ", accelerate", "io_uring, completions, accelerated", multishot=True
+    ),
+    "trio-uring-accelerate-budget": _trio_uring(
+        ", accelerate, budget 16", "io_uring, completions, accelerated, budget 16", multishot=True
+    ),
     "trio-uring-readiness": _trio_uring(", readiness only", "io_uring, readiness only", multishot=False),
     "trio-uring-trios-tls": _trio_uring(", Trio's TLS", "io_uring, completions, Trio's TLS", multishot=True),
     "asyncio": Runtime("asyncio", "asyncio", "asyncio, EpollSelector", "eventpoll", frozenset({"io_uring"})),
@@ -65,7 +71,14 @@ RUNTIMES = {
     # Without io_uring it would be on epoll.
     "blazio": Runtime("blazio", "blazio", "blazio._loop.EventLoop", "io_uring", frozenset({"eventpoll"})),
 }
-TRIO_URING = ("trio-uring", "trio-uring-budget", "trio-uring-readiness", "trio-uring-trios-tls")
+ACCELERATED = ("trio-uring-accelerate", "trio-uring-accelerate-budget")
+TRIO_URING = (
+    "trio-uring",
+    "trio-uring-budget",
+    *ACCELERATED,
+    "trio-uring-readiness",
+    "trio-uring-trios-tls",
+)
 TRIO = ("trio-epoll", *TRIO_URING)
 ASYNCIO = ("asyncio", "uvloop", "rloop")
 """Those that are measured wherever asyncio is."""
@@ -81,6 +94,8 @@ def run_trio(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
         options = {
             "trio-uring": RingOptions(),
             "trio-uring-budget": RingOptions(checkpoint_budget=16),
+            "trio-uring-accelerate": RingOptions(accelerate=True),
+            "trio-uring-accelerate-budget": RingOptions(accelerate=True, checkpoint_budget=16),
             "trio-uring-readiness": RingOptions(features={"completions": False}),
             "trio-uring-trios-tls": RingOptions(features={"tls": False}),
         }
@@ -136,6 +151,8 @@ def trio_backend() -> str:
     how = "completions" if "completions" in statistics.flags else "readiness only"
     if how == "completions" and "tls" not in statistics.flags:
         how += ", Trio's TLS"
+    if statistics.accelerated:
+        how += ", accelerated"
     budget = run.budget
     return f"{backend}, {how}, budget {budget}" if budget else f"{backend}, {how}"
 

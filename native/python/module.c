@@ -9,8 +9,14 @@ static int intern_names(void)
 		PyObject **name;
 		const char *text;
 	} all[] = {
+		{ &tu_names.abort_func, "abort_func" },
+		{ &tu_names.append, "append" },
 		{ &tu_names.at_once, "_uring_at_once" },
 		{ &tu_names.cr_await, "cr_await" },
+		{ &tu_names.data, "data" },
+		{ &tu_names.deliver_cancel, "_attempt_delivery_of_any_pending_cancel" },
+		{ &tu_names.deliver_ki, "_attempt_delivery_of_pending_ki" },
+		{ &tu_names.dict, "__dict__" },
 		{ &tu_names.held, "_held" },
 		{ &tu_names.recv, "recv" },
 		{ &tu_names.send, "send" },
@@ -42,6 +48,8 @@ static PyMethodDef functions[] = {
 	{ "is_current", tu_answer_current, METH_O, NULL },
 	{ "watch_queue", tu_watch_queue, METH_O, NULL },
 	{ "learn_methods", FASTCALL(tu_learn_methods), METH_FASTCALL, NULL },
+	{ "learn_messages", tu_learn_messages, METH_VARARGS, NULL },
+	{ "run_batch", FASTCALL(tu_run_batch), METH_FASTCALL, NULL },
 	{ "wake", FASTCALL(tu_wake), METH_FASTCALL, NULL },
 	{ "sleeps_on", FASTCALL(tu_sleeps_on), METH_FASTCALL, NULL },
 	{ "start_receive", FASTCALL(tu_start_receive), METH_FASTCALL, NULL },

@@ -11,8 +11,14 @@
 
 /* Interned names of attributes. */
 struct tu_names {
+	PyObject *abort_func;
+	PyObject *append;
 	PyObject *at_once;
 	PyObject *cr_await;
+	PyObject *data;
+	PyObject *deliver_cancel;
+	PyObject *deliver_ki;
+	PyObject *dict;
 	PyObject *held;
 	PyObject *recv;
 	PyObject *send;
@@ -38,6 +44,16 @@ static inline PyObject *tu_look_up(PyObject *object, PyObject *name)
 #endif
 	return value;
 }
+
+/* What `learn_messages` was told; each is NULL before. */
+struct tu_messages {
+	PyObject *yield;     /* what a task yields that only lets others run */
+	PyTypeObject *sleep; /* the class of what a task yields that waits to be rescheduled */
+	PyMethodDef *send;   /* the method of Python's coroutines */
+	PyObject *one;
+};
+
+extern struct tu_messages tu_messages;
 
 /* A tick with more events than this has many sends to come: one system call for all of them then costs
  * less than one for each. */
@@ -72,6 +88,8 @@ PyObject *tu_answer_current(PyObject *module, PyObject *run_socket);
 PyObject *tu_check_queued(PyObject *module, PyObject *run);
 PyObject *tu_watch_queue(PyObject *module, PyObject *run);
 PyObject *tu_uncleared_bytes(PyObject *module, PyObject *length);
+PyObject *tu_learn_messages(PyObject *module, PyObject *arguments);
+PyObject *tu_run_batch(PyObject *module, PyObject *const *arguments, Py_ssize_t number);
 PyObject *tu_keep(PyObject *module, PyObject *memory);
 
 #endif

@@ -141,6 +141,12 @@ assert not is_resolved(stranger, ("127.0.0.1", 9))
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("arguments", [(), (print, None, []), (print, object(), []), (print, None, ())])
+def test_a_batch_without_a_runner_is_refused(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match="run_batch"):
+        _tasks.run_batch(*arguments)
+
+
 def test_a_core_that_was_not_opened_is_refused() -> None:
     with pytest.raises(ValueError, match="a core that was opened"):
         capsule_of(ffi.buffer(ffi.new("tu_core *")))

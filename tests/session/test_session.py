@@ -342,7 +342,7 @@ def test_a_holder_that_is_collected_at_any_line_of_anothers_release_disturbs_not
             left -= 1
             if not left:
                 sys.settrace(None)
-                Holder(io_manager.names, 0, files=False).release()  # as its finaliser does
+                Holder(io_manager.names, 0, frozenset()).release()  # as its finaliser does
         return in_frame
 
     def in_any(frame: Any, *_: object) -> Any:

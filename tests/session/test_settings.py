@@ -33,6 +33,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "read_ahead": ("1000", 1000),
     "accept_ahead": ("7", 7),
     "files": ("1", True),
+    "accelerate": ("1", True),
 }
 
 

@@ -111,6 +111,10 @@ class Capabilities:
     an interpreter would read."""
     knows_reschedule: bool
     """What `UringStatistics.knows_reschedule` would be in a run that starts now."""
+    accelerated: bool
+    """What `UringStatistics.accelerated` would be in a run that starts now, if it is not a guest run."""
+    not_accelerated: str
+    """Why it could not be True here; empty if it could."""
     wrapped: tuple[str, ...]
     """What `UringStatistics.wrapped` would be in a run that starts now."""
     setup_flags: tuple[Capability, ...]
@@ -171,6 +175,8 @@ def capabilities() -> Capabilities:
         options=_not_by_default(options),
         start_file=_start_file(),
         knows_reschedule=runs.knows_reschedule(),
+        accelerated=options.accelerate and error is None and not runs.why_not_accelerated(),
+        not_accelerated=runs.why_not_accelerated(),
         wrapped=runs.wrapped_names(),
         **(_without_core(missing) if missing else _with_core(used, off)),
     )

@@ -39,6 +39,8 @@ it; a file of that name is run as ./doctor.
   --fallback epoll      where io_uring cannot be used, warn and run on epoll
   --files               trio.open_file, trio.wrap_file and trio.Path without threads;
                         others may see what was written only after a flush
+  --accelerate          Trio's own steps made by C, and scopes with fewer calls, where this
+                        Trio is known
   --checkpoint-budget N calls that complete at once which a task may make before it
                         yields (default 0: each yields)
   --accept-ahead N      connections that each listening socket accepts before they are

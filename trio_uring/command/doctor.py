@@ -9,11 +9,11 @@ With ``--json`` it prints one object, whose keys stay: those of `Capabilities`
 ``liburing_built``, ``liburing_loaded``, ``liburing_path``, ``liburing_inside``, ``python``,
 ``trio``, ``trio_uring``, ``entries``, ``cq_entries``, ``locked_memory``, ``locked_by_ring``,
 ``locked_by_buffers``, ``open_files``, ``open_files_hard``, ``opened_by_run``, ``options``,
-``start_file``, ``knows_reschedule``, ``wrapped``), and ``setup_flags``, ``features`` and
-``operations``, lists of objects with the keys of a row (``name``, ``state``,
-``since``, ``gain``, ``reason``, ``remedy``). ``errno`` and ``locked_memory`` may be null;
-what does not apply is an empty string, or 0. ``wrapped`` is a list of names, ``options`` an
-object of those that are not as by default.
+``start_file``, ``knows_reschedule``, ``accelerated``, ``not_accelerated``, ``wrapped``), and
+``setup_flags``, ``features`` and ``operations``, lists of objects with the keys of a row
+(``name``, ``state``, ``since``, ``gain``, ``reason``, ``remedy``). ``errno`` and
+``locked_memory`` may be null; what does not apply is an empty string, or 0. ``wrapped`` is a
+list of names, ``options`` an object of those that are not as by default.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def _lines(found: Capabilities) -> Iterator[str]:
     yield f"open files  {_open_files(found)}"
     yield f"children    {_children(found)}"
     yield f"wake-ups    {_wake_ups(found)}"
+    yield f"steps       {_steps(found)}"
     if found.wrapped:
         yield f"wrapped     by others, and so slower: {', '.join(found.wrapped)}"
     yield ""
@@ -133,6 +134,14 @@ def _wake_ups(found: Capabilities) -> str:
     if found.knows_reschedule:
         return "fast"
     return "by Trio's reschedule, which is called for each task: it is not the one that trio-uring knows"
+
+
+def _steps(found: Capabilities) -> str:
+    if found.accelerated:
+        return "by C"
+    if found.not_accelerated and found.options.get("accelerate"):
+        return f"by Trio's loop, although accelerate asks for C: {found.not_accelerated}"
+    return "by Trio's loop"
 
 
 def _table(rows: Iterable[Capability], told: str) -> Iterator[str]:

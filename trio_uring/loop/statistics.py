@@ -52,6 +52,8 @@ class UringStatistics:
       knows_reschedule: Whether tasks are woken by C, without a line of Python for each. If not,
         ``Runner.reschedule`` is called for each task, since it is not the one that trio-uring knows: Trio is
         newer, or somebody has wrapped it. *Unit*: True or False.
+      accelerated: Whether C makes the steps of tasks, since `RingOptions.accelerate` asks for it. While there
+        are instruments, Trio makes them all the same. *Unit*: True or False.
       wrapped: The names in Trio, as ``"trio.SocketStream.send_all"``, to which somebody else has assigned a
         function of his own. That is called as on epoll; what it calls is slower than it would be otherwise.
         Functions that were assigned to a single object are not listed. *Unit*: names, now.
@@ -70,4 +72,5 @@ class UringStatistics:
     bytes_read_ahead: int
     flags: tuple[str, ...]
     knows_reschedule: bool = False
+    accelerated: bool = False
     wrapped: tuple[str, ...] = ()

@@ -140,6 +140,7 @@ TASK_ATTRIBUTES = (
     "_abort_func",
     "_cancel_points",
     "_cancel_status",
+    "context",
     "coro",
     "custom_sleep_data",
     "_next_send",
@@ -147,7 +148,7 @@ TASK_ATTRIBUTES = (
     "_runner",
     "_schedule_points",
 )
-RUNNER_ATTRIBUTES = ("io_manager", "ki_pending")
+RUNNER_ATTRIBUTES = ("instruments", "io_manager", "ki_pending", "main_task", "runq")
 STATUS_ATTRIBUTES = ("effectively_cancelled",)
 """The attributes of Trio's tasks, its runner and its CancelStatus that C uses
 (native/python/attributes.h)."""
@@ -381,5 +382,6 @@ __all__ = [
     "is_trios_own",
     "name_of",
     "trio_run",
+    "trio_traps",
     "unknown_trio",
 ]

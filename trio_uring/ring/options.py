@@ -123,6 +123,13 @@ class RingOptions:
 
         *Unit*: True or False. *Default*: False. *Cost*: what a write has taken
         may be behind it: who looks at the file in another way sees it after ``flush``.
+      accelerate: Whether C makes the steps of the run's tasks in the place of Trio's loop, and cancel scopes
+        take fewer calls. docs/accelerate.md says what is replaced, and how that was checked. Where it cannot
+        be, since this Trio is not among those that are known, or in a guest run, Trio's own code does it: the
+        log, the doctor and `UringStatistics.accelerated` say so.
+
+        *Unit*: True or False. *Default*: False: nobody gets another scheduler unasked. *Cost*: calls of the
+        tasks' coroutines are not seen by `sys.setprofile`, which sees what the coroutines call.
       features: Features that are not used: their names, as ``python -m trio_uring doctor`` prints them,
         each mapped to False. For tests, and to work around a kernel.
 
@@ -143,6 +150,7 @@ class RingOptions:
     read_ahead: int = 131072
     accept_ahead: int = 0
     files: bool = False
+    accelerate: bool = False
     features: Mapping[str, bool] = attrs.field(factory=dict, converter=_check_features)
 
     def __attrs_post_init__(self) -> None:
@@ -160,8 +168,9 @@ class RingOptions:
         _check_number("buffer_size", self.buffer_size, 1024, 1 << 20, "bytes")
         _check_number("read_ahead", self.read_ahead, 1, None, "bytes")
         _check_number("accept_ahead", self.accept_ahead, 0, None, "connections")
-        if not isinstance(self.files, bool):
-            raise TypeError(f"RingOptions: files has to be True or False, not {self.files!r}")
+        for name in ("files", "accelerate"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"RingOptions: {name} has to be True or False, not {value!r}")
 
     def __hash__(self) -> int:
         values = attrs.astuple(self, recurse=False, filter=lambda field, _: field.name != "features")

@@ -23,7 +23,7 @@ from ..ring.opening import open_ring
 from ..sockets.registry import RunSockets
 from . import logs
 from .fallback import fall_back
-from .replacement import TABLE, Holder, Replacement, Wrapped, wrapped_names
+from .replacement import TABLE, Holder, Replacement, Wrapped, groups_of, wrapped_names
 from .wanted import installed, request
 
 if TYPE_CHECKING:
@@ -44,14 +44,28 @@ class IOManager(UringManager):
     """What ``TheIOManager`` is: makes a manager on io_uring for a run that is to have one. For any other run
     it makes what the class that it has replaced makes."""
 
-    __slots__ = ("__dict__", "_holder", "has_files", "has_pipes")
+    __slots__ = (
+        "__dict__",
+        "_groups",
+        "_holder",
+        "accelerated",
+        "has_files",
+        "has_pipes",
+        "wants_acceleration",
+    )
     sockets: RunSockets
     below: ClassVar[Callable[[], Any]]
     _holder: Holder | None
+    _groups: frozenset[str]
+    """The names of Trio that are replaced besides those that always are (session/replacement.py)."""
     has_files: bool
     """Whether `trio.open_file` and `trio.Path` are ours in this run."""
     has_pipes: bool
     """Whether `trio.lowlevel.FdStream` is to work as pipes/streams.py has it."""
+    wants_acceleration: bool
+    """Whether C is to make the steps of this run's tasks (accelerate/)."""
+    accelerated: bool
+    """Whether it makes them."""
 
     def __new__(cls) -> Any:
         """Opens the run's ring, before anything else of the run exists. Called by Trio's ``setup_runner``.
@@ -73,8 +87,11 @@ class IOManager(UringManager):
             return cls._other()
         manager = super().__new__(cls)
         manager._holder, request.holder = request.holder, None
+        manager._groups = groups_of(options)
         manager.has_files = options.files
         manager.has_pipes = "pipes" in opened.flags
+        manager.wants_acceleration = options.accelerate
+        manager.accelerated = False
         UringManager.__init__(manager, opened, RunSockets)
         request.manager = weakref.ref(manager)
         manager._is_guest = _attach_late
@@ -123,9 +140,15 @@ class IOManager(UringManager):
         """Tells the manager its runner. The names of Trio stay replaced until `close`, even if `uninstall`
         comes before."""
         if self._holder is None:
-            self._holder = names.acquire(files=self.has_files)
+            self._holder = names.acquire(self._groups)
         super().attach(runner)
         _attached[id(self)] = weakref.ref(self)
+
+    def set_accelerated(self, why_not: str) -> None:
+        """Notes whether C makes the steps of tasks, and logs why not. Called by accelerate/steps.py."""
+        self.accelerated = not why_not
+        if why_not:
+            logs.tell_steps(why_not)
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()
@@ -135,7 +158,8 @@ class IOManager(UringManager):
             found,
             flags=flags,
             knows_reschedule=self._knows_reschedule,
-            wrapped=wrapped_names(files=self.has_files),
+            accelerated=self.accelerated,
+            wrapped=wrapped_names(self._groups),
         )
 
     def close(self) -> None:
@@ -234,6 +258,7 @@ names = Replacement(Wrapped("TheIOManager", _manager_over), Wrapped("setup_runne
 __all__ = [
     "TABLE",
     "UringManager",
+    "groups_of",
     "knows_reschedule",
     "names",
     "open_ring",

@@ -3,6 +3,7 @@
   INFO     once per process: the backend, the kernel and the options, when the first run begins; or, if
            no handler listens at that time, as soon as one does
   WARNING  once per process and reason: why runs are on epoll instead. There is a Python warning too
+  WARNING  the same: why `RingOptions.accelerate` has no effect
 
 Nothing is configured here. If no handler listens, nothing is logged: Python's handler of last resort
 would only repeat the warning. And the logger is not made before it is used, since `logging.config`
@@ -48,6 +49,12 @@ def tell_fallback(text: str) -> None:
 
 def tell_unknown_variable(text: str) -> None:
     """Logs that a variable of the environment has a name that says nothing to us. Any thread."""
+    _say_once(logging.WARNING, text, lambda: text)
+
+
+def tell_steps(why_not: str) -> None:
+    """Logs why Trio makes the steps of tasks although a run has asked that C does. Any thread."""
+    text = f"RingOptions.accelerate has no effect, Trio makes the steps of tasks itself: {why_not}"
     _say_once(logging.WARNING, text, lambda: text)
 
 

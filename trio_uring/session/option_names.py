@@ -14,6 +14,7 @@ OPTIONS = (
     "read_ahead",
     "accept_ahead",
     "files",
+    "accelerate",
 )
 DISABLE = "disable"
 """The option that stands for `RingOptions.features`: the names of features to switch off."""
@@ -35,5 +36,7 @@ NO_OPTIONS = {
 }
 """The variables of the build, the tests and the documentation. Whoever has set any other has mistyped it."""
 FLAGS = {f"--{name.replace('_', '-')}": name for name in (*OPTIONS, DISABLE)}
-WITHOUT_VALUE = {"--files": "1"}
+SWITCHED = ("files", "accelerate")
+"""The options that are True or False."""
+WITHOUT_VALUE = {"--files": "1", "--accelerate": "1"}
 """The options of the command line that take no value, and what each then means."""

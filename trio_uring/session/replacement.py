@@ -7,7 +7,8 @@
 - If his function calls Trio's own, that reaches ours further down: the methods of streams call those of
   sockets, and these call ``_nonblocking_helper`` (sockets/wrapped_methods.py). Where it does not
   (`Replaced.vital`), sockets work by readiness as long as the name is somebody else's.
-- Names of files and paths (files/replacements.py) are replaced only while somebody wants these too.
+- Names of files and paths (files/replacements.py), and those of Trio's own steps (accelerate/), are replaced
+  only while somebody wants these too. Each of the two is a group.
 - The two names that make a run, ``TheIOManager`` and ``setup_runner``, are wrapped, whatever their values
   are. A wrapper of ours calls the value that it has replaced, for good. If somebody wraps our wrapper,
   his is not wrapped by the same one again, but by a new one.
@@ -25,7 +26,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ..files import replacements
+from ..accelerate import replacements as accelerate_replacements
+from ..files import replacements as file_replacements
 from ..loop.steps import Steps
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 from ..pipes import streams as pipes
@@ -33,6 +35,8 @@ from ..sockets import connecting, handing_over, receiving, sending, streams, tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from ..ring.options import RingOptions
 
 TABLE: Final[tuple[Replaced, ...]] = (
     *sending.REPLACEMENTS,
@@ -66,17 +70,31 @@ def _rows(table: Iterable[Replaced]) -> tuple[_Row, ...]:
 _ROWS: Final = _rows(TABLE)
 
 
+_TABLES: Final[Mapping[str, Callable[[], tuple[Replaced, ...]]]] = {
+    "files": file_replacements.table,
+    "accelerate": accelerate_replacements.table,
+}
+"""The table of each group, by the name of the option of `RingOptions` that asks for it."""
+
+
 @functools.cache
-def _file_rows() -> tuple[_Row, ...]:
-    return _rows(replacements.table())
+def _rows_of(group: str) -> tuple[_Row, ...]:
+    return _rows(_TABLES[group]())
 
 
-def wrapped_names(*, files: bool) -> tuple[str, ...]:
-    """The names that have somebody else's function now, neither Trio's own nor ours. Any thread."""
+def groups_of(options: RingOptions) -> frozenset[str]:
+    """The groups that a run with these options wants."""
+    return frozenset(group for group in _TABLES if getattr(options, group))
+
+
+def wrapped_names(groups: Iterable[str]) -> tuple[str, ...]:
+    """The names that have somebody else's function now, neither Trio's own nor ours; of those that are
+    always replaced, and of ``groups``. Any thread."""
     return tuple(
         name_of(replaced.owner, name)
-        for replaced, names, name, ours in (*_ROWS, *(_file_rows() if files else ()))
-        if (found := names.get(name)) not in (ours, None) and not is_trios_own(found)
+        for replaced, names, name, ours in itertools.chain(_ROWS, *map(_rows_of, groups))
+        if (found := names.get(name)) not in (ours, None, replaced.original.get(name))
+        and not is_trios_own(found)
     )
 
 
@@ -195,12 +213,12 @@ class Holder:
     """Keeps Trio's names replaced until it is released. It is also released when it is thrown away, as by an
     exception that comes before its user could release it."""
 
-    __slots__ = ("_is_released", "_names", "files", "number", "thread")
+    __slots__ = ("_is_released", "_names", "groups", "number", "thread")
 
-    def __init__(self, names: Replacement, thread: int, *, files: bool) -> None:
+    def __init__(self, names: Replacement, thread: int, groups: frozenset[str]) -> None:
         self._names = names
         self._is_released = False
-        self.files = files
+        self.groups = groups
         self.number = next(_numbers)
         self.thread = thread
 
@@ -230,9 +248,10 @@ class Replacement:
         self.setup = setup
         self._manager = manager
         self._lock = threading.RLock()
-        self._holders: dict[int, tuple[int, bool]] = {}
-        """The thread of each holder, and whether it wants files, by the holder's number."""
-        self._has_files = False
+        self._holders: dict[int, tuple[int, frozenset[str]]] = {}
+        """The thread of each holder, and the groups that it wants, by the holder's number."""
+        self._groups: frozenset[str] = frozenset()
+        """The groups that are replaced now."""
         self._installed: Holder | None = None
         os.register_at_fork(
             before=self._before_fork,
@@ -240,27 +259,27 @@ class Replacement:
             after_in_child=self._after_fork_in_child,
         )
 
-    def install(self, *, wanted: bool, files: bool = False) -> None:
-        """Has the names replaced for all threads, with ``files`` or without; not ``wanted``: no longer."""
+    def install(self, groups: frozenset[str] | None) -> None:
+        """Has the names replaced for all threads, and those of ``groups``; None: no longer."""
         with self._lock:
             before = self._installed
-            if wanted and before is not None and before.files == files:
+            if before is not None and before.groups == groups:
                 return
-            self._installed = self.acquire(_NO_THREAD, files=files) if wanted else None
+            self._installed = None if groups is None else self.acquire(groups, _NO_THREAD)
             if before is not None:
                 before.release()
 
-    def acquire(self, thread: int | None = None, *, files: bool = False) -> Holder:
+    def acquire(self, groups: frozenset[str] = frozenset(), thread: int | None = None) -> Holder:
         """A new holder, for ``thread``, by default the calling one."""
-        holder = Holder(self, threading.get_ident() if thread is None else thread, files=files)
-        rows = _file_rows() if files else ()
+        holder = Holder(self, threading.get_ident() if thread is None else thread, groups)
+        rows = [_rows_of(group) for group in groups]
         with self._lock:
             # The holder comes first: if this is interrupted, its release gives back what was replaced so far.
-            self._holders[holder.number] = holder.thread, files
+            self._holders[holder.number] = holder.thread, groups
             try:
-                if files:
-                    self._has_files = True
-                    _put(rows)
+                if groups:
+                    self._groups |= groups
+                    _put(itertools.chain(*rows))
                 _put_methods()
                 self._manager.put()
                 self.setup.put()
@@ -278,9 +297,9 @@ class Replacement:
     def _release(self, number: int) -> None:
         with self._lock:
             self._holders.pop(number, None)
-            if self._has_files and not any(files for _, files in self._holders.values()):
-                _take_back(_file_rows())
-                self._has_files = False
+            for group in self._groups.difference(*(groups for _, groups in self._holders.values())):
+                _take_back(_rows_of(group))
+                self._groups -= {group}
             if not self._holders:
                 self.setup.take_back()
                 self._manager.take_back()

@@ -191,12 +191,21 @@ def knows_reschedule() -> bool:
     return _is_complete() and bool(_loaded().knows_reschedule())
 
 
+def why_not_accelerated() -> str:
+    """Why C would not make the steps of tasks in a run that asks for it; empty if it would."""
+    if not _is_complete():
+        return "runs cannot be on io_uring here"
+    from ..accelerate.known import why_unknown
+
+    return why_unknown()
+
+
 def wrapped_names() -> tuple[str, ...]:
     """The names of Trio, of those that we replace, to which somebody else has assigned a function of his
     own."""
-    names: tuple[str, ...] = (
-        _loaded().wrapped_names(files=resolve_options(None).files) if _is_complete() else ()
-    )
+    if not _is_complete():
+        return ()
+    names: tuple[str, ...] = _loaded().wrapped_names(_loaded().groups_of(resolve_options(None)))
     return names
 
 
@@ -224,7 +233,7 @@ def _requested(ring: RingOptions | None) -> Iterator[None]:
     if names is None:
         yield
         return
-    holder = names.acquire(files=options.files)
+    holder = names.acquire(_loaded().groups_of(options))
     outer = _request.options, _request.holder
     try:
         _request.options, _request.holder = options, holder
@@ -256,7 +265,7 @@ def _install(options: RingOptions | None, *, warned: bool = False) -> None:
         names: Replacement = _loaded().names
     except UringUnavailableError:
         return  # nothing was replaced
-    names.install(wanted=options is not None, files=options is not None and options.files)
+    names.install(None if options is None else _loaded().groups_of(options))
 
 
 # For a process that its environment has put on io_uring (session/children.py)

@@ -29,7 +29,7 @@ from ..ring.errors import stack_level_of_user
 from ..ring.features import SWITCHES
 from ..ring.options import RingOptions, given
 from . import children, logs
-from .option_names import DISABLE, FLAGS, NO_OPTIONS, PREFIX, VARIABLES
+from .option_names import DISABLE, FLAGS, NO_OPTIONS, PREFIX, SWITCHED, VARIABLES
 from .wanted import command_line
 
 if TYPE_CHECKING:
@@ -141,14 +141,14 @@ class _Collected:
         found = re.match(r"RingOptions: (\w+)", error)
         if found is None or found[1] not in self._sources:
             return error
-        if found[1] == "files":
+        if found[1] in SWITCHED:
             error = error.replace("True or False", "1 or 0")
         return self._sources[found[1]] + error[found.end() :]
 
 
 def _read(name: str, text: str) -> object:
     """The value of an option that is text. If it makes no sense, the text, which `RingOptions` refuses."""
-    if name == "files":
+    if name in SWITCHED:
         return {"0": False, "1": True}.get(text, text)
     if name != "fallback" and re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):
         with suppress(ValueError):  # it has more digits than Python takes
