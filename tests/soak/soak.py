@@ -25,7 +25,8 @@ from wire import WHERE
 from measure.processes import Child, ChildError
 
 HERE = Path(__file__).parent
-_LAST_RESTS = 10
+_PATIENCE_AT_THE_END = 5
+"""Rests, until what is left of the load has to be gone."""
 
 
 @attrs.define
@@ -94,11 +95,11 @@ def go_through(seconds: float, server: Child, clients: Child, seen: Seen) -> Non
     began = time.monotonic()
     interval = min(6, max(0.2, seconds / 600))
 
-    def rest() -> None:
-        seen.rests.append({**ask_both("rest", server, clients), "time": time.monotonic() - began})
+    def rest() -> dict[str, Any]:
+        return {**ask_both("rest", server, clients), "time": time.monotonic() - began}
 
     for number in range(rests):
-        rest()
+        seen.rests.append(rest())
         ask_both("go on", server, clients)
         end = began + seconds * (number + 1) / rests
         while True:
@@ -107,10 +108,11 @@ def go_through(seconds: float, server: Child, clients: Child, seen: Seen) -> Non
             if time.monotonic() > end:
                 break
         tell_sample(seen.samples[-1])
-    rest()
-    for _ in range(_LAST_RESTS):  # on a machine that is busy with other things some of the load may be left
-        if left(seen.rests[0], seen.rests[-1]):
-            rest()
+    last = rest()
+    for _ in range(_PATIENCE_AT_THE_END):  # on a busy machine some of the load may be left
+        if left(seen.rests[0], last):
+            last = rest()
+    seen.rests.append(last)
 
 
 def ask_both(question: str, server: Child, clients: Child) -> dict[str, Any]:
