@@ -124,7 +124,13 @@ ancillary = st.lists(
     st.one_of(st.tuples(st.sampled_from([0, 1, 17, 41]), st.integers(-1, 110), data), anything), max_size=3
 )
 messages = st.lists(
-    st.one_of(st.tuples(data, addresses), st.tuples(data, addresses, ancillary), anything), max_size=70
+    st.one_of(
+        st.tuples(data, addresses),
+        st.tuples(data, addresses, ancillary),
+        st.tuples(st.binary(max_size=40), st.none(), st.just([])),
+        anything,
+    ),
+    max_size=70,
 )
 kinds = st.one_of(st.sampled_from([tuple, Datagram, Lies, int]), anything)
 
@@ -262,6 +268,7 @@ def exchange_with(
     world = the_world[0]
     made = tuple(map(world.made, batch))
     near, far = trio_pair(family)
+    near._uring_at_once = True  # as after its first call
     with near, far:
         if family != "unix":
             far._sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
@@ -271,6 +278,8 @@ def exchange_with(
                     begin(near, message)
             with suppress(Exception):
                 _tasks.is_resolved(near, message[1])
+            with suppress(Exception):
+                _tasks.send_many(near.fileno(), FAMILIES[family], (message,), 0)
         for family_said in (FAMILIES[family], said):
             with suppress(Exception):
                 _tasks.send_many(near.fileno(), family_said, made, start)
