@@ -45,7 +45,11 @@ CPPCHECK = [
     # Before 2.11 it does not know that a _Noreturn function of another file does not return.
     "--suppress=nullPointerRedundantCheck:benchmarks/native/load/message.c",
 ]
-SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("release/*.sh"))
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("release/*.sh", "tests/kernels/*.sh")
+    for path in ROOT.glob(pattern)
+)
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 NOT_SANITIZED = {
     "tests/benchmarks": "other people's libraries, beside which our core does what other tests have it do",
@@ -81,7 +85,12 @@ MYPY = [
 MYPY_MODEL = [
     f"tests/model/{name}.py" for name in ("translating", "exploring", "interrupt", "test_interrupt")
 ]
-MYPY_FAULTS = ["tests/faults/child.py", "tests/faults/long.py", "tests/faults/test_faults.py"]
+MYPY_FAULTS = [
+    "tests/faults/child.py",
+    "tests/faults/long.py",
+    "tests/faults/test_faults.py",
+    "tests/faults/test_refused_operations.py",
+]
 
 OLD_KERNEL_TESTS = [
     "tests/faults",
@@ -163,6 +172,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--strict", "tests/docs", env={"MYPYPATH": "docs"})
     session.run("mypy", "--strict", *MYPY_MODEL, env={"MYPYPATH": "tests/model"})
     session.run("mypy", "--strict", *MYPY_FAULTS, env={"MYPYPATH": "tests/support:tests/faults"})
+    session.run("mypy", "--strict", "tests/kernels", env={"MYPYPATH": "tests/faults"})
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "docs", f"{session.create_tmp()}/html")
     tools = ("gcc", "clang", "clang-tidy", "cppcheck", "shellcheck", "node")
     missing = [name for name in tools if not shutil.which(name)]
@@ -239,13 +249,16 @@ def liburing(session: nox.Session) -> None:
 
 
 @nox.session
+def kernels(session: nox.Session) -> None:
+    """Debian's kernels under QEMU, and the built package in each: all, those that are named, or --short."""
+    session.install(f"{copied(session)}[tests]", "pytest-timeout")
+    session.run("python", "tests/kernels", *session.posargs)
+
+
+@nox.session
 def sanitize(session: nox.Session) -> None:
     """Our tests, with a core that checks its memory and its arithmetic; with arguments, what they name."""
-    copy = Path(session.create_tmp(), "checkout")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(
-        ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
-    )
+    copy = copied(session)
     flags = f"{SANITIZERS} -fno-omit-frame-pointer -g -O1"
     session.install("-e", f"{copy}[tests]", env={"CC": "gcc", "CFLAGS": flags})
     session.chdir(copy)
@@ -270,3 +283,13 @@ def fuzz(session: nox.Session) -> None:
     # Not with the core of `sanitize`, which hides from Atheris what its inputs reach.
     session.install("atheris", "-e", ".[tests]")
     session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+
+
+def copied(session: nox.Session) -> Path:
+    """A copy of the checkout to build in, without anything that was built."""
+    copy = Path(session.create_tmp(), "checkout")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "build", "*.egg-info", "__pycache__")
+    )
+    return copy

@@ -3,8 +3,39 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/utsname.h>
 #include <sys/vfs.h>
+
+/* Whether the kernel may tell of the end of a file where it has only not cached what comes: Linux 5.9 and
+ * 5.10, as preadv2(2) says under "Bugs". */
+static bool tells_false_ends(void)
+{
+	static int found = -1; /* -1: not looked at yet, by whatever thread */
+	int known = __atomic_load_n(&found, __ATOMIC_RELAXED);
+	struct utsname name;
+	int major = 0;
+	int minor = 0;
+
+	if (known >= 0)
+		return known;
+	if (!uname(&name) && sscanf(name.release, "%d.%d", &major, &minor) == 2)
+		known = major < 5 || (major == 5 && minor < 11);
+	else
+		known = 1;
+	__atomic_store_n(&found, known, __ATOMIC_RELAXED);
+	return known;
+}
+
+/* Whether the end of a file, of which the kernel has told, is none: the file goes on there. */
+static bool goes_on_at(int fd, int64_t offset)
+{
+	struct stat status;
+
+	return tells_false_ends() && !fstat(fd, &status) && offset < status.st_size;
+}
 
 int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset)
 {
@@ -20,6 +51,10 @@ int tu_read_at_once(int fd, char *memory, size_t length, int64_t offset)
 		if (got > 0)
 			done += (size_t)got;
 	} while (got > 0 && done < length);
+	if (!got && done < length && goes_on_at(fd, offset + (int64_t)done)) {
+		got = -1;
+		errno = EAGAIN;
+	}
 	if (got >= 0)
 		return (int)done;
 	return done ? (int)(-TU_PART - (int64_t)done) : -errno;

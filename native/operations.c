@@ -341,6 +341,11 @@ bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers 
 	return true;
 }
 
+bool tu_operations_is_refused_cancel(const struct io_uring_cqe *completion)
+{
+	return completion->user_data & CANCEL && tu_ring_is_never_done(completion->res);
+}
+
 struct pollfd tu_operations_question(const tu_event *event)
 {
 	return (struct pollfd){ .fd = event->key, .events = mask_of(event->kind) };

@@ -150,6 +150,10 @@ int64_t tu_operations_patience(const struct tu_operations *operations, int64_t t
 bool tu_operations_complete(struct tu_operations *operations, struct tu_buffers *buffers,
 			    const struct io_uring_cqe *completion, tu_event *event);
 
+/* Whether it says that cancels are not allowed. What is with the kernel could only be waited for then, and
+ * a wait for a receive may never end. */
+bool tu_operations_is_refused_cancel(const struct io_uring_cqe *completion);
+
 /* What poll(2) is to be asked for an event that is to be confirmed. */
 struct pollfd tu_operations_question(const tu_event *event);
 

@@ -159,6 +159,13 @@ static inline bool tu_ring_is_refused(const struct tu_ring *ring, int result)
 	return !ring->broken && (result == -EAGAIN || result == -EBUSY || result == -ENOMEM);
 }
 
+/* Whether a completion says that an operation is not allowed here, or not known: as often as it is submitted,
+ * it would be answered so. */
+static inline bool tu_ring_is_never_done(int result)
+{
+	return result == -EACCES || result == -EPERM || result == -EINVAL || result == -ENOSYS || result == -EOPNOTSUPP;
+}
+
 /* The flag of an entry that needs no completion if it succeeds: IOSQE_CQE_SKIP_SUCCESS (Linux 5.17).
  * Before, it is 0, and the completion comes and is ignored. */
 static inline unsigned tu_ring_skip_success(const struct tu_ring *ring)

@@ -38,11 +38,11 @@ static void watch_all(tu_core *core)
 	watch(core, &core->signals_watched, core->signal_fd, TU_SIGNAL_POLL);
 }
 
-/* Takes in a completion of a watch; true if the watch goes on. If somebody has closed the descriptor, a new
- * watch would fail at once, over and over: then the ring is broken. */
+/* Takes in a completion of a watch; true if the watch goes on. If somebody has closed the descriptor, or
+ * polls are not allowed, a new watch would fail at once, over and over: then the ring is broken. */
 static bool take_watch(tu_core *core, const struct io_uring_cqe *completion)
 {
-	if (completion->res == -EBADF)
+	if (completion->res == -EBADF || tu_ring_is_never_done(completion->res))
 		core->ring.broken = completion->res;
 	return completion->flags & IORING_CQE_F_MORE;
 }
@@ -116,6 +116,8 @@ int tu_reap(tu_core *core)
 			outcome |= TU_SIGNALS;
 		} else if (completion.user_data == TU_LIMIT_QUESTION) {
 			core->limits = completion.res == -EBADF;
+		} else if (tu_operations_is_refused_cancel(&completion)) {
+			core->ring.broken = completion.res;
 		} else if (tu_operations_complete(&core->operations, &core->buffers, &completion,
 						  &core->events[count])) {
 			asks |= tu_operations_is_to_be_confirmed(&core->events[count++]);

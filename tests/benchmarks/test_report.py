@@ -431,7 +431,7 @@ def test_every_chart_finds_cases_in_the_full_suite() -> None:
         fairness.plan,
     )
     planned = [one.case for plan in plans for one in plan(scale)]
-    planned += [case({}, group=group) for group in ("micro", "files", "tls")]
+    planned += [case({}, group=group) for group in ("micro", "files", "pipes", "tls")]
     for name, chart in charts.CHARTS.items():
         found = [
             one for one in planned if chart.group in (None, one.group) and re.fullmatch(chart.cases, one.name)

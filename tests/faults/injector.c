@@ -15,6 +15,8 @@
  * A rule changes only what a kernel could answer so: a regular file has EIO, a non-blocking
  * socket EAGAIN, and a cancel finds nothing only where its target may be between two attempts.
  *
+ * Beside the rules, each submission of one opcode can have one answer, as where a sandbox forbids it.
+ *
  * Python chooses rules by `faults_begin` and reads `faults_count`. All is under one lock, which
  * is not held in the kernel. Needs IORING_NOP_INJECT_RESULT (Linux 6.10). */
 #include <dlfcn.h>
@@ -73,6 +75,8 @@ static uint64_t state = 1;
 static unsigned rate; /* of 1000 */
 static uint64_t left; /* faults to inject at most */
 static int last_operation;
+static int forbidden = -1; /* an opcode */
+static int forbidden_result;
 
 /* Chance: xorshift64 */
 
@@ -398,6 +402,10 @@ static void look_at(struct ring *ring, struct io_uring_sqe *sqe)
 		ring->submitted[index].user_data = sqe->user_data;
 		ring->submitted[index].opcode = sqe->opcode;
 	}
+	if (sqe->opcode == forbidden) {
+		answer(ring, sqe, forbidden_result);
+		return;
+	}
 	for (unsigned number = 0; number < RULES; number++) {
 		struct rule *rule = &rules[number];
 
@@ -525,6 +533,8 @@ int faults_enter(unsigned fd, unsigned submitted, unsigned minimum, unsigned fla
 /* From now on these rules hold, their names divided by commas, each with a chance of `chance`
  * in 1000, and `most` times altogether. 0, or -EINVAL for a name that is none. */
 int faults_begin(const char *names, uint64_t seed, unsigned chance, uint64_t most);
+/* From now on each submission of this opcode is answered with -error. */
+void faults_forbid(int opcode, int error);
 uint64_t faults_count(const char *name);
 uint64_t faults_rings(void);
 int faults_last_operation(void);
@@ -560,6 +570,14 @@ int faults_begin(const char *names, uint64_t seed, unsigned chance, uint64_t mos
 	left = most;
 	pthread_mutex_unlock(&lock);
 	return result;
+}
+
+void faults_forbid(int opcode, int error)
+{
+	pthread_mutex_lock(&lock);
+	forbidden = opcode;
+	forbidden_result = -error;
+	pthread_mutex_unlock(&lock);
 }
 
 /* How often a rule was kept since the beginning of the process. */

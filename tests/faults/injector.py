@@ -17,12 +17,16 @@ _FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC", "-Wall", "-Wex
 _NO_LIMIT = (1 << 64) - 1
 
 
+def compiler() -> list[str]:
+    """The command that compiles."""
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
 def build(folder: Path) -> Path:
     """The library, compiled into a folder."""
     library = folder / "injector.so"
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     libraries = ["-Wl,--no-as-needed", "-luring", "-ldl"]
-    command = [*compiler, *_FLAGS, str(SOURCE), "-o", str(library), *libraries]
+    command = [*compiler(), *_FLAGS, str(SOURCE), "-o", str(library), *libraries]
     subprocess.run(command, check=True, timeout=120)
     return library
 
@@ -72,6 +76,10 @@ class Injector:
 
     def end(self) -> None:
         self._library.faults_begin(b"", 0, 0, 0)
+
+    def forbid(self, opcode: int, error: int) -> None:
+        """From now on each submission of this opcode has this errno for an answer."""
+        self._library.faults_forbid(opcode, error)
 
     def count(self, rule: str) -> int:
         """How often the rule was kept since the process began."""

@@ -12,21 +12,13 @@ import pytest
 from child_process import output_of, preloaded
 from children import SEED, complaint, run_child
 from equivalence import has_completions
-from injector import Injector, build, obstacle
+from injector import Injector
 from rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RUNS = 6
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build(tmp_path_factory.mktemp("injector"))
-    if reason := obstacle(library):
-        pytest.skip(reason)
-    return library
 
 
 @pytest.mark.parametrize("name", RULES)

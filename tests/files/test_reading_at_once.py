@@ -12,6 +12,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from child_process import SUPPORT, output_of
 from equivalence import URING, io_statistics
 from page_cache import find_nothing, read_at_once
 
@@ -230,6 +231,33 @@ def test_a_read_past_the_page_cache_is_left_to_the_ring(path: Path) -> None:
         await file.aclose()
 
     URING.run(main)
+
+
+# The kernel's name is as of Linux 2.6, and its first two preadv2 tell of the end of a file that goes on, as
+# those of Linux 5.9 and 5.10 may.
+FALSE_ENDS = """
+import ctypes, sys, trio, trio_uring
+sys.path.insert(0, {support!r})
+import refusing
+ctypes.CDLL(None).personality(0x0020000)
+
+async def main():
+    async with await trio_uring.open_file({path!r}, "rb", {buffering}) as file:
+        answers[:] = [refusing.RETURN_0] * 2
+        print(len(await file.read(100)), len(await file.read()), len(await file.read()))
+    answers[:] = [refusing.RETURN_0]
+    print(len(await trio_uring.Path({path!r}).read_bytes()), len(answers))
+
+answers = []
+refusing.refuse("preadv2", lambda *_: answers.pop() if answers else 0)
+trio_uring.run(main)
+"""
+
+
+@pytest.mark.parametrize("buffering", [0, -1], ids=["unbuffered", "buffered"])
+def test_an_end_that_the_kernel_only_tells_of_is_none(path: Path, buffering: int) -> None:
+    program = FALSE_ENDS.format(support=str(SUPPORT), path=str(path), buffering=buffering)
+    assert output_of(program) == f"100 {len(CONTENT) - 100} 0\n{len(CONTENT)} 0\n"
 
 
 def test_large_results_do_not_begin_where_processors_copy_slowly(monkeypatch: pytest.MonkeyPatch) -> None:

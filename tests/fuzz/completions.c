@@ -185,7 +185,7 @@ static void reap(tu_core *core, struct input *input)
 	for (uint32_t index = 0; index < count; index++) {
 		tu_event *event = &core->events[index];
 
-		if (!tu_operations_is_readiness(event) ||
+		if (!tu_operations_is_to_be_confirmed(event) ||
 		    tu_operations_answer(&core->operations, &core->ring, event, take(input, 1) & 1, &flush))
 			core->events[kept++] = *event;
 	}
@@ -211,7 +211,7 @@ static void step(tu_core *core, struct kernel *kernel, struct input *input)
 	case 3:
 	case 4:
 		if (has_room)
-			tu_receive(core, (int)slot, choice & 1);
+			tu_receive(core, (int)slot, choice & 1, choice & 2 ? 100 : 0);
 		break;
 	case 5:
 		if (has_room)

@@ -24,6 +24,7 @@ _NEW_LISTENER = 8
 _RECEIVE = 0xC0502100
 _SEND = 0xC0182101
 _CONTINUE = 1
+RETURN_0 = -1
 # struct seccomp_notif and struct seccomp_notif_resp.
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
@@ -31,7 +32,7 @@ _RESPONSE = struct.Struct("=QqiI")
 
 def refuse(call: str, answer: Callable[..., int]) -> None:
     """From now on ``answer`` is asked, with the arguments of each ``call`` of this thread's: the errno,
-    or 0 to let it go on."""
+    0 to let it go on, or `RETURN_0` to have it return 0 and do nothing."""
     listener: list[int] = []
     started = threading.Event()
     thread = threading.Thread(target=_serve, args=(listener, started, answer), daemon=True)
@@ -59,7 +60,8 @@ def _serve(listener: list[int], started: threading.Event, answer: Callable[..., 
             continue
         identity, _pid, _flags, _number, _arch, _at, *arguments = _NOTIFICATION.unpack(notification)
         refused = answer(*arguments)
-        response = _RESPONSE.pack(identity, 0, -refused, 0 if refused else _CONTINUE)
+        error = 0 if refused == RETURN_0 else refused
+        response = _RESPONSE.pack(identity, 0, -error, 0 if refused else _CONTINUE)
         try:
             fcntl.ioctl(listener[0], _SEND, bytearray(response))
         except OSError as error:

@@ -17,8 +17,12 @@ import platform
 import struct
 import sys
 
-# The calls of io_uring have one number on all architectures.
-CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+# Newer calls have one number on all architectures.
+CALLS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "openat2": 437}
+CALLS |= {
+    "x86_64": {"preadv2": 327, "statx": 332, "fstatfs": 138},
+    "aarch64": {"preadv2": 286, "statx": 291, "fstatfs": 44},
+}.get(platform.machine(), {})
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 

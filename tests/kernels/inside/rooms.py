@@ -1,0 +1,76 @@
+"""The tests of a room, as far as the time lets."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from findings import Result
+
+_TESTS: Final = Path(__file__).resolve().parents[2]
+_PATIENCE: Final = 600
+"""Seconds for one test. It is many times what a test takes, emulated."""
+_TOLD: Final = 40
+"""Failures of which the messages are passed on."""
+
+
+def check(room: str, deadline: float) -> Result:
+    name = f"tests/{room}"
+    left = deadline - time.monotonic()
+    if left < 1:
+        return Result(name, "cut", "the time was over before it began")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        log.touch()
+        ended = _run(name, log, left)
+        return _result(name, [json.loads(line) for line in log.read_text().splitlines()], ended)
+
+
+def _run(name: str, log: Path, seconds: float) -> int | None:
+    """pytest's status; None if it was cut."""
+    command = [sys.executable, "-m", "pytest", name, "-q", "-n", "2", "-p", "no:cacheprovider", "--tb=short"]
+    tests = subprocess.Popen(
+        [*command, f"--timeout={_PATIENCE}", "-p", "counting"],
+        cwd=_TESTS.parent,
+        stdin=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "COUNTING_LOG": str(log),
+            "PYTHONPATH": str(Path(__file__).parent),
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(log.parent / "hypothesis"),
+        },
+        start_new_session=True,
+    )
+    try:
+        return tests.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(tests.pid, signal.SIGKILL)
+        tests.wait()
+
+
+def _result(name: str, log: list[dict[str, str]], ended: int | None) -> Result:
+    counts = collections.Counter(entry["outcome"] for entry in log if "outcome" in entry)
+    collected = next((int(entry["collected"]) for entry in log if "collected" in entry), 0)
+    done = counts["passed"] + counts["failed"] + counts["skipped"]
+    figures = f"{counts['passed']:,} passed, {counts['failed']:,} failed, {counts['skipped']:,} skipped"
+    failures = [entry for entry in log if entry.get("outcome") == "failed"]
+    details = "\n\n".join(f"{entry['test']}\n{entry['message']}" for entry in failures[:_TOLD])
+    if counts["failed"]:
+        return Result(name, "failed", f"{figures}; of {collected:,}", details)
+    if ended is None:
+        return Result(name, "cut", f"{figures}; {collected - done:,} more were not reached")
+    if ended:
+        return Result(name, "failed", f"{figures}; of {collected:,}; pytest ended with {ended}")
+    return Result(name, "passed", figures)
