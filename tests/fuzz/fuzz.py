@@ -32,6 +32,7 @@ TARGETS = {
     "variables": ("test_options", "test_variables_are_read_or_refused_by_their_names"),
     "told": ("test_options", "test_what_a_parent_process_says_is_read_or_refused"),
     "tasks": ("test_tasks", "call_with"),
+    "datagrams": ("test_tasks", "exchange_with"),
     "text": ("test_text", "test_text_is_decoded_as_by_the_standard_library"),
     "records": ("test_records", "test_damaged_records_are_taken_as_on_epoll"),
     "completions": None,  # which is C

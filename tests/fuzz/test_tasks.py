@@ -6,17 +6,20 @@ session `sanitize` has watched."""
 
 from __future__ import annotations
 
+import array
+import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
+from datagram_pairs import trio_pair
 from equivalence import URING
 from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_uring import RingOptions, _tasks
+from trio_uring import Datagram, RingOptions, _tasks
 from trio_uring.loop import manager
 from trio_uring.loop.operation import Operation
 from trio_uring.loop.trio_internals import TASK_ATTRIBUTES
@@ -29,6 +32,8 @@ from trio_uring.sockets.streams import recv, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+UDP_GRO = 104
 
 LEFT_ALONE = ("runner", "run", "_runner", "capsule")
 """Attributes that Trio and the tests need to end a run."""
@@ -96,6 +101,40 @@ arguments = st.lists(
 )
 
 
+FAMILIES = {
+    "unix": socket.AF_UNIX,
+    "udp": socket.AF_INET,
+    "udp 6": socket.AF_INET6,
+    "udp connected": socket.AF_INET,
+}
+# No name that is looked up, and no port where somebody listens.
+hosts = st.sampled_from(["127.77.0.1", "::1", "", "1.2", "fe80::1%lo", "\ud800", "1.2.3.4\0", b"::1"])
+ports = st.one_of(st.sampled_from([9, -1, 65_536, 9.5]), numbers.filter(lambda port: not 0 < port < 65_536))
+anything = st.integers(0, 40).map(lambda one: ("any", one))
+addresses = st.one_of(
+    st.none(),
+    st.text(max_size=120),
+    st.binary(max_size=120),
+    st.tuples(hosts, ports),
+    st.tuples(hosts, ports, numbers, numbers),
+    anything,
+)
+data = st.one_of(st.binary(max_size=40), st.sampled_from([bytes(70_000), bytearray(5)]), anything)
+ancillary = st.lists(
+    st.one_of(st.tuples(st.sampled_from([0, 1, 17, 41]), st.integers(-1, 110), data), anything), max_size=3
+)
+messages = st.lists(
+    st.one_of(
+        st.tuples(data, addresses),
+        st.tuples(data, addresses, ancillary),
+        st.tuples(st.binary(max_size=40), st.none(), st.just([])),
+        anything,
+    ),
+    max_size=70,
+)
+kinds = st.one_of(st.sampled_from([tuple, Datagram, Lies, int]), anything)
+
+
 class World:
     """The objects that are real."""
 
@@ -129,6 +168,12 @@ class World:
                     table.clear()
             _tasks.wake(self.run, 3, self.again)
 
+    def made(self, one: Any) -> Any:
+        """What strategies have drawn, with objects in place of their numbers, within tuples and lists too."""
+        if isinstance(one, tuple) and one[:1] == ("any",):
+            return self.any_object(one[1])
+        return type(one)(map(self.made, one)) if type(one) in (tuple, list) else one
+
     def take_back(self) -> None:
         """Takes back a receive or a send that has begun."""
         sender = self.connection.sender
@@ -136,6 +181,15 @@ class World:
         self.stream._send_conflict_detector._held = False
         if self.connection.run.operations.pop(sender.slot, None):
             lib.tu_cancel(self.connection.run.core, sender.slot)
+
+    def wait_for(self, fd: int) -> None:
+        """Begins to wait, and takes that back."""
+        self.run.register(lib.TU_READ, {}, self.again)
+        before = self.task.custom_sleep_data
+        assert _tasks.start_reading(self.run, self.task, fd)
+        assert not _tasks.start_reading(self.run, self.task, fd)
+        lib.tu_poll_cancel(self.run.core, self.task.custom_sleep_data, 0)
+        self.task.custom_sleep_data = before
 
     @contextmanager
     def damaged(self, kind: str, which: int, choice: int) -> Iterator[None]:
@@ -189,6 +243,63 @@ def call_with(
     _tasks.learn_methods(recv, send)
 
 
+@fuzzed
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    said=st.one_of(st.sampled_from([1, 2, 10]), numbers),
+    batch=messages,
+    start=st.integers(-1, 3),
+    kind=kinds,
+    count=st.one_of(st.integers(0, 70), numbers),
+    size=st.one_of(st.sampled_from([0, 7, 100, 65_535]), numbers),
+    control=st.one_of(st.sampled_from([0, 8, 24, 104]), numbers),
+)
+def exchange_with(
+    family: str,
+    said: int,
+    batch: list[Any],
+    start: int,
+    kind: Any,
+    count: int,
+    size: int,
+    control: int,
+) -> None:
+    """Begins to send the messages, sends and receives them, and begins to wait for others."""
+    world = the_world[0]
+    made = tuple(map(world.made, batch))
+    near, far = trio_pair(family)
+    near._uring_at_once = True  # as after its first call
+    with near, far:
+        if family != "unix":
+            far._sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        for message in made:
+            for begin in (_tasks.begin_sendto, _tasks.begin_sendmsg):
+                with suppress(Exception):
+                    begin(near, message)
+            with suppress(Exception):
+                _tasks.is_resolved(near, message[1])
+            with suppress(Exception):
+                _tasks.send_many(near.fileno(), FAMILIES[family], (message,), 0)
+        for family_said in (FAMILIES[family], said):
+            with suppress(Exception):
+                _tasks.send_many(near.fileno(), family_said, made, start)
+        memory: Any = bytearray(100_000)
+        with suppress(Exception):
+            close_all(_tasks.receive_many(far.fileno(), world.made(kind), memory, count, size, control))
+        with suppress(Exception):
+            close_all(_tasks.receive_many(far.fileno(), Datagram, memory, 8, 1000, 1024))
+        world.wait_for(far.fileno())
+
+
+def close_all(datagrams: list[Any]) -> None:
+    """Closes the descriptors that datagrams have brought."""
+    for _, _, items, _ in datagrams:
+        for level, kind, data in items:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                for fd in array.array("i", data):
+                    os.close(fd)
+
+
 the_world: list[World] = []
 
 
@@ -199,10 +310,10 @@ def in_the_world(call: Callable[[], object]) -> None:
         near, far = socket.socketpair()
         with far, trio.socket.from_stdlib_socket(near) as sock:
             stream = trio.SocketStream(sock)
-            for _ in range(3):  # by multishot from the second one on
+            for _ in range(3):  # by multishot, and by a sender, from the second one on
                 far.send(b"x")
                 await stream.receive_some()
-            await stream.send_all(b"x")
+                await stream.send_all(b"x")
             the_world[:] = [World(made, stream)]
             call()
 
@@ -216,3 +327,7 @@ def in_the_world(call: Callable[[], object]) -> None:
 
 def test_no_argument_ends_the_process() -> None:
     in_the_world(call_with)
+
+
+def test_no_datagram_ends_the_process() -> None:
+    in_the_world(exchange_with)
