@@ -62,7 +62,11 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
     try:
         holder = self._fd_holder
         if pipe.is_drained and start_reading(pipe.run, task, holder.fd):
-            await sleep(pipe.message)
+            try:
+                await sleep(pipe.message)
+            except OSError as error:  # EBADF if the number was closed below, which reading will tell
+                if error.errno != errno.EBADF:
+                    raise
         else:
             if not (pipe.run.budget and pipe.run.spend(task)):
                 await yield_shielded()
