@@ -61,24 +61,22 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
     detector._held = True
     try:
         holder = self._fd_holder
-        if pipe.is_drained and start_reading(pipe.run, task, holder.fd):
-            try:
-                await sleep(pipe.message)
-            except OSError as error:  # EBADF if the number was closed below, which reading will tell
-                if error.errno != errno.EBADF:
-                    raise
-        else:
+        is_waiting = pipe.is_drained and start_reading(pipe.run, task, holder.fd)
+        if not is_waiting:
             if not (pipe.run.budget and pipe.run.spend(task)):
                 await yield_shielded()
             if pass_cancel_point(task):
                 await checkpoint_if_cancelled()
         while True:
             try:
+                if is_waiting:
+                    await sleep(pipe.message)
                 data = _read(holder.fd, length)
                 break
             except BlockingIOError:
+                is_waiting = False
                 await wait_readable(holder.fd)
-            except OSError as error:
+            except OSError as error:  # of the wait, too: the number may have been closed below
                 _fail(error)
         pipe.is_drained = pipe.is_unnamed and 0 < len(data) < length
         return data
