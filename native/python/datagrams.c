@@ -59,31 +59,45 @@ static PyObject *told(const union address *address, socklen_t length)
 			     address->in6.sin6_scope_id);
 }
 
+/* Refuses an address; or tells the exception that is set, if it is none about arguments: it may be a
+ * KeyboardInterrupt, from a method of the object. */
 static int refuse_address(PyObject *object)
 {
-	if (!PyErr_Occurred())
-		PyErr_Format(PyExc_ValueError, "%R is no address of this socket's family that needs no look-up", object);
+	if (PyErr_Occurred()) {
+		if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+		    !PyErr_ExceptionMatches(PyExc_OverflowError))
+			return -1;
+		PyErr_Clear();
+	}
+	PyErr_Format(PyExc_ValueError, "%R is no address of this socket's family that needs no look-up", object);
 	return -1;
+}
+
+/* The bytes of a path or of an abstract name, a new reference; NULL with an exception. */
+static PyObject *unix_name(PyObject *object)
+{
+	PyObject *path = PyObject_CheckBuffer(object) ? PyBytes_FromObject(object) : PyOS_FSPath(object);
+
+	if (path && PyUnicode_Check(path))
+		Py_SETREF(path, PyUnicode_EncodeFSDefault(path));
+	return path;
 }
 
 static int read_unix(PyObject *object, union address *address, socklen_t *length)
 {
-	PyObject *bytes = NULL;
-	Py_ssize_t size;
+	PyObject *name = unix_name(object);
+	size_t size = name ? (size_t)PyBytes_GET_SIZE(name) : 0;
+	bool is_path = size && PyBytes_AS_STRING(name)[0];
 
-	if (!PyUnicode_FSConverter(object, &bytes))
-		return PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ?
-			       (PyErr_Clear(), refuse_address(object)) :
-			       -1;
-	size = PyBytes_GET_SIZE(bytes);
-	if (size >= (Py_ssize_t)sizeof(address->un.sun_path)) {
-		Py_DECREF(bytes);
+	/* The zero behind a path has to fit, too; and no other one may stand in it. */
+	if (!name || size + is_path > sizeof(address->un.sun_path) ||
+	    (is_path && strlen(PyBytes_AS_STRING(name)) != size)) {
+		Py_XDECREF(name);
 		return refuse_address(object);
 	}
-	memcpy(address->un.sun_path, PyBytes_AS_STRING(bytes), (size_t)size);
-	address->un.sun_path[size] = 0;
-	*length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)size + (size > 0 && address->un.sun_path[0]));
-	Py_DECREF(bytes);
+	memcpy(address->un.sun_path, PyBytes_AS_STRING(name), size);
+	*length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + is_path);
+	Py_DECREF(name);
 	return 0;
 }
 
@@ -98,32 +112,21 @@ static int read_address(int family, PyObject *object, union address *address, so
 
 	memset(address, 0, sizeof(*address));
 	address->any.sa_family = (sa_family_t)family;
-	if (family == AF_UNIX) {
-		if (PyBytes_CheckExact(object) && PyBytes_GET_SIZE(object) && PyBytes_AS_STRING(object)[0] == 0 &&
-		    PyBytes_GET_SIZE(object) <= (Py_ssize_t)sizeof(address->un.sun_path)) {
-			memcpy(address->un.sun_path, PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object));
-			*length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)PyBytes_GET_SIZE(object));
-			return 0;
-		}
+	if (family == AF_UNIX)
 		return read_unix(object, address, length);
-	}
 	if (!PyTuple_Check(object))
 		return refuse_address(object);
 	if (family == AF_INET) {
 		if (!PyArg_ParseTuple(object, "si", &host, &port) || port < 0 || port > 65535 ||
-		    inet_pton(AF_INET, host, &address->in.sin_addr) != 1) {
-			PyErr_Clear();
+		    inet_pton(AF_INET, host, &address->in.sin_addr) != 1)
 			return refuse_address(object);
-		}
 		address->in.sin_port = htons((uint16_t)port);
 		*length = sizeof(address->in);
 		return 0;
 	}
 	if (!PyArg_ParseTuple(object, "si|II", &host, &port, &flow, &scope) || port < 0 || port > 65535 ||
-	    flow > 0xfffff || inet_pton(AF_INET6, host, &address->in6.sin6_addr) != 1) {
-		PyErr_Clear();
+	    flow > 0xfffff || inet_pton(AF_INET6, host, &address->in6.sin6_addr) != 1)
 		return refuse_address(object);
-	}
 	address->in6.sin6_port = htons((uint16_t)port);
 	address->in6.sin6_flowinfo = htonl(flow);
 	address->in6.sin6_scope_id = scope;
@@ -302,10 +305,16 @@ struct chunk {
 /* Reads ancillary data, (level, type, data) each, into memory of its own; 0, or -1 with an exception. */
 static int read_ancillary(PyObject *items, struct msghdr *header, void **control)
 {
-	PyObject *all = PySequence_Fast(items, "ancillary data have to be a sequence");
+	PyObject *all;
 	size_t room = 0;
 	struct cmsghdr *each;
 
+	/* An iterator would have none left when the message is read again, since there was no room for it. */
+	if (!PySequence_Check(items)) {
+		PyErr_Format(PyExc_TypeError, "ancillary data have to be a sequence, not %R", Py_TYPE(items));
+		return -1;
+	}
+	all = PySequence_Tuple(items); /* a list could be changed by methods of what is in it */
 	if (!all)
 		return -1;
 	for (Py_ssize_t pass = 0; pass < 2; pass++) {
@@ -319,16 +328,16 @@ static int read_ancillary(PyObject *items, struct msghdr *header, void **control
 			header->msg_controllen = room;
 		}
 		each = pass ? CMSG_FIRSTHDR(header) : NULL;
-		for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(all); index++) {
+		for (Py_ssize_t index = 0; index < PyTuple_GET_SIZE(all); index++) {
 			int level;
 			int type;
 			Py_buffer data;
 
-			if (!PyTuple_Check(PySequence_Fast_GET_ITEM(all, index))) {
+			if (!PyTuple_Check(PyTuple_GET_ITEM(all, index))) {
 				PyErr_SetString(PyExc_TypeError, "each of the ancillary data has to be (level, type, data)");
 				goto failed;
 			}
-			if (!PyArg_ParseTuple(PySequence_Fast_GET_ITEM(all, index), "iiy*", &level, &type, &data))
+			if (!PyArg_ParseTuple(PyTuple_GET_ITEM(all, index), "iiy*", &level, &type, &data))
 				goto failed;
 			if (!pass) {
 				room += CMSG_SPACE((size_t)data.len);
@@ -404,9 +413,9 @@ static int send_chunk(struct chunk *chunk, int fd, int family, PyObject *message
 	for (Py_ssize_t at = start; at < end && chunk->count < CHUNK; at++)
 		if (prepare(chunk, family, PyTuple_GET_ITEM(messages, at)) < 0)
 			break;
-	if (chunk->count && PyErr_Occurred())
+	if (chunk->count && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception))
 		PyErr_Clear(); /* those before it are sent; then it is the first, and is told */
-	if (chunk->count) {
+	if (chunk->count && !PyErr_Occurred()) { /* a KeyboardInterrupt would not come again */
 		do {
 			Py_BEGIN_ALLOW_THREADS
 			sent = sendmmsg(fd, chunk->headers, chunk->count, MSG_DONTWAIT);

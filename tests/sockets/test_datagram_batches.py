@@ -47,7 +47,13 @@ def test_all_that_is_there_comes_in_order_with_its_sender(backend: Backend, fami
 @every_backend
 def test_unix_addresses_are_told_and_taken_as_by_sockets(backend: Backend, tmp_path: Any) -> None:
     async def main() -> None:
-        for name in (str(tmp_path / "a socket"), b"\0trio-uring %d" % os.getpid()):
+        abstract = b"\0trio-uring %d" % os.getpid()
+        for name in (
+            str(tmp_path / "a socket"),
+            tmp_path / "a path",
+            abstract,
+            abstract.decode() + "as text",
+        ):
             sender = trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             receiver = trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             await receiver.bind(name)
@@ -215,7 +221,8 @@ def test_a_batch_that_is_cancelled_tells_how_many_were_sent(backend: Backend) ->
 @every_backend
 @pytest.mark.parametrize("before", [0, 1, 64, 70])
 @pytest.mark.parametrize(
-    "wrong", [(bytes(70_000), None), (b"x", ("localhost", 9)), (b"x", 5), b"x", ("x", None)]
+    "wrong",
+    [(bytes(70_000), None), (b"x", ("localhost", 9)), (b"x", 5), b"x", ("x", None), (b"x", None, iter([]))],
 )
 def test_what_comes_before_the_wrong_one_is_sent(backend: Backend, before: int, wrong: Any) -> None:
     async def main() -> None:
@@ -228,6 +235,49 @@ def test_what_comes_before_the_wrong_one_is_sent(backend: Backend, before: int, 
             await sender.send([(b"the end", None)])
             found = await receiver.receive()
             assert [each.data for each in found] == [b"x"] * before + [b"the end"]
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("before", [0, 3, 70])
+def test_an_interrupt_while_an_address_is_read_is_raised(backend: Backend, before: int) -> None:
+    class Name:
+        interrupts = 1
+
+        def __fspath__(self) -> str:
+            self.interrupts -= 1
+            if self.interrupts == 0:
+                raise KeyboardInterrupt
+            return "/nowhere"
+
+    async def main() -> None:
+        first, second = trio_pair("unix")
+        async with Datagrams(first) as sender, Datagrams(second, count=200) as receiver:
+            with pytest.raises(KeyboardInterrupt):
+                await sender.send([(b"x", None)] * before + [(b"to a name", Name())])
+            await sender.send([(b"the end", None)])
+            assert len(await receiver.receive()) == before - before % 64 + 1
+
+    backend.run(main)
+
+
+@every_backend
+def test_ancillary_data_that_change_meanwhile_are_sent_as_they_were(backend: Backend) -> None:
+    class Level:
+        def __index__(self) -> int:
+            items.clear()
+            return socket.SOL_SOCKET
+
+    items: list[Any] = []
+
+    async def main() -> None:
+        first, second = trio_pair("unix")
+        items.append((Level(), socket.SCM_RIGHTS, array.array("i", [first.fileno()])))
+        async with Datagrams(first) as sender, Datagrams(second, ancillary_size=20) as receiver:
+            await sender.send([(b"x", None, items)])
+            ((_, _, data),) = (await receiver.receive())[0].ancdata
+            os.close(array.array("i", data)[0])
 
     backend.run(main)
 

@@ -27,12 +27,12 @@ from .families import family_of, type_of
 from .lookup import ORIGINAL, sockets_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from typing_extensions import Buffer, Self
 
-    Outgoing = tuple[Buffer, Any] | tuple[Buffer, Any, Iterable[tuple[int, int, Buffer]]]
+    Outgoing = tuple[Buffer, Any] | tuple[Buffer, Any, Sequence[tuple[int, int, Buffer]]]
     _Wait = Callable[[socket.socket], Awaitable[None]]
 
 _MOST: Final = 1024
@@ -151,7 +151,8 @@ class Datagrams(trio.abc.AsyncResource):
         Raises:
           OSError: as ``sendmsg`` of sockets does.
           ValueError: an address is none of the socket's family, or has to be looked up.
-          TypeError: what is to be sent is no such tuple, or its data are no bytes.
+          TypeError: what is to be sent is no such tuple, its data are no bytes, or its ancillary data no
+            sequence.
           trio.ClosedResourceError: the socket is closed, or is closed meanwhile.
           trio.BusyResourceError: another task sends.
         """
