@@ -112,9 +112,8 @@ async def send_all(self: FdStream, data: bytes | bytearray | memoryview) -> None
         if sent < length:
             with memoryview(data) as view:
                 while sent < length:
-                    await wait_writable(holder.fd)
                     with view[sent:] as rest:
-                        sent += _write_some(holder.fd, rest)
+                        sent += await _write_or_wait(holder, rest)
     finally:
         detector._held = False
 
@@ -128,6 +127,18 @@ def _write_some(fd: int, data: bytes | bytearray | memoryview) -> int:
     try:
         return _write(fd, data)
     except BlockingIOError:
+        return 0
+    except OSError as error:
+        _fail(error)
+
+
+async def _write_or_wait(holder: Any, data: memoryview) -> int:
+    """Writes what there is room for now; 0 if there was none, and there is some again. What the wait raises
+    has the refusal as its context, as with Trio."""
+    try:
+        return _write(holder.fd, data)
+    except BlockingIOError:
+        await wait_writable(holder.fd)
         return 0
     except OSError as error:
         _fail(error)
