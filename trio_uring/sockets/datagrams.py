@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
-from trio.lowlevel import checkpoint, wait_readable, wait_writable
+from trio.lowlevel import checkpoint, enable_ki_protection, wait_readable, wait_writable
 
 from ..loop.trio_internals import SocketType
 from ..ring.native import missing
@@ -123,6 +123,7 @@ class Datagrams(trio.abc.AsyncResource):
         self._memory = bytearray((self._ancillary_size + _rounded(size)) * count)
         self._sending = False
 
+    @enable_ki_protection
     async def receive(self, count: int | None = None) -> list[Datagram]:
         """Waits until there is a datagram, and returns all that are there, in order: up to ``count``, or what
         the constructor was told. This is one checkpoint. Cancelled, it has received nothing.
@@ -140,6 +141,7 @@ class Datagrams(trio.abc.AsyncResource):
         found: list[Datagram] = await self._call(wait_readable, self._receive_now, count)
         return found
 
+    @enable_ki_protection
     async def send(self, datagrams: Iterable[Outgoing]) -> None:
         """Sends datagrams in order, each (data, address) or (data, address, ancillary data). It returns when
         the kernel has them all, and waits where it has no room. `sent` tells how many it has: all, or those
