@@ -360,6 +360,19 @@ def test_who_waits_is_told_that_another_task_closes(backend: Backend) -> None:
 
 
 @every_backend
+def test_a_descriptor_that_somebody_has_closed_below_is_closed(backend: Backend) -> None:
+    async def main() -> None:
+        reader, writer = await emptied_pipe()
+        async with writer:
+            os.close(reader.fileno())
+            with pytest.raises(trio.ClosedResourceError, match=r"^file was already closed$"):
+                await reader.receive_some()
+            reader._fd_holder.fd = -1
+
+    backend.run(main)
+
+
+@every_backend
 def test_after_a_cancelled_wait_nothing_keeps_the_pipe_open(backend: Backend) -> None:
     async def main() -> None:
         reader, writer = await emptied_pipe()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import EPOLL, Backend
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from socket_calls import Observation, described, disturbed, expected
 from trio.lowlevel import FdStream
@@ -74,6 +74,7 @@ def test_fd_streams_show_what_they_show_on_epoll(kind: str, tmp_path: Path) -> N
         suppress_health_check=list(HealthCheck),
     )
     @given(programs)
+    @example([("write", 1, 65_536), ("wait", 1, "wait_writable"), ("send", 1, 1, bytes)])
     def check(program: list[Step]) -> None:
         seen = run(EPOLL, kind, tmp_path, program)
         for backend in RINGS:

@@ -1,4 +1,5 @@
-"""The core cannot be loaded: one clear error, or epoll after one warning; files and paths still work."""
+"""The core cannot be loaded: one clear error, or epoll after one warning; files, paths and Datagrams still
+work."""
 
 from __future__ import annotations
 
@@ -279,3 +280,66 @@ def test_a_test_session_does_not_start_or_runs_on_epoll(broken: Broken) -> None:
     assert done.returncode == 0, done.stdout
     assert "Trio runs on epoll, not on io_uring: the core cannot be loaded (" in done.stdout
     assert "1 passed" in done.stdout
+
+
+DATAGRAMS = """
+import socket
+import trio
+import trio.testing
+from trio_uring import Datagram, Datagrams
+
+def opened():
+    return trio.socket.socket(type=socket.SOCK_DGRAM)
+
+async def main():
+    receiving = opened()
+    await receiving.bind(("127.0.0.1", 0))
+    address = receiving.getsockname()
+    async with Datagrams(opened()) as sender, Datagrams(receiving, gro=GRO) as receiver:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, receiver)
+            await trio.testing.wait_all_tasks_blocked()
+            await sender.send([(b"one", address), (b"two", address, []), (memoryview(b""), address)])
+            assert sender.sent == 3
+        await sender.send_segments(b"abcde", 2, address)
+        assert [(await receiver.receive())[0].data for _ in range(3)] == [b"ab", b"cd", b"e"]
+        refused = [(b"x", ("localhost", 1)), (b"x", 5), b"x", ("x", address), (b"x", address, iter([])), ()]
+        for wrong in refused:
+            try:
+                await sender.send([(b"before", address), wrong])
+            except (TypeError, ValueError) as error:
+                print(type(error).__name__, sender.sent)
+    for one in (sender, receiver):
+        try:
+            await (one.receive() if one is receiver else one.send([(b"x", address)]))
+        except trio.ClosedResourceError:
+            print("closed")
+    first, second = map(trio.socket.from_stdlib_socket, socket.socketpair(type=socket.SOCK_DGRAM))
+    async with Datagrams(first) as sender, Datagrams(second, size=2) as receiver:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender.send, [(b"%d" % number, None) for number in range(1000)])
+            received = []
+            while len(received) < 1000:
+                received += await receiver.receive()
+        assert [each.data for each in received] == [(b"%d" % number)[:2] for number in range(1000)]
+        assert {each.flags for each in received} == {0, socket.MSG_TRUNC}
+
+async def receive(receiver):
+    received = []
+    while len(received) < 3:
+        received += await receiver.receive()
+    assert [(each.data, each.ancdata, each.flags) for each in received] == [
+        (b"one", [], 0), (b"two", [], 0), (b"", [], 0)
+    ]
+    assert {type(each) for each in received} == {Datagram}
+
+trio.run(main)
+"""
+
+
+@a_kind
+@pytest.mark.parametrize("gro", [False, True])
+def test_datagrams_go_one_by_one(broken: Broken, gro: bool) -> None:
+    program = DATAGRAMS.replace("GRO", str(gro))
+    wrong = ["ValueError 1"] * 2 + ["TypeError 1"] * 4
+    assert broken.output_of(program).splitlines() == [*wrong, "closed", "closed"]

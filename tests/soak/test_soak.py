@@ -87,6 +87,9 @@ def test_a_buffer_is_in_use_until_the_tick_after_its_data() -> None:
         left, right = (trio.SocketStream(end) for end in trio.socket.socketpair())
         found = []
         async with left, right, trio.open_nursery() as nursery:
+            for _ in range(2):  # the first of each is made at once
+                await right.send_all(b"data")
+                await left.receive_some()
             nursery.start_soon(right.send_all, b"data")
             for step in (trio.lowlevel.checkpoint, left.receive_some, trio.lowlevel.checkpoint):
                 await step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from steps import Steps
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_uring import Datagram, Datagrams, RingOptions
+from trio_uring.sockets import datagrams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -280,6 +282,36 @@ def test_ancillary_data_that_change_meanwhile_are_sent_as_they_were(backend: Bac
             os.close(array.array("i", data)[0])
 
     backend.run(main)
+
+
+@every_backend
+def test_an_interrupt_behind_the_system_call_loses_nothing(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("receive_many", "send_many"):
+        monkeypatch.setattr(datagrams, name, interrupted_at_the_end(getattr(datagrams, name)))
+
+    async def main() -> None:
+        first, second = trio_pair("unix")
+        async with Datagrams(first) as sender, Datagrams(second) as receiver:
+            await sender.send([(b"1", None), (b"2", None)])
+            assert sender.sent == 2
+            with pytest.raises(KeyboardInterrupt):
+                await trio.lowlevel.checkpoint()
+            assert len(await receiver.receive()) == 2
+            with pytest.raises(KeyboardInterrupt):
+                await trio.lowlevel.checkpoint()
+
+    backend.run(main)
+
+
+def interrupted_at_the_end(call: Callable[..., Any]) -> Callable[..., Any]:
+    def calling(*arguments: Any) -> Any:
+        answer = call(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return answer
+
+    return calling
 
 
 @every_backend

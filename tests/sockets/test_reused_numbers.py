@@ -131,8 +131,9 @@ def test_a_stream_whose_socket_was_closed_below_it_is_closed(
         elif used == "often":
             await arm(stream, peer_socket(peer))
         stranger = stranger_in_place_of(peer_socket(stream), end, stack)
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.ClosedResourceError) as raised:
             await STREAM_CALLS[name](stream)
+        assert raised.value.__cause__ is None
         stranger.check()
 
     for backend in (EPOLL, Backend("io_uring", RingOptions(checkpoint_budget=budget))):

@@ -61,20 +61,22 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
     detector._held = True
     try:
         holder = self._fd_holder
-        if pipe.is_drained and start_reading(pipe.run, task, holder.fd):
-            await sleep(pipe.message)
-        else:
+        is_waiting = pipe.is_drained and start_reading(pipe.run, task, holder.fd)
+        if not is_waiting:
             if not (pipe.run.budget and pipe.run.spend(task)):
                 await yield_shielded()
             if pass_cancel_point(task):
                 await checkpoint_if_cancelled()
         while True:
             try:
+                if is_waiting:
+                    await sleep(pipe.message)
                 data = _read(holder.fd, length)
                 break
             except BlockingIOError:
+                is_waiting = False
                 await wait_readable(holder.fd)
-            except OSError as error:
+            except OSError as error:  # of the wait, too: the number may have been closed below
                 _fail(error)
         pipe.is_drained = pipe.is_unnamed and 0 < len(data) < length
         return data
@@ -110,9 +112,8 @@ async def send_all(self: FdStream, data: bytes | bytearray | memoryview) -> None
         if sent < length:
             with memoryview(data) as view:
                 while sent < length:
-                    await wait_writable(holder.fd)
                     with view[sent:] as rest:
-                        sent += _write_some(holder.fd, rest)
+                        sent += await _write_or_wait(holder, rest)
     finally:
         detector._held = False
 
@@ -126,6 +127,18 @@ def _write_some(fd: int, data: bytes | bytearray | memoryview) -> int:
     try:
         return _write(fd, data)
     except BlockingIOError:
+        return 0
+    except OSError as error:
+        _fail(error)
+
+
+async def _write_or_wait(holder: Any, data: memoryview) -> int:
+    """Writes what there is room for now; 0 if there was none, and there is some again. What the wait raises
+    has the refusal as its context, as with Trio."""
+    try:
+        return _write(holder.fd, data)
+    except BlockingIOError:
+        await wait_writable(holder.fd)
         return 0
     except OSError as error:
         _fail(error)

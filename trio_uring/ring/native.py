@@ -1,11 +1,11 @@
 """The core; or, where it cannot be loaded, what stands for it.
 
-All other modules import it from here. Files, and Trio on epoll, can do without the core. So they can be
-imported in any case, and only a call of the core raises the reason why it is not there. cffi's own
+All other modules import it from here. Files, `Datagrams`, and Trio on epoll can do without the core. So they
+can be imported in any case, and only a call of the core raises the reason why it is not there. cffi's own
 functions, for pointers and views of memory, work as long as cffi is installed.
 
-Four functions of the other extension module, _tasks, are here as well. The others are for runs on
-io_uring only: the manager and the sockets import them from _tasks itself, and session/runs.py imports
+Four functions of the other extension module, _tasks, are here as well. The others are for runs on io_uring
+and `Datagrams` only: the manager and the sockets import them from _tasks itself, and session/runs.py imports
 these modules only if nothing is `missing`.
 """
 

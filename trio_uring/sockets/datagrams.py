@@ -13,18 +13,18 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
-from trio.lowlevel import checkpoint, wait_readable, wait_writable
+from trio.lowlevel import checkpoint, enable_ki_protection, wait_readable, wait_writable
 
-from ..ring.native import missing, unavailable
-
-if missing is not None:
-    raise unavailable(missing) from missing
-
-from .._tasks import receive_many, send_many
 from ..loop.trio_internals import SocketType
-from .attempts import attempt
+from ..ring.native import missing
+
+if missing is None:
+    from .._tasks import receive_many, send_many
+    from .attempts import attempt
+    from .lookup import ORIGINAL, sockets_of_run
+
 from .families import family_of, type_of
-from .lookup import ORIGINAL, sockets_of_run
+from .one_by_one import receive_one, send_each
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -64,8 +64,10 @@ class Datagrams(trio.abc.AsyncResource):
                 await datagrams.send([(answer(query.data), query.address) for query in queries])
 
     It works in every run, by recvmmsg(2) and sendmmsg(2): on io_uring and on epoll, whatever feature is
-    switched off; only the core has to be there. The socket may be used by itself between its calls. One task
-    may receive and another may send at a time.
+    switched off, since it does not use the ring. Where the core cannot be loaded it does the same by recvmsg
+    and sendmsg of the standard library: `receive` returns one datagram at a time then, and ``gro`` changes
+    nothing. The socket may be used by itself between its calls. One task may receive and another may send
+    at a time.
 
     Args:
       sock: the socket, which belongs to this object from then on.
@@ -80,7 +82,6 @@ class Datagrams(trio.abc.AsyncResource):
     gives memory to what was written.
 
     Raises:
-      UringUnavailableError: the core cannot be loaded. Raised already when the name is imported.
       TypeError: ``sock`` is no socket of Trio's.
       ValueError: it is none for datagrams of these families, or a number is out of its range.
       OSError: the kernel has no ``UDP_GRO``.
@@ -109,8 +110,9 @@ class Datagrams(trio.abc.AsyncResource):
         if gro:
             if size != 65_535:
                 raise ValueError(f"with gro, size has to be 65535, not {size}")
-            self._sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-            ancillary_size += socket.CMSG_SPACE(4)
+            if missing is None:
+                self._sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+                ancillary_size += socket.CMSG_SPACE(4)
         self.socket = sock
         """The socket."""
         self.sent = 0
@@ -121,6 +123,7 @@ class Datagrams(trio.abc.AsyncResource):
         self._memory = bytearray((self._ancillary_size + _rounded(size)) * count)
         self._sending = False
 
+    @enable_ki_protection
     async def receive(self, count: int | None = None) -> list[Datagram]:
         """Waits until there is a datagram, and returns all that are there, in order: up to ``count``, or what
         the constructor was told. This is one checkpoint. Cancelled, it has received nothing.
@@ -138,6 +141,7 @@ class Datagrams(trio.abc.AsyncResource):
         found: list[Datagram] = await self._call(wait_readable, self._receive_now, count)
         return found
 
+    @enable_ki_protection
     async def send(self, datagrams: Iterable[Outgoing]) -> None:
         """Sends datagrams in order, each (data, address) or (data, address, ancillary data). It returns when
         the kernel has them all, and waits where it has no room. `sent` tells how many it has: all, or those
@@ -198,10 +202,16 @@ class Datagrams(trio.abc.AsyncResource):
 
     def _receive_now(self, sock: socket.socket, count: int) -> list[Datagram]:
         fd = self._fileno(sock)
+        if missing is not None:
+            return receive_one(sock, Datagram, self._size, self._ancillary_size)
         return receive_many(fd, Datagram, self._memory, count, self._size, self._ancillary_size)
 
     def _send_now(self, sock: socket.socket, batch: tuple[Outgoing, ...]) -> None:
-        count, error = send_many(self._fileno(sock), self._family, batch, self.sent)
+        fd = self._fileno(sock)
+        if missing is not None:
+            count, error = send_each(sock, self._family, batch, self.sent)
+        else:
+            count, error = send_many(fd, self._family, batch, self.sent)
         self.sent += count
         if error is not None:
             raise error
@@ -214,10 +224,12 @@ class Datagrams(trio.abc.AsyncResource):
 
     def _call(self, wait: _Wait, call: Callable[..., Any], argument: object) -> Awaitable[Any]:
         """Calls a method of this object as Trio calls those of the standard library's sockets."""
-        sockets = sockets_of_run()
-        if sockets is not None:
-            return attempt(sockets.run, self._sock, wait, call, argument)
-        helper = ORIGINAL.get("_nonblocking_helper") or SocketType._nonblocking_helper
+        helper = SocketType._nonblocking_helper
+        if missing is None:
+            sockets = sockets_of_run()
+            if sockets is not None:
+                return attempt(sockets.run, self._sock, wait, call, argument)
+            helper = ORIGINAL.get("_nonblocking_helper") or helper
         called: Awaitable[Any] = helper(self.socket, wait, call, argument)
         return called
 

@@ -17,7 +17,7 @@ In a run that is on epoll, and for a socket without a connection (lookup.py), ea
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
 from trio.lowlevel import (
@@ -67,7 +67,7 @@ def _take_end(connection: Connection) -> bytes:
     try:
         return connection.take_end()
     except OSError as error:
-        raise _broken(error) from error
+        _fail(error)
 
 
 async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
@@ -88,7 +88,7 @@ async def _receive(stream: trio.SocketStream, max_bytes: int | None) -> bytes:
     try:
         return await connection.receive(length, trio_socket)
     except OSError as error:
-        raise _broken(error) from error
+        _fail(error)
 
 
 def take_ahead(stream: trio.SocketStream, length: int) -> bytes:
@@ -187,11 +187,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
     except BlockingIOError:
         return False
     except OSError as met:
-        error = connection.take_send_error(met)
-        try:
-            raise _broken(error) from error
-        finally:
-            del error  # whose traceback refers to this frame
+        _fail(connection.take_send_error(met))
     if sent < len(data):
         await _send_rest(sock, connection, data, sent)
     elif not (connection.run.budget and connection.run.spend()):
@@ -214,7 +210,7 @@ async def _send_rest(
         try:
             sent += sender.progress(connection, result)
         except OSError as error:
-            raise _broken(error) from error
+            _fail(error)
         if result == -errno.EAGAIN:
             await wait_writable(sock)
         sender.submit(connection, address + sent, length - sent, data, whole=True)
@@ -225,11 +221,11 @@ async def _send_rest(
             return
 
 
-def _broken(error: OSError) -> Exception:
-    """Makes what Trio's streams raise for an error of their socket."""
+def _fail(error: OSError) -> NoReturn:
+    """Raises what Trio's streams raise for an error of their socket."""
     if error.errno in _CLOSED:
-        return trio.ClosedResourceError("this socket was already closed")
-    return trio.BrokenResourceError(f"socket connection broken: {error}")
+        raise trio.ClosedResourceError("this socket was already closed") from None
+    raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
 
 
 async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
@@ -240,7 +236,7 @@ async def wait_send_all_might_not_block(self: trio.SocketStream) -> None:
         try:
             await self.socket.wait_writable()
         except OSError as error:
-            raise _broken(error) from error
+            _fail(error)
 
 
 async def aclose(self: trio.SocketStream) -> None:
