@@ -4,6 +4,7 @@ makes it fail, and say what it is."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PATIENCE = 300
+long = pytest.mark.skipif(
+    "TRIO_URING_STRESS_SECONDS" not in os.environ,
+    reason="they take a minute: with TRIO_URING_STRESS_SECONDS set, to anything",
+)
 
 
 def soak(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -48,6 +53,7 @@ def test_all_is_done_and_all_is_given_back(tmp_path: Path) -> None:
     assert {"soak.svg", "soak.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@long
 def test_what_leaks_is_noticed(tmp_path: Path) -> None:
     status, said = soak(tmp_path, "--growth=10", "--plant", "memory", "descriptor", "task")
     assert status == 1
@@ -62,6 +68,7 @@ def test_a_byte_that_is_another_one_is_noticed(tmp_path: Path) -> None:
     assert "are not what was sent" in said
 
 
+@long
 def test_what_hangs_ends_it_and_its_stack_is_there(tmp_path: Path) -> None:
     status, said = soak(tmp_path, "--plant=hang", "--patience=10")
     assert status == 1
@@ -72,6 +79,7 @@ def test_what_hangs_ends_it_and_its_stack_is_there(tmp_path: Path) -> None:
     assert "sleep_forever" in stacks
 
 
+@long
 def test_a_loop_that_hangs_ends_it_and_its_stack_is_there(tmp_path: Path) -> None:
     status, said = soak(tmp_path, "--plant=block", "--patience=3")
     assert status == 1
