@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -340,14 +340,22 @@ def _seen_interface(side: str, backend: str, pid: int) -> str:
     return text
 
 
+_IO_WORKER: Final = 0x10
+"""Of the flags in /proc: a thread that io_uring made. It has its parent's name until it first runs."""
+
+
 def _threads(pid: int) -> tuple[int, list[str]]:
     """How many threads the process has, and the kinds of those that io_uring made for it."""
-    names = []
-    for thread in os.listdir(f"/proc/{pid}/task"):
+    workers = []
+    own = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            names.append(Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip())
-    workers = [name.rsplit("-", 1)[0] for name in names if name.startswith("iou-")]
-    return len(names) - len(workers), workers
+            name, _, fields = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+            if int(fields.split()[6]) & _IO_WORKER:
+                workers.append(name.rsplit("-", 1)[0] if name.startswith("iou-") else "iou")
+            else:
+                own += 1
+    return own, workers
 
 
 @contextmanager
