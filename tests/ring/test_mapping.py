@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ int io_uring_queue_mmap(int fd, struct io_uring_params *params, struct io_uring 
 """
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
 @pytest.mark.skipif(trio_uring.capabilities().liburing_inside, reason="this build has liburing inside")
 def test_run_with_a_liburing_that_only_maps(tmp_path: Path) -> None:
     source, library = tmp_path / "maps.c", tmp_path / "maps.so"

@@ -39,12 +39,12 @@ def _run(name: str, log: Path, seconds: float) -> int | None:
     """pytest's status; None if it was cut."""
     command = [sys.executable, "-m", "pytest", name, "-q", "-n", "2", "-p", "no:cacheprovider", "--tb=short"]
     tests = subprocess.Popen(
-        [*command, f"--timeout={_PATIENCE}", "-p", "counting"],
+        [*command, f"--timeout={_PATIENCE}", "-p", "outcome_log"],
         cwd=_TESTS.parent,
         stdin=subprocess.DEVNULL,
         env={
             **os.environ,
-            "COUNTING_LOG": str(log),
+            "OUTCOME_LOG": str(log),
             "PYTHONPATH": str(Path(__file__).parent),
             "HYPOTHESIS_STORAGE_DIRECTORY": str(log.parent / "hypothesis"),
         },

@@ -13,7 +13,7 @@ _WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def write(entry: dict[str, object]) -> None:
-    with open(os.environ["COUNTING_LOG"], "a") as log:
+    with open(os.environ["OUTCOME_LOG"], "a") as log:
         log.write(json.dumps(entry) + "\n")
 
 
