@@ -35,4 +35,4 @@ def disk_of(size: int, place: Path) -> Iterator[Path]:
         pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
     yield place
     # Lazily: the kernel takes a ring down, and its last writes with it, on a worker.
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    subprocess.run(["umount", "-l", str(place)], check=True)
