@@ -104,7 +104,7 @@ MYPY_SOAK = [
 SOAK_PATH = "tests/support:tests/faults:tests/soak:benchmarks"
 
 OLD_KERNEL_TESTS = [
-    "tests/faults",
+    "tests/faults/test_faults.py",
     "tests/pipes",
     "tests/sockets",
     "tests/lowlevel",

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from datagram_pairs import FAMILIES, trio_pair
-from equivalence import URING, Backend, descriptors_so_far, every_backend, open_descriptors
+from equivalence import (
+    URING,
+    Backend,
+    descriptors_so_far,
+    every_backend,
+    needs_completions,
+    open_descriptors,
+)
 from socket_calls import disturbed
 from steps import Steps
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
@@ -356,6 +363,7 @@ def test_every_call_is_a_checkpoint(backend: Backend) -> None:
     backend.run(main)
 
 
+@needs_completions
 @pytest.mark.usefixtures("still_clock")
 def test_with_a_budget_a_call_that_need_not_wait_does_not_yield() -> None:
     async def main() -> None:
