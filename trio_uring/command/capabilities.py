@@ -143,6 +143,7 @@ def capabilities() -> Capabilities:
     options = runs.resolve_options(None)
     off = {name for name, value in options.features.items() if not value}
     ring, error = _open(options)
+    not_accelerated = runs.why_not_accelerated()
     if ring is None:
         used: tuple[str, ...] = ()
         entries = cq_entries = 0
@@ -175,8 +176,8 @@ def capabilities() -> Capabilities:
         options=_not_by_default(options),
         start_file=_start_file(),
         knows_reschedule=runs.knows_reschedule(),
-        accelerated=options.accelerate and error is None and not runs.why_not_accelerated(),
-        not_accelerated=runs.why_not_accelerated(),
+        accelerated=options.accelerate and error is None and not not_accelerated,
+        not_accelerated=not_accelerated,
         wrapped=runs.wrapped_names(),
         **(_without_core(missing) if missing else _with_core(used, off)),
     )

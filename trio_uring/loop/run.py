@@ -69,32 +69,6 @@ class Run:
     one, `isinstance`, by which each call on a file finds its run, would take several times as long.
     """
 
-    __slots__ = (
-        "_left",
-        "_looked_at",
-        "_spender",
-        "_spent_at",
-        "_taken",
-        "_tick_began",
-        "budget",
-        "capsule",
-        "clock",
-        "closed",
-        "completes",
-        "core",
-        "events_of_tick",
-        "files_written",
-        "forked",
-        "handlers",
-        "is_joined_at_exit",
-        "operations",
-        "owner",
-        "readers",
-        "reschedule",
-        "tables",
-        "unsettled",
-        "writers",
-    )
     USED_BY_C: ClassVar[tuple[str, ...]] = (
         "_left",
         "_looked_at",
@@ -109,6 +83,20 @@ class Run:
         "events_of_tick",
         "handlers",
         "tables",
+    )
+    __slots__ = (
+        *USED_BY_C,
+        "closed",
+        "core",
+        "files_written",
+        "forked",
+        "is_joined_at_exit",
+        "operations",
+        "owner",
+        "readers",
+        "reschedule",
+        "unsettled",
+        "writers",
     )
 
     def __init__(self, core: Core, budget: int) -> None:

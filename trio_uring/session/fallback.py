@@ -18,6 +18,6 @@ def fall_back(options: RingOptions, error: UringUnavailableError, *, warned: boo
     if options.fallback == "error":
         raise error
     text = f"This runs on epoll, not on io_uring: {error.reason}. {error.remedy}"
-    logs.tell_fallback(text)
+    logs.warn(text)
     if not warned:
         warnings.warn(UringFallbackWarning(text), stacklevel=stack_level_of_user())

@@ -148,7 +148,9 @@ class IOManager(UringManager):
         """Notes whether C makes the steps of tasks, and logs why not. Called by accelerate/steps.py."""
         self.accelerated = not why_not
         if why_not:
-            logs.tell_steps(why_not)
+            logs.warn(
+                f"RingOptions.accelerate has no effect, Trio makes the steps of tasks itself: {why_not}"
+            )
 
     def statistics(self) -> UringStatistics:
         found = super().statistics()

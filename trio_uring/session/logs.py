@@ -2,8 +2,9 @@
 
   INFO     once per process: the backend, the kernel and the options, when the first run begins; or, if
            no handler listens at that time, as soon as one does
-  WARNING  once per process and reason: why runs are on epoll instead. There is a Python warning too
-  WARNING  the same: why `RingOptions.accelerate` has no effect
+  WARNING  once per process and reason: why runs are on epoll instead, and which variable of the
+           environment has a name that says nothing to us; of both there is a Python warning too. Why
+           `RingOptions.accelerate` has no effect
 
 Nothing is configured here. If no handler listens, nothing is logged: Python's handler of last resort
 would only repeat the warning. And the logger is not made before it is used, since `logging.config`
@@ -42,19 +43,8 @@ def tell_backend(backend: str, options: RingOptions, used: Iterable[str] = ()) -
     return _say_once(logging.INFO, "backend", text)
 
 
-def tell_fallback(text: str) -> None:
-    """Logs why a run is on epoll. Any thread."""
-    _say_once(logging.WARNING, text, lambda: text)
-
-
-def tell_unknown_variable(text: str) -> None:
-    """Logs that a variable of the environment has a name that says nothing to us. Any thread."""
-    _say_once(logging.WARNING, text, lambda: text)
-
-
-def tell_steps(why_not: str) -> None:
-    """Logs why Trio makes the steps of tasks although a run has asked that C does. Any thread."""
-    text = f"RingOptions.accelerate has no effect, Trio makes the steps of tasks itself: {why_not}"
+def warn(text: str) -> None:
+    """Logs what a user has asked for and does not have. Any thread."""
     _say_once(logging.WARNING, text, lambda: text)
 
 

@@ -96,7 +96,7 @@ def _warn_of_unknown_variables() -> None:
     for name in os.environ:
         if name.startswith(PREFIX) and name not in VARIABLES and name not in NO_OPTIONS:
             text = f"{name} in the environment is no option of trio-uring; these are: {', '.join(VARIABLES)}"
-            logs.tell_unknown_variable(text)
+            logs.warn(text)
             warnings.warn(text, RuntimeWarning, stacklevel=stack_level_of_user())
 
 

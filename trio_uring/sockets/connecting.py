@@ -36,6 +36,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
+from .._tasks import is_current
 from ..loop.operation import failure
 from ..loop.trio_internals import Replaced, SocketType
 from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
@@ -139,13 +140,11 @@ def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     if sockets is None or (sockets.acceptors.most_ahead and hasattr(trio_socket, "_uring_excluded")):
         return None
     acceptor: Acceptor | None = getattr(trio_socket, "_uring_acceptor", None)
-    sock: socket.socket = trio_socket._sock
     if (
         acceptor is None
         or acceptor.group is not sockets.acceptors
         or acceptor.closed
-        or acceptor.sock() is not sock
-        or sock.fileno() != acceptor.fd
+        or not is_current(acceptor)
     ):
         acceptor = sockets.acceptors.socket_of(trio_socket)
     if acceptor is None or acceptor.connections_ahead:
