@@ -8,7 +8,6 @@ TRIO_URING_ORACLE_EXAMPLES: that many programs, chosen at random, instead of the
 from __future__ import annotations
 
 import contextvars
-import os
 import re
 import signal
 import traceback
@@ -20,8 +19,9 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_programs import programs_of
 from trio._core import _run as trio_run
 
 import trio_uring
@@ -30,7 +30,6 @@ from trio_uring import RingOptions
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 Action: TypeAlias = "tuple[Any, ...]"
 variable: ContextVar[int] = ContextVar("variable", default=0)
 
@@ -428,13 +427,7 @@ def run(body: list[Action], seed: int, *, accelerate: bool) -> tuple[list[object
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@settings(
-    max_examples=EXAMPLES or 300,
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@programs_of(300)
 @given(body=bodies, seed=st.integers(0, 3))
 def test_a_program_is_seen_to_do_the_same(body: list[Action], seed: int) -> None:
     assert run(body, seed, accelerate=True) == run(body, seed, accelerate=False)

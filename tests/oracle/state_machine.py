@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 from arguments import Border, far, lengths, near, openings, sizes, wrong
 from calls import Ahead, File, Returned, Synchronous, attributes_of, finish
 from contents import chunks, texts
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -53,6 +53,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from program import SETTLING, Program, Step
+from random_programs import programs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,23 +71,16 @@ CHANGING = {"direct", "elsewhere", "write", "writelines", "truncate"}
 UNALIGNED = (READING | CHANGING) - {"direct", "elsewhere", "truncate"}
 """Calls that read to and write from memory of chance."""
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
-"""Programs that a test runs, chosen at random. 0: a few hundred, the same ones every time."""
-
 
 def check(subject: Subject, *, shrinks: bool = True) -> None:
     """Raises AssertionError, with the program in the message, if the subject shows anything else."""
     run_state_machine_as_test(
         lambda: Files(subject),  # type: ignore[arg-type]
-        settings=settings(
-            max_examples=EXAMPLES or subject.examples,
+        settings=programs_of(
+            subject.examples,
             stateful_step_count=40,
-            derandomize=not EXAMPLES,
-            database=None,
-            deadline=None,
             report_multiple_bugs=False,
             phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate],
-            suppress_health_check=list(HealthCheck),
         ),
     )
 

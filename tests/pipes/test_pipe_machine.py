@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import EPOLL, Backend
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from random_programs import programs_of
 from socket_calls import Observation, described, disturbed, expected
 from trio.lowlevel import FdStream
 from trio.testing import wait_all_tasks_blocked
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 RINGS = [
     Backend("defaults", RingOptions()),
     Backend("budget", RingOptions(checkpoint_budget=16)),
@@ -66,13 +66,7 @@ programs = st.lists(steps, min_size=1, max_size=25)
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo", "sockets"])
 def test_fd_streams_show_what_they_show_on_epoll(kind: str, tmp_path: Path) -> None:
-    @settings(
-        max_examples=EXAMPLES or 60,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @programs_of(60)
     @given(programs)
     @example([("write", 1, 65_536), ("wait", 1, "wait_writable"), ("send", 1, 1, bytes)])
     def check(program: list[Step]) -> None:

@@ -30,8 +30,9 @@ from equivalence import (
     needs_completions,
     open_descriptors,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_programs import programs_of
 from socket_calls import Call, Observation, described, disturbed
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
@@ -40,7 +41,6 @@ from trio_uring import Datagrams, RingOptions
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 RINGS = [URING, Backend("budget", RingOptions(checkpoint_budget=16))]
 LARGEST = 65_507
 """Bytes of a datagram by UDP over IPv4, at most."""
@@ -264,13 +264,7 @@ async def observe(family: str, program: list[Step]) -> list[Observation]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_datagram_sockets_show_what_they_show_on_epoll(family: str) -> None:
-    @settings(
-        max_examples=EXAMPLES or 100,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @programs_of(100)
     @given(st.lists(steps, min_size=1, max_size=20))
     def check(program: list[Step]) -> None:
         expected = EPOLL.run(partial(observe, family, program))

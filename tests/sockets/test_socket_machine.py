@@ -9,7 +9,6 @@ TRIO_URING_ORACLE_EXAMPLES: that many programs, chosen at random, instead of the
 
 from __future__ import annotations
 
-import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import EPOLL, Backend
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_programs import programs_of
 from socket_calls import (
     HUGE,
     LITTLE,
@@ -39,7 +39,6 @@ from trio_uring.sockets import sending, streams
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 SMALL: dict[str, int] = {"buffers": 2, "buffer_size": 1024, "read_ahead": 2048}
 RINGS = [
     Backend("defaults", RingOptions()),
@@ -87,13 +86,7 @@ def test_sockets_show_what_they_show_on_epoll(
         for module in (sending, streams):
             monkeypatch.setattr(module, "FEW_EVENTS", -1)
 
-    @settings(
-        max_examples=EXAMPLES or 60,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @programs_of(60)
     @given(programs)
     def check(program: list[Step]) -> None:
         seen = run(EPOLL, family, program)
@@ -290,13 +283,7 @@ ACCEPTING = [*RINGS[:2], Backend("accept ahead", RingOptions(accept_ahead=2))]
 
 @pytest.mark.parametrize("backend", ACCEPTING, ids=lambda backend: backend.name)
 def test_listeners_show_what_they_show_on_epoll(backend: Backend) -> None:
-    @settings(
-        max_examples=EXAMPLES or 30,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @programs_of(30)
     @given(st.lists(accepting, min_size=1, max_size=15), st.lists(st.integers(0, 3), min_size=1))
     def check(program: list[str], moments: list[int]) -> None:
         expected = EPOLL.run(partial(observe_listener, program, moments))

@@ -11,7 +11,6 @@ it was for.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from equivalence import EPOLL, Backend
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from random_programs import programs_of
 from socket_calls import HUGE, LITTLE, Call, Observation, described, disturbed, expected, pair
 from tls_peer import VERSIONS, Peer, context
 from trio.testing import wait_all_tasks_blocked
@@ -33,7 +33,6 @@ from trio_uring import RingOptions
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-EXAMPLES = int(os.environ.get("TRIO_URING_ORACLE_EXAMPLES", "0"))
 SMALL: dict[str, int] = {"buffers": 2, "buffer_size": 1024, "read_ahead": 2048}
 RINGS = [
     Backend("defaults", RingOptions()),
@@ -81,13 +80,7 @@ programs = st.lists(steps, min_size=1, max_size=20)
 def test_ssl_streams_show_what_they_show_on_epoll(
     version: ssl.TLSVersion, server_side: bool, https_compatible: bool
 ) -> None:
-    @settings(
-        max_examples=EXAMPLES or 25,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @programs_of(25)
     @given(programs)
     def check(program: list[Step]) -> None:
         of = partial(observe, version, server_side, https_compatible, program)
