@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ import trio_uring
 from trio_uring import lowlevel, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
 CONTENT = bytes(range(256)) * 400
@@ -84,6 +85,69 @@ def test_what_was_read_ahead_is_not_older_than_what_was_written_at_an_offset(
             assert await file.read(20) == bytes(range(20))
 
     backend.run(main)
+
+
+def test_a_transfer_that_a_write_at_an_offset_has_overtaken_leaves_nothing_ahead(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_read, is_written = threading.Event(), threading.Event()
+    preadv, pwrite = os.preadv, os.pwrite
+
+    def late_preadv(fd: int, buffers: Sequence[bytearray], offset: int) -> int:
+        got = preadv(fd, buffers, offset)
+        has_read.set()
+        assert is_written.wait(60)
+        return got
+
+    def noticed_pwrite(fd: int, data: bytes, offset: int) -> int:
+        assert has_read.wait(60)
+        done = pwrite(fd, data, offset)
+        is_written.set()
+        return done
+
+    monkeypatch.setattr(os, "preadv", late_preadv)
+    monkeypatch.setattr(os, "pwrite", noticed_pwrite)
+
+    async def main() -> None:
+        async with await open_file(path, "r+b") as file:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(file.read, 1)
+                nursery.start_soon(file.pwrite, b"new", 1)
+            assert await file.read(3) == b"new"
+
+    trio.run(main)
+
+
+def test_a_file_closed_during_a_write_at_an_offset_does_not_fail_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_written, is_closed = trio.Event(), threading.Event()
+    pwrite = os.pwrite
+
+    def late_pwrite(fd: int, data: bytes, offset: int) -> int:
+        done = pwrite(fd, data, offset)
+        trio.from_thread.run_sync(is_written.set)
+        assert is_closed.wait(60)
+        return done
+
+    monkeypatch.setattr(os, "pwrite", late_pwrite)
+
+    async def main() -> None:
+        file = await open_file(path, "r+b")
+        assert await file.read(3) == CONTENT[:3]
+
+        async def read_again() -> None:
+            await is_written.wait()
+            assert await file.read(1) == CONTENT[3:4]
+            await file.aclose()
+            is_closed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.pwrite, b"new", 9)
+            nursery.start_soon(read_again)
+
+    trio.run(main)
+    assert path.read_bytes()[9:12] == b"new"
 
 
 @on_both

@@ -35,7 +35,7 @@ class BinaryFile(AsyncFile[bytes]):
             self._wrapped.readinto(bytearray())  # which raises
         self._wrapped.fileno()  # which raises if it is closed
         if self._can_write and self._unwritten():
-            await self._write_before(changes=False)
+            await self._write_before()
         data = new_bytes(length)
         got = await self._transfers.pread(data, length, data, start)
         return data if got == length else data[:got]
@@ -50,7 +50,7 @@ class BinaryFile(AsyncFile[bytes]):
                 self._wrapped.readinto(bytearray())  # which raises
             self._wrapped.fileno()  # which raises if it is closed
             if self._can_write and self._unwritten():
-                await self._write_before(changes=False)
+                await self._write_before()
             return await self._transfers.pread(memory.address, memory.length, memory.held, start)
 
     @enable_ki_protection
@@ -63,19 +63,20 @@ class BinaryFile(AsyncFile[bytes]):
             if not self._can_write:
                 self._wrapped.write(b"")  # which raises
             self._own_fileno()  # which raises if it is closed
-            await self._write_before(changes=True)
-            done = await self._transfers.pwrite(memory.address, memory.length, memory.held, start)
-            await self._forget_ahead()
-            return done
+            await self._write_before()
+            try:
+                return await self._transfers.pwrite(memory.address, memory.length, memory.held, start)
+            finally:
+                await self._forget_ahead()
 
     async def _sync(self, *, data_only: bool) -> None:
         self._own_fileno()
-        await self._write_before(changes=False)
+        await self._write_before()
         await self._transfers.sync(data_only=data_only)
 
-    async def _write_before(self, *, changes: bool) -> None:
-        """Writes what is buffered, if anything is, and takes the turn for it. If the caller ``changes``
-        the file past the buffer, forgets what was read ahead as well."""
+    async def _write_before(self) -> None:
+        """Writes what is buffered, if anything is, and takes the turn for it."""
 
     async def _forget_ahead(self) -> None:
-        """Forgets what was read ahead. Called after a change to the file past the buffer."""
+        """Forgets what was read ahead, and what a transfer under way is reading. Called after a change to the
+        file past the buffer."""

@@ -52,6 +52,8 @@ class FileBuffer(HeldBytes):
     _behind: WriteBehind | None = None
     _writes = False
     """Whether the kernel is writing from the buffer now."""
+    _reads = False
+    """Whether a transfer into the buffer is under way."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         super().__init__(size)
@@ -123,6 +125,12 @@ class FileBuffer(HeldBytes):
         """Whether there is data that is not written yet, in the buffer or behind."""
         return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
 
+    @property
+    def may_be_older(self) -> bool:
+        """Whether the buffer has, or a transfer under way will give it, what the file had before a change
+        past the buffer that is just made."""
+        return self._reads or self.ahead > 0
+
     # Reading
 
     def give_back_after(self, stop: BaseException, data: bytes) -> None:
@@ -142,7 +150,11 @@ class FileBuffer(HeldBytes):
         start = max(self._read_end, 0)
         self._make()
         memory = self._memory
-        got = await self.transfers.read(memory + start, len(memory) - start, memory)
+        self._reads = True
+        try:
+            got = await self.transfers.read(memory + start, len(memory) - start, memory)
+        finally:
+            self._reads = False
         if got:
             self._read_end = self._raw_pos = start + got
         return got

@@ -166,15 +166,18 @@ class BufferedFile(OverBuffer[bytes], BinaryFile):
         with pinned(self._wrapped, "write", data) as memory:
             return await self._buffer.write(memory)
 
-    async def _write_before(self, *, changes: bool) -> None:
-        if not (self._buffer.unwritten or (changes and self._buffer.ahead)):
-            return
-        await self._turns.within(self._buffer.flush if changes else self._buffer.write_out)
+    async def _write_before(self) -> None:
+        if self._buffer.unwritten:
+            await self._turns.within(self._buffer.write_out)
 
     async def _forget_ahead(self) -> None:
-        if self._buffer.ahead:
+        if self._buffer.may_be_older:
             with trio.CancelScope(shield=True):
-                await self._write_before(changes=True)
+                await self._turns.within(self._forget)
+
+    async def _forget(self) -> None:
+        if not (self._raw.closed or self._is_detached):
+            await self._buffer.flush()
 
 
 class BufferedReaderFile(BufferedFile):
