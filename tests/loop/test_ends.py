@@ -6,11 +6,13 @@ Each program is a child process of its own, one at a time.
 from __future__ import annotations
 
 import errno
+import platform
 
 import pytest
 from child_process import SUPPORT, output_of
 from equivalence import needs_completions
 
+RINGS_LOOK_ALIKE = tuple(map(int, platform.release().split(".")[:2])) < (5, 16)
 LIMIT = 60
 """Seconds for a child; none of them waits for longer than two."""
 PREPARE = f"""
@@ -212,6 +214,8 @@ leave()
 @pytest.mark.parametrize("kind", ["io_uring", "eventfd", "anon_inode", ""])
 @pytest.mark.parametrize("busy", [False, True])
 def test_numbers_that_are_somebody_elses_by_now(kind: str, busy: bool) -> None:
+    if kind in ("io_uring", "anon_inode") and RINGS_LOOK_ALIKE:
+        pytest.skip("here a stranger's ring cannot be told from ours (Linux 5.16)")
     said = output_of(
         PREPARE
         + f"""
