@@ -129,7 +129,17 @@ class HeldBytes:
         """Tells whether data of this length can be `put` in the buffer."""
         if self._read_end == -1 and self._write_end == -1:
             self._pos = self._raw_pos = 0
-        return length < self._large and self._pos + length <= self.size
+        end = self._pos + length
+        return (
+            length < self._large
+            and end <= self.size
+            and (self._read_end == -1 or not self._in_buffer() or self._adjoins(end))
+        )
+
+    def _adjoins(self, end: int) -> bool:
+        """Tells whether data from `_pos` to ``end`` would leave no gap to what is to be written. A gap would
+        be written as it was read, over what `BinaryFile.pwrite` may have written there since."""
+        return self._pos <= self._write_end and end >= self._write_pos
 
     def put(self, data: Any, length: int) -> None:
         """Copies ``length`` bytes into the buffer, which have to fit (`fits`). ``data`` is a bytes object or
