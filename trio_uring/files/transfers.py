@@ -45,7 +45,7 @@ from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
 from .memory import LARGE, new_bytes, pinned
-from .position import OWN, SHARED, STREAM
+from .position import APPENDED, OWN, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,17 +155,17 @@ class Transfers:
         if run is not None and position.kind is STREAM:
             return await self._of_stream(run, WRITE, memory, length, held)
         position.tell_kernel()
-        if run is None or position.kind is SHARED:
-            done = await self._by_thread(os.write, held, data)
-        else:
-            position.is_appending = True
-            try:
+        position.is_appending = appends = position.kind is APPENDED
+        try:
+            if run is None or not appends:
+                done = await self._by_thread(os.write, held, data)
+            else:
                 done = await _by_ring(run, WRITE, fd, memory, length, HERE, held)
-            finally:
-                position.is_appending = False
-            if done is not None and done < length:
-                # The kernel has tried to write the rest. When that fails, it does not move the position.
-                self.raw.seek(0, os.SEEK_END)
+                if done is not None and done < length:
+                    # The kernel has tried to write the rest. When that fails, it does not move the position.
+                    self.raw.seek(0, os.SEEK_END)
+        finally:
+            position.is_appending = False
         position.ask()
         return done
 
