@@ -153,28 +153,33 @@ async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, d
     with ExtraWorker(run) as has_worker:
         if has_worker:
             return await _open(run, path, flags, mode, dir_fd, waits=True)
-        opening = _OpeningThread()
-        try:
-            return await trio.to_thread.run_sync(
-                partial(opening.open, path, flags, mode, dir_fd=dir_fd),
-                abandon_on_cancel=True,
-                limiter=trio.CapacityLimiter(1),
-            )
-        except trio.Cancelled:
-            opening.is_wanted = False
-            raise
+        unclaimed = await trio.to_thread.run_sync(
+            partial(_OpenedByThread, path, flags, mode, dir_fd),
+            abandon_on_cancel=True,
+            limiter=trio.CapacityLimiter(1),
+        )
+        return unclaimed.claim()
 
 
-class _OpeningThread:
-    """Opens a file in a thread. If the task has abandoned the thread by then, closes the file again."""
+class _OpenedByThread:
+    """A file that a thread opens for a task. It is closed if nobody claims it before this object is garbage:
+    the task may abandon the thread when the file is open already, and nobody knows of it yet."""
 
-    is_wanted = True
+    __slots__ = ("_fd",)
+    _close = staticmethod(os.close)  # modules have no names any more when Python ends
 
-    def open(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> int:
-        fd = os.open(path, flags, mode, dir_fd=dir_fd)
-        if not self.is_wanted:
-            os.close(fd)
+    def __init__(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None) -> None:
+        self._fd = -1
+        self._fd = os.open(path, flags, mode, dir_fd=dir_fd)
+
+    def claim(self) -> int:
+        """Returns the descriptor, which is the caller's from now on. Called by the task."""
+        fd, self._fd = self._fd, -1
         return fd
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            self._close(self._fd)
 
 
 async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
