@@ -56,9 +56,9 @@ class BinaryFile(AsyncFile[bytes]):
     @enable_ki_protection
     async def pwrite(self, data: ReadableBuffer, offset: int, /) -> int:
         """Writes ``data`` at ``offset``, as `os.pwrite` does. Returns the number of bytes written, which may
-        be fewer. Writes what is buffered before. Where the file has a buffer that is read into, waits after
-        it for a call under way, which could read what was there before. With O_APPEND the kernel writes at the end of the file,
-        whatever the ``offset``."""
+        be fewer. Writes what is buffered before. If the file has a buffer and can be read, this also waits
+        for a call under way, which may have read what was there before. With O_APPEND the kernel writes at
+        the end of the file, whatever the ``offset``."""
         with pinned(self._wrapped, "write", data) as memory:
             start = size_of(offset)
             if not self._can_write:

@@ -283,7 +283,7 @@ class Transfers:
         fileno = self.raw.fileno
         result = await perform(run, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
-            raise failure(result)
+            raise _failure(result, fileno)
 
     async def truncate(self, size: int | None) -> int:
         """Does what `io.FileIO.truncate` does. The ring does it from Linux 6.9 on, else a worker thread."""
@@ -299,7 +299,7 @@ class Transfers:
         fileno = self.raw.fileno
         result = await perform(run, FTRUNCATE, fileno(), offset=length, fileno=fileno)
         if result < 0:
-            raise failure(result)
+            raise _failure(result, fileno)
         return size
 
     async def _of_stream(
@@ -373,7 +373,7 @@ async def _read_fully(
                     run, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
                 )
             )
-        except OSError:
+        except (OSError, ValueError):
             if done:
                 return done, False
             raise
@@ -411,9 +411,17 @@ async def _by_ring(
         if result >= 0:
             return result
         if result not in _AGAIN:
-            raise failure(result)
+            raise _failure(result, fileno)
         if result == -errno.EAGAIN:
             return None
+
+
+def _failure(result: int, fileno: Callable[[], int] | None) -> OSError:
+    """Returns the exception for -errno. Raises ValueError, as other calls do, if another task has closed the
+    file before the kernel got the operation."""
+    if result == -errno.EBADF and fileno is not None:
+        fileno()
+    return failure(result)
 
 
 def _some(count: int | None) -> int:
