@@ -316,3 +316,35 @@ def test_a_run_ends_that_has_crashed_while_it_opened(fifo: Path) -> None:
     with pytest.raises(KeyError):
         URING.run(main)
     assert open_descriptors() == before
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_thread_opens_for_a_run_that_has_crashed_is_closed(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open = threading.Event()
+    os_open = os.open
+
+    def noticed(path: Any, *args: Any, **options: Any) -> int:
+        fd = os_open(path, *args, **options)
+        is_open.set()
+        return fd
+
+    async def main() -> None:
+        monkeypatch.setattr(os, "open", noticed)
+        trio.lowlevel.spawn_system_task(open_file, fifo, "rb")
+        while not trio.testing.active_thread_count():
+            await trio.sleep(0)
+        trio.lowlevel.current_task()._runner.runq.append("not a task")  # type: ignore[arg-type]
+        await trio.sleep_forever()
+
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(main)
+    before = descriptors_so_far()
+    os.close(os_open(fifo, os.O_WRONLY))
+    assert is_open.wait(60)
+    for _ in range(1000):
+        if descriptors_so_far() == before:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("a descriptor is left")
