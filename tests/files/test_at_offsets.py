@@ -13,7 +13,6 @@ import trio
 import trio.testing
 from equivalence import URING, Backend
 from open_files import on_both
-from steps import interrupted
 
 import trio_uring
 from trio_uring import lowlevel, open_file
@@ -356,25 +355,6 @@ def test_appending_files_write_at_their_end(path: Path) -> None:
 
     URING.run(main)
     assert path.read_bytes() == CONTENT + b"xy"
-
-
-@pytest.mark.parametrize("call", [lambda file: file.pwrite(b"12345", 0), lambda file: file.fsync()])
-def test_a_file_closed_before_the_kernel_has_the_operation_is_a_closed_file(
-    path: Path, call: Callable[[Any], Awaitable[object]]
-) -> None:
-    async def main() -> None:
-        file = await open_file(path, "r+b")
-
-        def close() -> None:
-            closing = file.aclose()
-            closing.send(None)  # as far as its first checkpoint
-            closing.close()
-
-        with pytest.raises(ValueError, match="closed file"):
-            await interrupted(call(file), close)
-
-    URING.run(main)
-    assert path.read_bytes() == CONTENT
 
 
 THREADED: dict[str, Callable[[Any], Awaitable[object]]] = {
