@@ -130,16 +130,14 @@ class HeldBytes:
         if self._read_end == -1 and self._write_end == -1:
             self._pos = self._raw_pos = 0
         end = self._pos + length
-        return (
-            length < self._large
-            and end <= self.size
-            and (self._read_end == -1 or not self._in_buffer() or self._adjoins(end))
-        )
-
-    def _adjoins(self, end: int) -> bool:
-        """Tells whether data from `_pos` to ``end`` would leave no gap to what is to be written. A gap would
-        be written as it was read, over what `BinaryFile.pwrite` may have written there since."""
-        return self._pos <= self._write_end and end >= self._write_pos
+        if length >= self._large or end > self.size:
+            return False
+        if self._read_end == -1:
+            return True
+        # What was read is not written again: it may be older than what `BinaryFile.pwrite` has written there.
+        # So data that would leave a gap to what is to be written does not fit.
+        start, stop = self._write_pos, self._write_end
+        return start >= stop or (start <= end and self._pos <= stop)
 
     def put(self, data: Any, length: int) -> None:
         """Copies ``length`` bytes into the buffer, which have to fit (`fits`). ``data`` is a bytes object or
