@@ -118,6 +118,81 @@ def test_a_transfer_that_a_write_at_an_offset_has_overtaken_leaves_nothing_ahead
     trio.run(main)
 
 
+def test_what_a_cancelled_call_gives_back_is_not_older_than_a_write_at_an_offset(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_read, going_on = trio.Event(), threading.Event()
+    preadv = os.preadv
+
+    def late_preadv(fd: int, buffers: Sequence[bytearray], offset: int) -> int:
+        got = preadv(fd, buffers, offset)
+        if not going_on.is_set():
+            trio.from_thread.run_sync(has_read.set)
+            assert going_on.wait(60)
+        return got
+
+    monkeypatch.setattr(os, "preadv", late_preadv)
+
+    async def main() -> None:
+        async with await open_file(path, "r+b", 10) as file:
+            scope = trio.CancelScope()
+            is_written = False
+
+            async def read_two_transfers() -> None:
+                with scope:
+                    await file.read(11)
+
+            async def write() -> None:
+                nonlocal is_written
+                await file.pwrite(b"new", 0)
+                is_written = True
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_two_transfers)
+                await has_read.wait()
+                nursery.start_soon(write)
+                while not (is_written or file._turns._waiting):
+                    await trio.sleep(0)
+                scope.cancel()
+                going_on.set()
+            assert scope.cancelled_caught
+            assert await file.read(3) == b"new"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 3), (3, 1)])
+def test_what_is_buffered_does_not_overwrite_what_is_written_at_an_offset_between(
+    path: Path, monkeypatch: pytest.MonkeyPatch, first: int, second: int
+) -> None:
+    """Another task, which has read that part ahead, writes on either side of it meanwhile."""
+    is_written, going_on = trio.Event(), threading.Event()
+    pwrite = os.pwrite
+
+    def late_pwrite(fd: int, data: bytes, offset: int) -> int:
+        done = pwrite(fd, data, offset)
+        if not going_on.is_set():
+            trio.from_thread.run_sync(is_written.set)
+            assert going_on.wait(60)
+        return done
+
+    async def main() -> None:
+        async with await open_file(path, "r+b") as file:
+            assert await file.read(1)
+            monkeypatch.setattr(os, "pwrite", late_pwrite)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(file.pwrite, b"-", 2)
+                await is_written.wait()
+                monkeypatch.setattr(os, "pwrite", pwrite)
+                for offset in (first, second):
+                    await file.seek(offset)
+                    await file.write(b"%d" % offset)
+                going_on.set()
+        assert path.read_bytes()[:5] == b"\x001-3\x04"
+
+    trio.run(main)
+
+
 def test_a_file_closed_during_a_write_at_an_offset_does_not_fail_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

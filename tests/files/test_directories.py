@@ -10,13 +10,14 @@ import threading
 import warnings
 from contextlib import aclosing
 from functools import partial
+from itertools import islice
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from equivalence import EPOLL, URING
-from steps import Steps
+from steps import Steps, interrupted
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_uring
@@ -567,6 +568,64 @@ def test_two_tasks_cannot_read_one_directory_at_once(tree: pathlib.Path, threads
                     await iterator.aclose()
                 going_on.set()
             await iterator.aclose()
+
+    URING.run(main)
+
+
+@both_backends
+def test_nothing_is_lost_where_a_task_asks_for_what_a_thread_is_adding_to(
+    tree: pathlib.Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has read some, and is in the middle of reading more."""
+    has_read, going_on = trio.Event(), threading.Event()
+
+    def late(unread: Iterator[str], most: int) -> Iterator[str]:
+        for number, text in enumerate(islice(unread, most)):
+            if listing._read and not number and not going_on.is_set():
+                trio.from_thread.run_sync(has_read.set)
+                assert going_on.wait(60)
+            yield text
+
+    monkeypatch.setattr(directories, "islice", late)
+    listing = (Path(tree) / "many").iterdir()
+
+    async def main() -> None:
+        found = []
+
+        async def ask() -> None:
+            found.append(await listing.__anext__())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await has_read.wait()
+            with pytest.raises(trio.BusyResourceError):
+                await ask()
+            going_on.set()
+        found += [path async for path in listing]
+        assert len(set(found)) == len(found) == 50
+
+    backend.run(main)
+
+
+def test_two_tasks_cannot_make_steps_of_one_walk_at_once(tmp_path: pathlib.Path) -> None:
+    """Even if no thread is needed: what is below the directory of one would be lost by the other."""
+    for number in range(10):
+        (tmp_path / f"{number}" / "below").mkdir(parents=True)
+        (tmp_path / f"{number} without").mkdir()
+
+    async def main() -> None:
+        walk = Path(tmp_path).walk()
+        found = [await walk.__anext__()]
+        while not (walk._stack and walk._stack[-1].is_read and walk._stack[-1].names):
+            found.append(await walk.__anext__())
+
+        def ask_too() -> None:
+            with pytest.raises(trio.BusyResourceError):
+                walk.__anext__().send(None)
+
+        found.append(await interrupted(walk.__anext__(), ask_too))
+        found += [step async for step in walk]
+        assert len(found) == 31
 
     URING.run(main)
 

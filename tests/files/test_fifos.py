@@ -17,12 +17,16 @@ from open_files import on_both
 
 import trio_uring
 from trio_uring import lowlevel, open_file
+from trio_uring.loop.workers import ExtraWorker
+from trio_uring.lowlevel import open_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from equivalence import Backend
+
+    from trio_uring.loop.run import Run
 
 MANY = 30
 """More than the kernel has workers, and more than it has for each CPU of most machines."""
@@ -244,6 +248,44 @@ def test_a_file_whose_lease_is_to_be_broken_is_waited_for(tmp_path: Path) -> Non
         signal.signal(signal.SIGIO, before)
 
 
+def test_a_thread_that_has_opened_when_it_is_abandoned_leaves_nothing_open(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before Linux 5.15, where a thread opens a FIFO that has to wait."""
+    has_ended = threading.Event()
+    run_sync_soon = trio.lowlevel.TrioToken.run_sync_soon
+
+    class NoWorker(ExtraWorker):
+        def __init__(self, run: Run) -> None:
+            super().__init__(run)
+            self.has_worker = False
+
+    def noticed(token: trio.lowlevel.TrioToken, *args: Any, **options: Any) -> None:
+        run_sync_soon(token, *args, **options)
+        has_ended.set()
+
+    monkeypatch.setattr(open_at, "ExtraWorker", NoWorker)
+
+    async def main() -> None:
+        before = descriptors_so_far()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_file, fifo, "wb", 0)
+            while not trio.testing.active_thread_count():
+                await trio.sleep(0)
+            monkeypatch.setattr(trio.lowlevel.TrioToken, "run_sync_soon", noticed)
+            nursery.cancel_scope.cancel()
+            reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            assert has_ended.wait(60)
+        os.close(reader)
+        for _ in range(1000):
+            if open_descriptors() == before:
+                return
+            await trio.sleep(0.01)
+        raise AssertionError("a descriptor is left")
+
+    URING.run(main)
+
+
 @on_both
 def test_errors_of_opening_are_those_of_the_standard_library(backend: Backend, tmp_path: Path) -> None:
     import socket
@@ -274,3 +316,35 @@ def test_a_run_ends_that_has_crashed_while_it_opened(fifo: Path) -> None:
     with pytest.raises(KeyError):
         URING.run(main)
     assert open_descriptors() == before
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_thread_opens_for_a_run_that_has_crashed_is_closed(
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open = threading.Event()
+    os_open = os.open
+
+    def noticed(path: Any, *args: Any, **options: Any) -> int:
+        fd = os_open(path, *args, **options)
+        is_open.set()
+        return fd
+
+    async def main() -> None:
+        monkeypatch.setattr(os, "open", noticed)
+        trio.lowlevel.spawn_system_task(open_file, fifo, "rb")
+        while not trio.testing.active_thread_count():
+            await trio.sleep(0)
+        trio.lowlevel.current_task()._runner.runq.append("not a task")  # type: ignore[arg-type]
+        await trio.sleep_forever()
+
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(main)
+    before = descriptors_so_far()
+    os.close(os_open(fifo, os.O_WRONLY))
+    assert is_open.wait(60)
+    for _ in range(1000):
+        if descriptors_so_far() == before:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("a descriptor is left")

@@ -389,6 +389,36 @@ def test_a_large_sparse_file_arrives(path: Path, no_threads: None) -> None:
     URING.run(main)
 
 
+def test_a_file_that_is_closed_before_a_thread_reads_it_is_no_other_file(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"secret")
+    going_on = threading.Event()
+
+    async def main() -> None:
+        trio.to_thread.current_default_thread_limiter().total_tokens = 1
+        file = open(path, "rb")  # noqa: SIM115
+        number = file.fileno()
+        ours, peer = trio.testing.memory_stream_pair()
+
+        async def send() -> None:
+            with pytest.raises(ValueError, match="closed file"):
+                await trio_uring.send_file(ours, file)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, going_on.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            file.close()
+            assert os.open(other, os.O_RDONLY) == number
+            going_on.set()
+        os.close(number)
+        await ours.aclose()
+        assert await peer.receive_some() == b""
+
+    trio.run(main)
+
+
 def test_a_file_that_is_closed_before_its_turn_is_no_other_file(path: Path, tmp_path: Path) -> None:
     """Another task is closing it, which has to write first; then its number is another's."""
     other = tmp_path / "other"

@@ -575,3 +575,28 @@ def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_write_is_where_that_e
     if mode == "r+b":
         path.write_bytes(b"")
     trio_uring.run(main)
+
+
+@pytest.mark.parametrize("buffering", [0, 10])
+def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_threads_write_is_where_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffering: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"start")
+    write = os.write
+
+    async def main() -> None:
+        async with await trio_uring.open_file(path, "a+b", buffering) as file:
+
+            def asked_after(fd: int, data: bytes) -> int:
+                done = write(fd, data)
+                trio.from_thread.run_sync(file.fileno)
+                return done
+
+            monkeypatch.setattr(os, "write", asked_after)
+            await file.seek(0)
+            await file.write(b"data")
+            await file.flush()
+            assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == 9
+
+    trio.run(main)

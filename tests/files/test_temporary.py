@@ -714,6 +714,35 @@ def test_named_file_is_deleted_when_it_is_closed_or_left(
     backend.run(main)
 
 
+@both_backends
+def test_name_that_another_task_is_removing_is_gone_when_the_file_is_left(
+    place: pathlib.Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_removing, going_on = trio.Event(), threading.Event()
+    leave = tempfile._TemporaryFileWrapper.__exit__
+
+    def late(made: Any, *reason: Any) -> None:
+        trio.from_thread.run_sync(is_removing.set)
+        assert going_on.wait(60)
+        leave(made, *reason)
+
+    monkeypatch.setattr(tempfile._TemporaryFileWrapper, "__exit__", late)
+
+    async def go_on() -> None:
+        await wait_all_tasks_blocked()
+        going_on.set()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            async with trio_uring.NamedTemporaryFile() as file:
+                nursery.start_soon(file.aclose)
+                await is_removing.wait()
+                nursery.start_soon(go_on)
+            assert is_gone(place)
+
+    backend.run(main)
+
+
 def test_name_that_is_gone_already_is_no_error(place: pathlib.Path) -> None:
     async def main() -> None:
         async with trio_uring.NamedTemporaryFile() as file:

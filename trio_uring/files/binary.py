@@ -56,8 +56,9 @@ class BinaryFile(AsyncFile[bytes]):
     @enable_ki_protection
     async def pwrite(self, data: ReadableBuffer, offset: int, /) -> int:
         """Writes ``data`` at ``offset``, as `os.pwrite` does. Returns the number of bytes written, which may
-        be fewer. Writes what is buffered before. With O_APPEND the kernel writes at the end of the file,
-        whatever the ``offset``."""
+        be fewer. Writes what is buffered before. If the file has a buffer and can be read, this also waits
+        for a call under way, which may have read what was there before. With O_APPEND the kernel writes at
+        the end of the file, whatever the ``offset``."""
         with pinned(self._wrapped, "write", data) as memory:
             start = size_of(offset)
             if not self._can_write:
@@ -78,5 +79,5 @@ class BinaryFile(AsyncFile[bytes]):
         """Writes what is buffered, if anything is, and takes the turn for it."""
 
     async def _forget_ahead(self) -> None:
-        """Forgets what was read ahead, and what a transfer under way is reading. Called after a change to the
+        """Forgets what was read ahead, and what a call under way is reading. Called after a change to the
         file past the buffer."""

@@ -52,8 +52,6 @@ class FileBuffer(HeldBytes):
     _behind: WriteBehind | None = None
     _writes = False
     """Whether the kernel is writing from the buffer now."""
-    _reads = False
-    """Whether a transfer into the buffer is under way."""
 
     def __init__(self, wrapped: Any, size: int, transfers: Transfers) -> None:
         super().__init__(size)
@@ -125,12 +123,6 @@ class FileBuffer(HeldBytes):
         """Whether there is data that is not written yet, in the buffer or behind."""
         return self._in_buffer() or (self._behind is not None and self._behind.size > 0)
 
-    @property
-    def may_be_older(self) -> bool:
-        """Whether the buffer has, or a transfer under way will give it, what the file had before a change
-        past the buffer that is just made."""
-        return self._reads or self.ahead > 0
-
     # Reading
 
     def give_back_after(self, stop: BaseException, data: bytes) -> None:
@@ -150,11 +142,7 @@ class FileBuffer(HeldBytes):
         start = max(self._read_end, 0)
         self._make()
         memory = self._memory
-        self._reads = True
-        try:
-            got = await self.transfers.read(memory + start, len(memory) - start, memory)
-        finally:
-            self._reads = False
+        got = await self.transfers.read(memory + start, len(memory) - start, memory)
         if got:
             self._read_end = self._raw_pos = start + got
         return got

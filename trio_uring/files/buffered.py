@@ -171,7 +171,8 @@ class BufferedFile(OverBuffer[bytes], BinaryFile):
             await self._turns.within(self._buffer.write_out)
 
     async def _forget_ahead(self) -> None:
-        if self._buffer.may_be_older:
+        # Whoever has the turn may be reading into the buffer, or may give back to it what he has read.
+        if self._can_read and (self._turns.holder or self._buffer.ahead):
             with trio.CancelScope(shield=True):
                 await self._turns.within(self._forget)
 

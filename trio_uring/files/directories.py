@@ -49,6 +49,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self._is_reading = False
+        """Whether a task has a thread read; in a walk, whether a task is in the middle of a step."""
 
     def __aiter__(self) -> Self:
         return self
@@ -58,14 +59,6 @@ class _Reading:
         self._check_not_reading()
         self._end()
         await trio.lowlevel.checkpoint()
-
-    async def _read_on(self) -> None:
-        self._check_not_reading()
-        self._is_reading = True
-        try:
-            await trio.to_thread.run_sync(self._read_some)
-        finally:
-            self._is_reading = False
 
     def _check_not_reading(self) -> None:
         if self._is_reading:
@@ -117,6 +110,14 @@ class Listing(_Reading, Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
         if self._sent_to is not None:
             self._sent_to.close()
 
+    async def _read_on(self) -> None:
+        self._check_not_reading()
+        self._is_reading = True
+        try:
+            await trio.to_thread.run_sync(self._read_some)
+        finally:
+            self._is_reading = False
+
     def _coroutine(self) -> Coroutine[Any, Any, Iterator[PathT]]:
         if self._sent_to is None:
             self._sent_to = self._read_all()
@@ -136,6 +137,7 @@ class Listing(_Reading, Coroutine[Any, Any, "Iterator[PathT]"], Generic[PathT]):
     async def __anext__(self) -> PathT:
         if self._read or self._is_at_end:
             await checkpoint_at_once()
+            self._check_not_reading()  # the thread counts what it adds
         while not self._read:
             if self._error is not None:
                 raise self._taken_error()
@@ -213,6 +215,13 @@ class Walk(_Reading, Generic[PathT]):
 
     async def __anext__(self) -> tuple[PathT, list[str], list[str]]:
         self._check_not_reading()
+        self._is_reading = True
+        try:
+            return await self._step()
+        finally:
+            self._is_reading = False
+
+    async def _step(self) -> tuple[PathT, list[str], list[str]]:
         stack = self._stack
         if self._given is not None:
             stack += self._given.subdirectories()
@@ -222,7 +231,7 @@ class Walk(_Reading, Generic[PathT]):
         while stack:
             directory = stack[-1]
             if not directory.is_read:
-                await self._read_on()
+                await trio.to_thread.run_sync(self._read_some)
                 continue
             stack.pop()
             if directory.error is not None:

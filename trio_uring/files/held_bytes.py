@@ -129,7 +129,15 @@ class HeldBytes:
         """Tells whether data of this length can be `put` in the buffer."""
         if self._read_end == -1 and self._write_end == -1:
             self._pos = self._raw_pos = 0
-        return length < self._large and self._pos + length <= self.size
+        end = self._pos + length
+        if length >= self._large or end > self.size:
+            return False
+        if self._read_end == -1:
+            return True
+        # What was read is not written again: it may be older than what `BinaryFile.pwrite` has written there.
+        # So data that would leave a gap to what is to be written does not fit.
+        start, stop = self._write_pos, self._write_end
+        return start >= stop or (start <= end and self._pos <= stop)
 
     def put(self, data: Any, length: int) -> None:
         """Copies ``length`` bytes into the buffer, which have to fit (`fits`). ``data`` is a bytes object or

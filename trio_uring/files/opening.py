@@ -19,7 +19,7 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..loop.current import current_run
-from ..lowlevel.open_at import opened
+from ..lowlevel.open_at import OpenedByThread, opened
 from .buffer import FileBuffer
 from .made_later import BufferedLater
 from .position import Position
@@ -187,7 +187,8 @@ async def open_file(
             binary = _binary_file(fd, path, mode.replace("U", ""), flags, buffering)
             return over(binary, buffering, newline, status, ours=True)
     else:
-        fd, status = await trio.to_thread.run_sync(os.open, path, flags, _CREATED), None
+        unclaimed = await trio.to_thread.run_sync(OpenedByThread, path, flags, _CREATED)
+        fd, status = unclaimed.claim(), None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return over(wrapped, buffering, newline, status, ours=True)
 

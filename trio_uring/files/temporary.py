@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, Literal, TypeVar, overload
 
@@ -268,6 +269,8 @@ class _Named:
     def __init__(self, made: Any, *, deletes: bool) -> None:
         self._made = made
         self._deletes = deletes
+        self._removing = threading.Lock()
+        """Held while the name is removed. Who comes second returns when the name is gone."""
 
     async def remove(self) -> None:
         """Removes the name in a thread, if it is to be deleted. Called by a task when the file is closed."""
@@ -277,10 +280,13 @@ class _Named:
     def remove_now(self) -> None:
         """Removes the name, if it is to be deleted, in the calling thread. The name of a file that is still
         open stays, since somebody is in the middle of using it."""
-        made = self._made
-        if made is not None and self._deletes and made.file.closed:
-            self._made = None
-            made.__exit__(None, None, None)
+        with self._removing:
+            made = self._made
+            if made is not None and self._deletes and made.file.closed:
+                try:
+                    made.__exit__(None, None, None)
+                finally:
+                    self._made = None
 
 
 class TemporaryDirectory(Generic[AnyStr]):

@@ -220,8 +220,15 @@ async def _copy(sending: _Sending, stream: trio.abc.SendStream) -> None:
 async def _read(sending: _Sending, buffer: bytearray) -> int:
     if current_run() is not None:
         return await lowlevel.read(sending.file, buffer, sending.offset)
-    if sending.offset is not None:
-        return await trio.to_thread.run_sync(os.preadv, fileno_of(sending.file), [buffer], sending.offset)
-    with suppress(PermissionError):  # from epoll, for a file or device that never blocks
-        await trio.lowlevel.wait_readable(sending.file)
-    return await trio.to_thread.run_sync(os.readv, fileno_of(sending.file), [buffer])
+    if sending.offset is None:
+        with suppress(PermissionError):  # from epoll, for a file or device that never blocks
+            await trio.lowlevel.wait_readable(sending.file)
+
+    def read() -> int:
+        # The thread may have waited until it could start, and the file may be closed by now.
+        fd = fileno_of(sending.file)
+        if sending.offset is None:
+            return os.readv(fd, [buffer])
+        return os.preadv(fd, [buffer], sending.offset)
+
+    return await trio.to_thread.run_sync(read)

@@ -45,7 +45,7 @@ from ..ring.features import has_operation
 from ..ring.native import ffi, lib
 from ..ring.opcodes import FSYNC, FTRUNCATE, READ, WRITE
 from .memory import LARGE, new_bytes, pinned
-from .position import OWN, SHARED, STREAM
+from .position import APPENDED, OWN, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,17 +155,17 @@ class Transfers:
         if run is not None and position.kind is STREAM:
             return await self._of_stream(run, WRITE, memory, length, held)
         position.tell_kernel()
-        if run is None or position.kind is SHARED:
-            done = await self._by_thread(os.write, held, data)
-        else:
-            position.is_appending = True
-            try:
+        position.is_appending = appends = position.kind is APPENDED
+        try:
+            if run is None or not appends:
+                done = await self._by_thread(os.write, held, data)
+            else:
                 done = await _by_ring(run, WRITE, fd, memory, length, HERE, held)
-            finally:
-                position.is_appending = False
-            if done is not None and done < length:
-                # The kernel has tried to write the rest. When that fails, it does not move the position.
-                self.raw.seek(0, os.SEEK_END)
+                if done is not None and done < length:
+                    # The kernel has tried to write the rest. When that fails, it does not move the position.
+                    self.raw.seek(0, os.SEEK_END)
+        finally:
+            position.is_appending = False
         position.ask()
         return done
 
@@ -283,7 +283,7 @@ class Transfers:
         fileno = self.raw.fileno
         result = await perform(run, FSYNC, fileno(), flags=int(data_only), fileno=fileno)
         if result < 0:
-            raise failure(result)
+            raise _failure(result, fileno)
 
     async def truncate(self, size: int | None) -> int:
         """Does what `io.FileIO.truncate` does. The ring does it from Linux 6.9 on, else a worker thread."""
@@ -299,7 +299,7 @@ class Transfers:
         fileno = self.raw.fileno
         result = await perform(run, FTRUNCATE, fileno(), offset=length, fileno=fileno)
         if result < 0:
-            raise failure(result)
+            raise _failure(result, fileno)
         return size
 
     async def _of_stream(
@@ -373,7 +373,7 @@ async def _read_fully(
                     run, READ, fd, memory + done, length - done, offset + done, held, fileno=fileno
                 )
             )
-        except OSError:
+        except (OSError, ValueError):
             if done:
                 return done, False
             raise
@@ -411,9 +411,17 @@ async def _by_ring(
         if result >= 0:
             return result
         if result not in _AGAIN:
-            raise failure(result)
+            raise _failure(result, fileno)
         if result == -errno.EAGAIN:
             return None
+
+
+def _failure(result: int, fileno: Callable[[], int] | None) -> OSError:
+    """Returns the exception for -errno. Raises ValueError, as other calls do, if another task has closed the
+    file before the kernel got the operation."""
+    if result == -errno.EBADF and fileno is not None:
+        fileno()
+    return failure(result)
 
 
 def _some(count: int | None) -> int:
