@@ -187,13 +187,17 @@ class RunSocket(ABC):
             return
         self._stop_now(MULTISHOTS, STOPPING)
 
-    def finish_cancelled(self) -> None:
-        """Gets the kernel's answer to an operation whose task was cancelled, for which no other task is
-        to wait. For the run's own tasks."""
-        self._stop_now((CANCELLING,), CANCELLING)
+    def finish(self) -> None:
+        """Gets the kernel's answer to the operation that a task waits for, if it need not wait any more: it
+        was cancelled, or finds at once what it waits for. Another task may have its turn then, as on epoll.
+        For the run's own tasks."""
+        if self.state is CANCELLING:
+            self._stop_now((CANCELLING,), CANCELLING)
+        elif self.waiter is not None and self.state not in NOTHING_SUBMITTED:
+            self.run.look()
 
     @abstractmethod
-    def finish_cancelled_send(self) -> None:
+    def finish_send(self) -> None:
         """Does the same for a send of `trio.SocketStream.send_all`."""
 
     def close(self) -> bool:
@@ -271,8 +275,7 @@ class RunSocket(ABC):
         """Stops an operation that is in one of these states, and waits until the kernel has answered."""
         while self.state in states:
             if self._stop(state):
-                self.run.raise_on_error(_flush(self.run.core))
-                self.run.reap()
+                self.run.look()
         self._submit_if_taken_back()
 
     def _submit_if_taken_back(self) -> None:
