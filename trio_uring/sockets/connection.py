@@ -134,11 +134,12 @@ class Connection(RunSocket):
                 if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
         is_taken = self.waiter is not None or self.fd in self.run.readers
-        if is_taken or (self.state is IDLE and (self._tries_socket_first or not self._has_received)):
+        if self.state is IDLE and (is_taken or self._tries_socket_first or not self._has_received):
             data = await self._receive_at_once(length)
             if data is not None:
                 return data
         if is_taken:
+            await checkpoint_if_cancelled()
             raise busy()
         self.length = length
         if self.state is IDLE:
