@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import PATIENCE, every_backend
+from equivalence import PATIENCE, every_backend, every_ring
 from pairs import arm, armed_pair, peer_socket, reset, result_of, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
@@ -307,5 +307,45 @@ def test_who_was_cancelled_is_not_told_that_another_task_waits(backend: Backend)
                 with pytest.raises(trio.BusyResourceError):
                     await call()
             nursery.cancel_scope.cancel()
+
+    backend.run(main)
+
+
+@every_ring
+def test_what_comes_as_a_second_task_asks_the_socket_itself_stays_in_order(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        received: list[bytes] = []
+        asked: list[socket.socket] = []
+        recvmsg = socket.socket.recvmsg
+
+        def too_early(sock: socket.socket, *arguments: int) -> object:
+            asked.append(sock)
+            if len(asked) > 1:
+                return recvmsg(sock, *arguments)
+            peer_socket(peer).send(b"abcdef")
+            raise BlockingIOError
+
+        async def second() -> None:
+            try:
+                data, *_ = await stream.socket.recvmsg(3)
+            except trio.BusyResourceError:
+                await wait_all_tasks_blocked()
+                data = await stream.receive_some(3)
+            assert data == b"def"
+
+        async def first() -> None:
+            received.append(await stream.receive_some(3))
+
+        async with peer, stream:
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(first)
+                    await wait_all_tasks_blocked()
+                    monkeypatch.setattr(socket.socket, "recvmsg", too_early)
+                    nursery.start_soon(second)
+        assert received == [b"abc"]
 
     backend.run(main)

@@ -36,7 +36,7 @@ from ..loop.waiter import Stopping, busy
 from ..ring.native import lib
 from .run_socket import RunSocket, reset_at_close
 from .sender import Sender
-from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, ONCE, STOPPING
+from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, NOTHING_SUBMITTED, ONCE, STOPPING
 
 if TYPE_CHECKING:
     from .receive_buffers import ReceiveBuffers
@@ -249,6 +249,14 @@ class Connection(RunSocket):
     @property
     def is_sending(self) -> bool:
         return self.sender is not None and self.sender.is_busy
+
+    def finish(self) -> None:
+        """Besides, a receive that finds at once what it waits for. It is to take no more than that, since who
+        has asked may read the socket itself next."""
+        super().finish()
+        if self.waiter is not None and self.state not in NOTHING_SUBMITTED:
+            self.take_nothing_ahead()
+            self.run.look()
 
     def finish_send(self) -> None:
         sender = self.sender

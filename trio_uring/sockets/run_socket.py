@@ -188,13 +188,11 @@ class RunSocket(ABC):
         self._stop_now(MULTISHOTS, STOPPING)
 
     def finish(self) -> None:
-        """Gets the kernel's answer to the operation that a task waits for, if it need not wait any more: it
-        was cancelled, or finds at once what it waits for. Another task may have its turn then, as on epoll.
-        For the run's own tasks."""
-        if self.state is CANCELLING:
-            self._stop_now((CANCELLING,), CANCELLING)
-        elif self.waiter is not None and self.state not in NOTHING_SUBMITTED:
-            self.run.look()
+        """Gets the kernel's answer to the operation that a task waits for, if it need not wait any more:
+        another task may have its turn then, as on epoll. For the run's own tasks.
+
+        Here that is an operation whose task was cancelled."""
+        self._stop_now((CANCELLING,), CANCELLING)
 
     @abstractmethod
     def finish_send(self) -> None:
