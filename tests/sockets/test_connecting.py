@@ -20,6 +20,7 @@ from equivalence import (
     every_ring,
     open_descriptors,
 )
+from pairs import result_of
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -267,5 +268,36 @@ def test_many_connect_at_once_and_each_gets_its_own(backend: Backend) -> None:
             assert {address for _, address in accepted} == {sock.getsockname() for sock in socks}
             for sock in (*socks, *(sock for sock, _ in accepted)):
                 sock.close()
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_socket_that_is_closed_as_it_connects_says_so(backend: Backend) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for _ in range(20):  # which of the two runs first is up to Trio's dice
+                sock = trio.socket.socket()
+                told: list[object] = []
+                expected: list[object] = []
+
+                async def connect(sock: trio.socket.SocketType = sock, told: list[object] = told) -> None:
+                    told.append("begun")
+                    told.append(await result_of(partial(sock.connect, listener.getsockname())))
+
+                async def close(
+                    sock: trio.socket.SocketType = sock,
+                    told: list[object] = told,
+                    expected: list[object] = expected,
+                ) -> None:
+                    expected.append(trio.ClosedResourceError if told else OSError)
+                    sock.close()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(connect)
+                    nursery.start_soon(close)
+                assert told[1:] == expected
+                if expected == [trio.ClosedResourceError]:
+                    listener.accept()[0].close()
 
     backend.run(main)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+SO_TIMESTAMP = 29  # which the module socket does not have before Python 3.14
+
+
 @every_backend
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_that_is_there_comes_in_order_with_its_sender(backend: Backend, family: str) -> None:
@@ -133,6 +136,18 @@ def test_segments_arrive_as_datagrams_of_their_own(backend: Backend, family: str
             with pytest.raises(OSError, match="Invalid argument"):
                 await sender.send_segments(bytes(2000), 1, second.getsockname())
             assert sender.sent == 0
+
+    backend.run(main)
+
+
+@every_backend
+def test_time_stamps_that_nobody_has_room_for_keep_no_datagrams_together(backend: Backend) -> None:
+    async def main() -> None:
+        first, second = trio_pair("udp")
+        second.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+        async with Datagrams(first) as sender, Datagrams(second, gro=True) as receiver:
+            await sender.send_segments(bytes(1_000), 100, second.getsockname())
+            assert [len(datagram.data) for datagram in await receiver.receive()] == [100] * 10
 
     backend.run(main)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from equivalence import every_backend
-from pairs import arm, armed_pair, peer_socket, tcp_pair
+from equivalence import PATIENCE, every_backend, every_ring
+from pairs import arm, armed_pair, peer_socket, reset, result_of, tcp_pair
 from trio.lowlevel import wait_readable
 from trio.testing import wait_all_tasks_blocked
+from waiters import fill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -151,5 +153,199 @@ def test_a_socket_that_a_cancelled_task_sent_by_may_be_waited_for_at_once(backen
                 nursery.start_soon(receive)
                 await stream.socket.wait_writable()  # type: ignore[attr-defined]
             await stream.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_connections_that_two_tasks_accept_are_two(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        other, starter = await armed_pair()
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = listener.socket.getsockname()
+        async with peer, stream, other, starter, listener:
+            for _ in range(2 * ATTEMPTS):
+                clients = [socket.socket(), socket.socket()]
+                accepted: list[trio.SocketStream] = []
+
+                async def first(accepted: list[trio.SocketStream] = accepted) -> None:
+                    accepted.append(await listener.accept())
+
+                async def second(accepted: list[trio.SocketStream] = accepted) -> None:
+                    await starter.receive_some()
+                    accepted.append(await listener.accept())
+
+                async def look(clients: list[socket.socket] = clients) -> None:
+                    assert await stream.receive_some(1) == b"a"
+                    clients[1].connect(address)
+                    # All that the kernel has by now is processed, as before any call with flags.
+                    assert await stream.socket.recv(1, socket.MSG_PEEK) == b"b"
+
+                with trio.fail_after(PATIENCE):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(first)
+                        nursery.start_soon(second)
+                        nursery.start_soon(look)
+                        await wait_all_tasks_blocked()
+                        clients[0].connect(address)
+                        peer_socket(peer).send(b"ab")
+                        peer_socket(other).send(b"x")
+                assert await stream.receive_some() == b"b"
+                ends = sorted(one.socket.getpeername() for one in accepted)
+                assert ends == sorted(client.getsockname() for client in clients)
+                for end in (*clients, *(one.socket for one in accepted)):
+                    end.close()
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.parametrize("waits", [False, True], ids=["receives", "waits-to-read"])
+def test_nobody_is_told_that_another_waits_who_finds_data_at_once(
+    backend: Backend, waits: bool, often: bool
+) -> None:
+    async def main() -> None:
+        peer, stream = await (armed_pair() if often else tcp_pair())
+        async with peer, stream:
+            for _ in range(ATTEMPTS):
+                received: list[bytes] = []
+
+                async def first(received: list[bytes] = received) -> None:
+                    received.append(await stream.receive_some(3))
+
+                async def second(received: list[bytes] = received) -> None:
+                    if waits:
+                        await wait_readable(stream.socket._sock)  # type: ignore[attr-defined]
+                    received.append(await stream.receive_some(3))
+
+                peer_socket(peer).send(b"abcdef")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(first)
+                    nursery.start_soon(second)
+                assert sorted(received) == [b"abc", b"def"]
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("often", [0, 3])
+def test_who_sends_at_once_and_who_waits_to_write_are_not_in_each_others_way(
+    backend: Backend, often: int
+) -> None:
+    async def main() -> None:
+        for _ in range(ATTEMPTS):
+            peer, stream = await tcp_pair()
+            async with peer, stream:
+                for _ in range(often):
+                    await stream.send_all(b"a")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stream.send_all, b"a")
+                    nursery.start_soon(stream.socket.wait_writable)  # type: ignore[attr-defined]
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_reset_is_no_end_of_the_stream_though_it_was_closed_since(backend: Backend) -> None:
+    async def main() -> None:
+        other, starter = await armed_pair()
+        async with other, starter:
+            for _ in range(ATTEMPTS):
+                peer, stream = await armed_pair()
+                results: list[object] = []
+
+                async def receive(
+                    stream: trio.SocketStream = stream, results: list[object] = results
+                ) -> None:
+                    results.append(await result_of(stream.receive_some))
+
+                async def close(stream: trio.SocketStream = stream) -> None:
+                    await starter.receive_some()
+                    stream.socket.close()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(receive)
+                    nursery.start_soon(close)
+                    await wait_all_tasks_blocked()
+                    reset(peer)
+                    peer_socket(other).send(b"x")
+                assert results[0] in (trio.BrokenResourceError, trio.ClosedResourceError)
+
+    backend.run(main)
+
+
+@every_backend
+@pytest.mark.parametrize("often", [0, 3])
+def test_a_send_that_was_cancelled_before_it_was_closed_is_cancelled(backend: Backend, often: int) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        async with peer:
+            for _ in range(often):
+                await stream.send_all(b"a")
+            async with cancelled(lambda: stream.send_all(bytes(16 << 20))):
+                stream.socket.close()
+
+    backend.run(main)
+
+
+@every_backend
+def test_who_was_cancelled_is_not_told_that_another_task_waits(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer, stream, trio.open_nursery() as nursery:
+            fill(peer_socket(stream))
+            nursery.start_soon(stream.receive_some)
+            nursery.start_soon(stream.socket.wait_writable)  # type: ignore[attr-defined]
+            await wait_all_tasks_blocked()
+            for call in (stream.receive_some, lambda: stream.send_all(b"a")):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await call()
+                assert scope.cancelled_caught
+                with pytest.raises(trio.BusyResourceError):
+                    await call()
+            nursery.cancel_scope.cancel()
+
+    backend.run(main)
+
+
+@every_ring
+def test_what_comes_as_a_second_task_asks_the_socket_itself_stays_in_order(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        received: list[bytes] = []
+        asked: list[socket.socket] = []
+        recvmsg = socket.socket.recvmsg
+
+        def too_early(sock: socket.socket, *arguments: int) -> object:
+            asked.append(sock)
+            if len(asked) > 1:
+                return recvmsg(sock, *arguments)
+            peer_socket(peer).send(b"abcdef")
+            raise BlockingIOError
+
+        async def second() -> None:
+            try:
+                data, *_ = await stream.socket.recvmsg(3)
+            except trio.BusyResourceError:
+                await wait_all_tasks_blocked()
+                data = await stream.receive_some(3)
+            assert data == b"def"
+
+        async def first() -> None:
+            received.append(await stream.receive_some(3))
+
+        async with peer, stream:
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(first)
+                    await wait_all_tasks_blocked()
+                    monkeypatch.setattr(socket.socket, "recvmsg", too_early)
+                    nursery.start_soon(second)
+        assert received == [b"abc"]
 
     backend.run(main)

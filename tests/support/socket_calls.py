@@ -14,6 +14,7 @@ the end is *torn*, sends no more, and its peer shows only how its receives end.
 from __future__ import annotations
 
 import random
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -37,6 +38,10 @@ LITTLE = 30_000
 """Of a huge send, all that may be received without its being certain to go on waiting."""
 SOCKET_BUFFER = 65_536
 STALLED = 30
+ACKNOWLEDGED = 1
+"""Seconds in which TCP acknowledges what has come, if it does at all: it may take its time, but a fraction of
+this."""
+_TCP_INFO_UNACKED = 24
 WHAT_COMES = "receive_some()"
 """The one that cannot be told where to stop."""
 
@@ -100,6 +105,20 @@ class End:
         """Whether a send may have been told of what broke the connection."""
         return self.torn or self.is_sending()
 
+    def may_get_room(self) -> bool:
+        """Whether a send that waits may go on by itself: there is room, or an acknowledgement makes some."""
+        sock = self.socket._sock
+        if not self.is_sending() or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        if poll.poll(0):
+            return True
+        if sock.family == socket.AF_UNIX:
+            return False
+        known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
+        return struct.unpack_from("I", known, _TCP_INFO_UNACKED) != (0,)
+
     @property
     def socket(self) -> Any:
         return self.stream.socket
@@ -138,12 +157,17 @@ class Pair:
 
     async def settle(self) -> None:
         """Twice: what the first round of events has set off is an event, too. The acknowledgements
-        of a huge send take the kernel's timers, so what has to end is waited for."""
+        of a huge send take the kernel's timers, so what has to end is waited for. So is room for more of it:
+        else it would come in the midst of a later call."""
         await wait_all_tasks_blocked()
         await wait_all_tasks_blocked(0.0005)
         with trio.move_on_after(STALLED):
             while any(self.is_due(end) for end in self.ends):
                 await trio.sleep(0.001)
+        with trio.move_on_after(ACKNOWLEDGED):
+            while any(end.may_get_room() for end in self.ends):
+                await trio.sleep(0.001)
+                await wait_all_tasks_blocked()
 
     def is_due(self, end: End) -> bool:
         """Whether the end waits for what has been sent, or to send what has been received."""

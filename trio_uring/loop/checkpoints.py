@@ -49,6 +49,16 @@ def sleep(message: object) -> Generator[object, Any, None]:
 
 
 @types.coroutine
+def sleep_for_value(message: object) -> Generator[object, Any, Any]:
+    """Sleeps as `sleep` does, and returns the value of the outcome that the task is woken with."""
+    answer = yield message
+    try:
+        return answer.unwrap()
+    finally:
+        del answer
+
+
+@types.coroutine
 def sleep_for_data(message: object) -> Generator[object, Any, bytes | None]:
     """Sleeps as `sleep` does; the task may also be woken with bytes, which are returned. Returns None if
     it is woken with READY."""

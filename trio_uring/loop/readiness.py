@@ -65,8 +65,8 @@ class SocketOfRun(Protocol):
     def is_waited_for(self) -> bool: ...
     @property
     def is_sending(self) -> bool: ...
-    def finish_cancelled(self) -> None: ...
-    def finish_cancelled_send(self) -> None: ...
+    def finish(self) -> None: ...
+    def finish_send(self) -> None: ...
     def take_nothing_ahead(self) -> None: ...
 
 
@@ -104,7 +104,7 @@ class Readiness(Run):
         if fd in self.readers:
             raise busy()
         for sock in self.sockets.with_descriptor(fd):
-            sock.finish_cancelled()
+            sock.finish()
             if sock.is_waited_for:
                 raise busy()
             sock.take_nothing_ahead()
@@ -123,7 +123,7 @@ class Readiness(Run):
         if not isinstance(fd, int):
             fd = fd.fileno()
         for sock in self.sockets.with_descriptor(fd):
-            sock.finish_cancelled_send()
+            sock.finish_send()
             if sock.is_sending:
                 raise busy()
         if fd in self.writers:

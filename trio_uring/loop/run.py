@@ -150,6 +150,12 @@ class Run:
         """Processes at once what has completed by now. Called by a task of the run."""
         raise NotImplementedError
 
+    def look(self) -> None:
+        """Has the kernel take what is queued, and processes what has completed by then. Called by a task of
+        the run."""
+        self.raise_on_error(lib.tu_flush(self.core))
+        self.reap()
+
     def force_wakeup(self) -> None:
         """Has the loop make another tick at once: the wait that goes on now, or that comes next, ends.
         Any thread, a signal handler or a finaliser."""

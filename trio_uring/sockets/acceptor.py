@@ -23,9 +23,10 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import outcome
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
-from ..loop.checkpoints import READY, pass_cancel_point, sleep, yield_shielded
+from ..loop.checkpoints import pass_cancel_point, sleep_for_value, yield_shielded
 from ..loop.operation import STOPPED
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping
@@ -43,7 +44,7 @@ _accept = lib.tu_accept
 class Acceptor(RunSocket):
     """A listening socket, as one run knows it."""
 
-    __slots__ = ("_accepted", "_most_ahead", "_socket_arguments", "_sockets_ahead")
+    __slots__ = ("_most_ahead", "_socket_arguments", "_sockets_ahead")
 
     def __init__(
         self, group: SocketGroup[Acceptor], sock: socket.socket, most_ahead: int, trio_socket: object
@@ -51,8 +52,6 @@ class Acceptor(RunSocket):
         nothing_ahead = not most_ahead or hasattr(trio_socket, "_uring_nothing_ahead")
         super().__init__(group, sock, takes_nothing_ahead=nothing_ahead)
         self._most_ahead = most_ahead
-        self._accepted: socket.socket | int = 0
-        """What the task that waits finds when it is woken: a connection, or -errno."""
         self._sockets_ahead: deque[socket.socket] = deque()
         """The connections that were accepted ahead."""
         self._socket_arguments = int(sock.family), int(sock.type), sock.proto
@@ -103,8 +102,7 @@ class Acceptor(RunSocket):
                     return found
             self.submit()
         self.waiter = context.task
-        await sleep(self.message)
-        accepted, self._accepted = self._accepted, 0
+        accepted: socket.socket | int = await sleep_for_value(self.message)
         return accepted
 
     async def _accept_at_once(self) -> socket.socket | int | None:
@@ -126,7 +124,7 @@ class Acceptor(RunSocket):
             await yield_shielded()
         return accepted
 
-    def finish_cancelled_send(self) -> None:
+    def finish_send(self) -> None:
         """Does nothing: a listening socket sends nothing."""
 
     def close(self) -> bool:
@@ -150,8 +148,8 @@ class Acceptor(RunSocket):
             return
         accepted = result if result < 0 else self._socket_of(result)
         if self.waiter is not None:
-            self._accepted = accepted
-            self._wake(READY)
+            # Not by an attribute: before the task has run another one may accept, and be answered.
+            self._wake(outcome.Value(accepted))
         elif isinstance(accepted, int):
             return
         elif self.closed:

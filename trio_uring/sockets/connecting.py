@@ -39,6 +39,7 @@ from trio.lowlevel import (
 from .._tasks import is_current
 from ..loop.operation import failure
 from ..loop.trio_internals import Replaced, SocketType
+from ..loop.waiter import raise_closed
 from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ async def connect(self: Any, address: Any) -> None:
                 await cancel_shielded_checkpoint()
         if waits:
             await wait_writable(sock)
+        elif under_way and sock.fileno() < 0:  # on epoll the task would have waited
+            raise_closed()
     except trio.Cancelled:
         sock.close()  # as Trio does: the handshake may go on
         raise
@@ -149,7 +152,7 @@ def _acceptor_of(trio_socket: Any) -> Acceptor | None:
         acceptor = sockets.acceptors.socket_of(trio_socket)
     if acceptor is None or acceptor.connections_ahead:
         return acceptor
-    acceptor.finish_cancelled()
+    acceptor.finish()
     return None if acceptor.is_busy else acceptor
 
 

@@ -36,7 +36,7 @@ from ..loop.waiter import Stopping, busy
 from ..ring.native import lib
 from .run_socket import RunSocket, reset_at_close
 from .sender import Sender
-from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, ONCE, STOPPING
+from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, NOTHING_SUBMITTED, ONCE, STOPPING
 
 if TYPE_CHECKING:
     from .receive_buffers import ReceiveBuffers
@@ -119,9 +119,10 @@ class Connection(RunSocket):
 
         Raises OSError, trio.BusyResourceError and trio.ClosedResourceError.
         """
+        if self.waiter is not None:
+            self.finish()
         if self.closed or not is_current(self):  # closed between the call and the first step of its coroutine
-            if pass_cancel_point(context.task):
-                await checkpoint_if_cancelled()
+            await checkpoint_if_cancelled()
             await yield_shielded()
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if self.bytes_ahead or self._end is not None:
@@ -132,16 +133,16 @@ class Connection(RunSocket):
             finally:
                 if not (self.run.budget and self.run.spend()):
                     await yield_shielded()
-        if self.waiter is not None:
-            self.finish_cancelled()
-        if self.waiter is not None or self.fd in self.run.readers:
+        is_taken = self.waiter is not None or self.fd in self.run.readers
+        if self.state is IDLE and (is_taken or self._tries_socket_first or not self._has_received):
+            data = await self._receive_at_once(length)
+            if data is not None:
+                return data
+        if is_taken:
+            await checkpoint_if_cancelled()
             raise busy()
         self.length = length
         if self.state is IDLE:
-            if self._tries_socket_first or not self._has_received:
-                data = await self._receive_at_once(length)
-                if data is not None:
-                    return data
             self.submit()
         self.waiter = context.task
         data = await sleep_for_data(self.message)
@@ -190,8 +191,11 @@ class Connection(RunSocket):
         return bytes(data)
 
     def take_end(self) -> bytes:
-        """Takes the end of the stream, as no bytes, or raises the error that has ended it."""
+        """Takes the end of the stream, as no bytes, or raises the error that has ended it. If the socket was
+        closed since the caller was woken, nobody knows any more how it has ended."""
         end, self._end = self._end, None
+        if end is None and self.closed:
+            end = -errno.EBADF
         if end:
             raise OSError(-end, os.strerror(-end))
         return b""
@@ -246,12 +250,21 @@ class Connection(RunSocket):
     def is_sending(self) -> bool:
         return self.sender is not None and self.sender.is_busy
 
-    def finish_cancelled_send(self) -> None:
+    def finish(self) -> None:
+        """Besides, a receive that finds at once what it waits for. It is to take no more than that, since who
+        has asked may read the socket itself next."""
+        super().finish()
+        if self.waiter is not None and self.state not in NOTHING_SUBMITTED:
+            self.take_nothing_ahead()
+            self.run.look()
+
+    def finish_send(self) -> None:
         sender = self.sender
+        if sender is not None and sender.is_busy:
+            self.run.look()
         while sender is not None and sender.is_busy and isinstance(sender.task, Stopping):
             sender.stop()
-            self.run.raise_on_error(lib.tu_flush(self.run.core))
-            self.run.reap()
+            self.run.look()
 
     @property
     def taken_ahead(self) -> str:

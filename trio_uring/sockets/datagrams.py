@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _MOST: Final = 1024
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
+_BEFORE_THE_BOUNDS: Final = 256
+"""More than the kernel tells before the size of the datagrams that it has put together, without which they
+cannot be taken apart: time stamps, marks, losses, as the socket's options ask for them."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -112,7 +115,7 @@ class Datagrams(trio.abc.AsyncResource):
                 raise ValueError(f"with gro, size has to be 65535, not {size}")
             if missing is None:
                 self._sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-                ancillary_size += socket.CMSG_SPACE(4)
+                ancillary_size += _BEFORE_THE_BOUNDS + socket.CMSG_SPACE(4)
         self.socket = sock
         """The socket."""
         self.sent = 0

@@ -187,13 +187,15 @@ class RunSocket(ABC):
             return
         self._stop_now(MULTISHOTS, STOPPING)
 
-    def finish_cancelled(self) -> None:
-        """Gets the kernel's answer to an operation whose task was cancelled, for which no other task is
-        to wait. For the run's own tasks."""
+    def finish(self) -> None:
+        """Gets the kernel's answer to the operation that a task waits for, if it need not wait any more:
+        another task may have its turn then, as on epoll. For the run's own tasks.
+
+        Here that is an operation whose task was cancelled."""
         self._stop_now((CANCELLING,), CANCELLING)
 
     @abstractmethod
-    def finish_cancelled_send(self) -> None:
+    def finish_send(self) -> None:
         """Does the same for a send of `trio.SocketStream.send_all`."""
 
     def close(self) -> bool:
@@ -271,8 +273,7 @@ class RunSocket(ABC):
         """Stops an operation that is in one of these states, and waits until the kernel has answered."""
         while self.state in states:
             if self._stop(state):
-                self.run.raise_on_error(_flush(self.run.core))
-                self.run.reap()
+                self.run.look()
         self._submit_if_taken_back()
 
     def _submit_if_taken_back(self) -> None:

@@ -32,7 +32,6 @@ from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
 from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SSLState, context, is_trios_own
-from ..loop.waiter import busy
 from ..ring.native import ffi
 from .handing_over import fileno
 from .lookup import connection_of, is_ours, sockets_of_run
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
     from .registry import RunSockets
+    from .sender import Sender
 
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
@@ -115,7 +115,7 @@ async def send_all(self: trio.SocketStream, data: bytes | bytearray | memoryview
             sender.finish()
         else:
             assert type(data) is bytes
-            await _send_rest(trio_socket._sock, connection, data, sender.result)
+            await _send_rest(trio_socket._sock, connection, sender, data, sender.result)
     finally:
         detector._held = False
 
@@ -128,6 +128,7 @@ async def _send_all(stream: trio.SocketStream, data: bytes | bytearray | memoryv
     connection = connection_of(trio_socket) if is_plain else None
     if (
         connection is None
+        or connection.fd in connection.run.writers
         or (connection.sender is not None and connection.sender.task is not None)
         or trio_socket._did_shutdown_SHUT_WR
         or (type(data) is not bytes and not _has_bytes(data))
@@ -157,12 +158,10 @@ async def _send_memory(sock: socket.socket, connection: Connection, data: bytes 
     if not data:
         await _send_nothing(sock, connection)
         return
-    if connection.fd in run.writers:
-        raise busy()
     at_once = not connection.has_sent or (run.budget and run.events_of_tick <= FEW_EVENTS)
     connection.has_sent = True
     if not (at_once and await _send_at_once(sock, connection, data)):
-        await _send_rest(sock, connection, data, 0)
+        await _send_rest(sock, connection, connection.sender or connection.new_sender(), data, 0)
 
 
 async def _send_nothing(sock: socket.socket, connection: Connection) -> None:
@@ -189,17 +188,16 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
     except OSError as met:
         _fail(connection.take_send_error(met))
     if sent < len(data):
-        await _send_rest(sock, connection, data, sent)
+        await _send_rest(sock, connection, connection.sender or connection.new_sender(), data, sent)
     elif not (connection.run.budget and connection.run.spend()):
         await yield_shielded()
     return True
 
 
 async def _send_rest(
-    sock: socket.socket, connection: Connection, data: bytes | memoryview, result: int
+    sock: socket.socket, connection: Connection, sender: Sender, data: bytes | memoryview, result: int
 ) -> None:
     """Sends what is left of ``data`` after a first send with this ``result``."""
-    sender = connection.sender or connection.new_sender()
     # The object that `from_buffer` makes does not live on: up to CPython 3.12 the garbage collector crashes
     # on a memoryview in a cycle while there is such an object of it. ``data``, which is held, keeps the
     # memory where it is.
