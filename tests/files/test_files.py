@@ -513,6 +513,31 @@ def test_what_does_not_block_says_that_there_is_nothing(
 
 
 @on_both
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_nor_does_a_terminal_that_does_not_block(backend: Backend, buffering: int) -> None:
+    """The kernel's ring cannot be told not to wait for one."""
+    ends = os.openpty()
+    tty.setraw(ends[1])
+    os.set_blocking(ends[1], False)
+
+    async def main() -> None:
+        source = await open_file(ends[1], "rb", buffering, closefd=False)
+        target = await open_file(ends[1], "wb", 0, closefd=False)
+        for call in (lambda: source.read(5), source.read, lambda: source.readinto(bytearray(3))):
+            assert await call() is None
+        while await target.write(bytes(1 << 12)) is not None:
+            pass
+        os.write(ends[0], b"typed")
+        assert await source.read(5) == b"typed"
+
+    try:
+        backend.run(main)
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+@on_both
 @pytest.mark.parametrize("mode", ["w", "r+", "wb", "r+b"])
 def test_files_that_refuse_offsets_are_written(backend: Backend, mode: str) -> None:
     """As those of /proc that are made up in one go."""

@@ -320,11 +320,12 @@ def test_missing_encoding_is_warned_of_where_the_caller_is() -> None:
                 trio_uring.TemporaryFile("w+")
                 trio_uring.NamedTemporaryFile("w+")
                 trio_uring.SpooledTemporaryFile(mode="w+")
-            print([(one.category.__name__, one.lineno - caught[0].lineno) for one in caught])
+            for one in caught:
+                print(one.category.__name__, one.filename, one.lineno - caught[0].lineno)
             """,
             flags=("-X", "warn_default_encoding"),
         )
-        == "[('EncodingWarning', 0), ('EncodingWarning', 1), ('EncodingWarning', 2)]\n"
+        == "EncodingWarning <string> 0\nEncodingWarning <string> 1\nEncodingWarning <string> 2\n"
     )
 
 

@@ -10,8 +10,10 @@ A transfer goes one of these ways, by the kind of the file's position (files/pos
   SHARED     read(2)                           write(2)                         as OWN, if the file
                                                                                 system is measured, else
                                                                                 pread(2), pwrite(2)
-  STREAM     the ring                          the ring                         refused by the kernel
+  STREAM     the ring, or read(2)              the ring, or write(2)            refused by the kernel
 
+- A stream's descriptor that is non-blocking is read and written by system calls where the kernel cannot
+  tell the ring not to wait: terminals, and pipes before Linux 6.4 (FMODE_NOWAIT).
 - The calls with a (2) are system calls. A worker thread of Trio's makes them. In a run on epoll
   every transfer is such a call: OWN uses pread(2) and pwrite(2), APPENDED pread(2) and write(2).
 - "At once" means that the calling thread reads what the page cache has (lowlevel/page_cache.py).
@@ -305,19 +307,21 @@ class Transfers:
     async def _of_stream(
         self, run: Run, opcode: Opcode, memory: Any, length: int, held: object
     ) -> int | None:
-        """Reads from a stream, or writes to it, by the ring. Returns None if the descriptor is non-blocking
-        and not ready. The ring would wait even then, so it is told not to (RWF_NOWAIT). Files that do not
-        support this flag do not wait anyway."""
+        """Reads from a stream, or writes to it. Returns None if the descriptor is non-blocking and not ready.
+        The ring would wait even then, so it is told not to (RWF_NOWAIT). Where the kernel does not support
+        this flag, a thread makes the call."""
         fileno = self.raw.fileno
         fd = fileno()
         with ExtraWorker(run):
-            if not os.get_blocking(fd):
-                try:
-                    return await _by_ring(run, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno)
-                except OSError as error:
-                    if error.errno != errno.EOPNOTSUPP:
-                        raise
-            return await _by_ring(run, opcode, fd, memory, length, HERE, held, fileno=fileno)
+            if os.get_blocking(fd):
+                return await _by_ring(run, opcode, fd, memory, length, HERE, held, fileno=fileno)
+            try:
+                return await _by_ring(run, opcode, fd, memory, length, HERE, held, os.RWF_NOWAIT, fileno)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+        call = os.readv if opcode is READ else os.writev
+        return await self._by_thread(call, held, [ffi.buffer(memory, length)])
 
     async def _by_thread(self, call: Callable[..., R], held: object, *args: object) -> R | None:
         """Has a thread make a system call. Returns None if the descriptor is non-blocking and not ready.
