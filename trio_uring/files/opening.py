@@ -148,6 +148,7 @@ async def open_file(
     worker threads, since only read(2) and write(2) lock it. ``pread``, ``pread_into``, ``pwrite``,
     ``fsync()`` and ``fdatasync()`` of such a file, and `Path.stat`, still take no thread. On file systems
     that the ring was not tested on, and on devices such as /dev/zero, all reads and writes go by threads.
+    So do those of non-blocking terminals, and before Linux 6.4 of non-blocking pipes.
     The ring was tested on ext4, xfs, btrfs, tmpfs and overlays of these.
 
     *Written behind*: what a file has accepted is in its buffer, or on its way to the kernel, until ``flush``.
