@@ -7,6 +7,7 @@ beginning of what was to be written.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
@@ -305,6 +306,7 @@ def main_without(calls: Sequence[str], error: int) -> list[dict[str, int]]:
 def run() -> dict[str, int]:
     """For each use, the errno that the caller got, or 0; and the errno that has ended the run early, if one
     has."""
+    gc.collect()  # what the run before has abandoned, whose descriptors would be gone in the midst of this one
     said: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

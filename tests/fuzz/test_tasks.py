@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 from datagram_pairs import trio_pair
-from equivalence import URING
+from equivalence import URING, needs_completions
 from fuzzing import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -325,9 +325,11 @@ def in_the_world(call: Callable[[], object]) -> None:
         made.close_interrupt()
 
 
+@needs_completions
 def test_no_argument_ends_the_process() -> None:
     in_the_world(call_with)
 
 
+@needs_completions
 def test_no_datagram_ends_the_process() -> None:
     in_the_world(exchange_with)
