@@ -320,12 +320,14 @@ def test_missing_encoding_is_warned_of_where_the_caller_is() -> None:
                 trio_uring.TemporaryFile("w+")
                 trio_uring.NamedTemporaryFile("w+")
                 trio_uring.SpooledTemporaryFile(mode="w+")
-            for one in caught:
-                print(one.category.__name__, one.filename, one.lineno - caught[0].lineno)
+            # Where there is no compiler, ctypes has one of its own, when Trio looks for a library.
+            lines = [(one.filename, one.lineno) for one in caught if "ctypes" not in one.filename]
+            for name, line in lines:
+                print(name, line - lines[0][1])
             """,
             flags=("-X", "warn_default_encoding"),
         )
-        == "EncodingWarning <string> 0\nEncodingWarning <string> 1\nEncodingWarning <string> 2\n"
+        == "<string> 0\n<string> 1\n<string> 2\n"
     )
 
 
