@@ -11,7 +11,7 @@ import pytest
 import trio
 from equivalence import PATIENCE, every_backend, every_ring
 from pairs import arm, armed_pair, peer_socket, reset, result_of, tcp_pair
-from trio.lowlevel import wait_readable
+from trio.lowlevel import wait_readable, wait_writable
 from trio.testing import wait_all_tasks_blocked
 from waiters import fill
 
@@ -347,5 +347,21 @@ def test_what_comes_as_a_second_task_asks_the_socket_itself_stays_in_order(
                     monkeypatch.setattr(socket.socket, "recvmsg", too_early)
                     nursery.start_soon(second)
         assert received == [b"abc"]
+
+    backend.run(main)
+
+
+@every_backend
+def test_a_task_that_would_have_to_wait_for_room_is_told_that_another_does(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await tcp_pair()
+        async with peer, stream:
+            fill(peer_socket(stream))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_writable, stream.socket)
+                await wait_all_tasks_blocked()
+                with pytest.raises(trio.BusyResourceError):
+                    await stream.send_all(b"x")
+                nursery.cancel_scope.cancel()
 
     backend.run(main)
