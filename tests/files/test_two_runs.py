@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
-from equivalence import EPOLL, URING, Backend
+from equivalence import EPOLL, PATIENCE, URING, Backend
 
 from trio_uring import open_file
+from trio_uring.files.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+    from types import FrameType
 
 LINES = [f"{number:07}\n" for number in range(3000)]
 both = pytest.mark.parametrize(
@@ -91,6 +94,41 @@ def test_what_two_runs_write_at_once_is_written_or_refused(
     )
     URING.run(file.aclose)
     assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(accepted)
+
+
+def test_a_run_that_takes_over_at_the_first_moment_is_not_disturbed(tmp_path: Path) -> None:
+    """The other one's thread is in the middle of giving the file up."""
+    path = tmp_path / "file"
+    file: Any = URING.run(lambda: open_file(path, "wb"))
+    position = file._position
+    may_begin, has_begun = threading.Event(), threading.Event()
+
+    def stop_where_the_file_is_free(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not WriteBehind.land.__code__:
+            return None
+        if position.written_by is None and not may_begin.is_set():
+            may_begin.set()
+            assert has_begun.wait(PATIENCE)
+        return stop_where_the_file_is_free
+
+    async def write_first() -> None:
+        await file.write(b"a" * 300_000)
+
+    async def write_second() -> None:
+        await file.write(b"b" * 300_000)
+        has_begun.set()
+        first.join()
+        await file.aclose()
+
+    def run_first() -> None:
+        sys.settrace(stop_where_the_file_is_free)
+        URING.run(write_first)
+
+    first = threading.Thread(target=run_first)
+    first.start()
+    assert may_begin.wait(PATIENCE)
+    URING.run(write_second)
+    assert path.read_bytes() == b"a" * 300_000 + b"b" * 300_000
 
 
 def test_a_run_is_refused_while_another_is_in_a_call(pipe: tuple[int, int]) -> None:

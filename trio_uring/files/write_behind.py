@@ -91,13 +91,16 @@ _PAUSE: Final = 0.0002
 class Flight:
     """A write that is with the kernel. The run holds it in `Run.operations`."""
 
-    __slots__ = ("_behind", "_held", "length", "parts", "result", "start")
+    __slots__ = ("_behind", "_held", "_run", "length", "parts", "result", "start")
 
     task: Final = None
     """No task sleeps until the result is there: the run calls `settle` instead."""
 
-    def __init__(self, behind: WriteBehind, start: int, length: int, parts: int, held: object) -> None:
+    def __init__(
+        self, behind: WriteBehind, run: Run, start: int, length: int, parts: int, held: object
+    ) -> None:
         self._behind = behind
+        self._run = run
         self._held = held
         """Keeps alive the memory that the kernel reads."""
         self.start = start
@@ -120,7 +123,7 @@ class Flight:
 
     def settle(self) -> None:
         """Has the file take the result. Called by the run when all events of a tick are processed."""
-        self._behind.land()
+        self._behind.land(self._run)
 
 
 class WriteBehind:
@@ -229,10 +232,11 @@ class WriteBehind:
         assert run is not None
         for data in parts:
             self.leave(data)
-        if self._run is None:
-            self._write(run)
-        else:
+        if self._run is not None:
             self._write_more(run)
+        elif self._write(run):
+            run.files_written += 1
+            self._run = self._transfers.position.written_by = run
 
     def leave(self, data: bytes) -> None:
         """Accepts ``data`` to be written later. Called by `add`, and, in any thread, with the last data of a
@@ -294,29 +298,31 @@ class WriteBehind:
             if self._run is not None:
                 time.sleep(_PAUSE)
 
-    def land(self) -> None:
+    def land(self, run: Run) -> None:
         """Takes the results that have come, in the order of the writes, and submits the next writes. Called
-        when a flight has its result."""
-        run, flights = self._run, self._flights
-        if run is None:  # an earlier call in this tick has taken all results
+        when a flight of ``run`` has its result."""
+        if self._run is not run:  # an earlier call in this tick has taken all; another run may write by now
             return
+        flights = self._flights
         while flights and flights[0].result == flights[0].length:
             self._went_out(flights.popleft().length)
             self._tries = 0
-        if all(flight.result is not None for flight in flights):
+        goes_on = True
+        if any(flight.result is None for flight in flights):
+            self._write_more(run)
+        else:
             if flights:
                 self._fall_short()
-            self._run = self._transfers.position.written_by = None
-            run.files_written -= 1
             self._transfers.position.ask()
-            if self._parts and self._error is None:
-                self._write(run)
-        else:
-            self._write_more(run)
+            goes_on = bool(self._parts) and self._error is None and self._write(run)
         _flush(run.core)  # else the worker would wait until the tasks of this tick have run
         if self._waiting is not None:
             run.reschedule(self._waiting, READY)
             self._waiting = None
+        if not goes_on:
+            run.files_written -= 1
+            # Last: from here on another run, in another thread, may use the file.
+            self._run = self._transfers.position.written_by = None
 
     def _fall_short(self) -> None:
         """Makes good that the first flight fell short or failed. All flights have landed."""
@@ -343,20 +349,20 @@ class WriteBehind:
         if furthest > end and self._transfers.position.is_ours and os.fstat(fd).st_size == furthest:
             os.ftruncate(fd, end)
 
-    def _write(self, run: Run) -> None:
-        """Submits the first write, and as many more as there may be. The file is not FLYING."""
+    def _write(self, run: Run) -> bool:
+        """Submits the first write, and as many more as there may be. Nothing is with the kernel. If that fails,
+        sets `_error` and returns False."""
         try:
             fd = self._raw.fileno()
             self._transfers.position.tell_kernel()
             self._grows = not self._appends and self._written_to == os.fstat(fd).st_size
         except (OSError, ValueError) as error:  # somebody has closed the file
             self._error = error
-            return
-        self._submit(run, fd)
-        if self._flights:
-            self._run = self._transfers.position.written_by = run
-            run.files_written += 1
-            self._write_more(run)
+            return False
+        if not self._submit(run, fd):
+            return False
+        self._write_more(run)
+        return True
 
     def _write_more(self, run: Run) -> None:
         """Submits further writes of full size, as many as there may be. The file is FLYING."""
@@ -400,7 +406,7 @@ class WriteBehind:
         if slot < 0:
             self._error = failure(slot)
             return False
-        flights.append(Flight(self, start, length, len(held), (held, address)))
+        flights.append(Flight(self, run, start, length, len(held), (held, address)))
         run.operations[slot] = flights[-1]
         return True
 
