@@ -409,7 +409,7 @@ def test_a_run_without_completions_is_refused_or_falls_back() -> None:
     features = without("completions").features
     with pytest.raises(trio_uring.UringUnavailableError, match="accept_ahead needs completions") as raised:
         trio_uring.run(trio.sleep, 0, ring=RingOptions(accept_ahead=1, features=features))
-    assert "switched off" in str(raised.value)
+    assert "switched off" in str(raised.value) or "which this kernel" in str(raised.value)
     trio_uring.run(trio.sleep, 0, ring=RingOptions(features=features))
 
     async def main() -> str:

@@ -17,7 +17,7 @@ import pytest
 import trio
 from equivalence import EPOLL, PATIENCE, RINGS, URING, Backend, needs_completions
 from pairs import tcp_pair
-from socket_calls import HUGE, disturbed, expected, pair
+from socket_calls import HUGE, disturbed, expected, fill_for_good, pair
 from steps import Steps
 from tls_peer import VERSIONS, Peer, context
 from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
@@ -1128,9 +1128,7 @@ def test_an_answer_that_is_cancelled_on_its_way_breaks_the_stream(backend: Backe
         stream, peer = await with_peer(TLS12)
         peer.reads = False
         below = stream.transport_stream.socket
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                below._sock.send(bytes(HUGE))
+        await fill_for_good(below._sock)
         peer.renegotiate()
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:

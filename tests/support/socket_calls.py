@@ -25,6 +25,7 @@ import attrs
 import outcome
 import trio
 from trio.testing import wait_all_tasks_blocked
+from waiters import fill
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -114,14 +115,25 @@ class End:
         poll.register(sock, select.POLLOUT)
         if poll.poll(0):
             return True
-        if sock.family == socket.AF_UNIX:
-            return False
-        known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
-        return struct.unpack_from("I", known, _TCP_INFO_UNACKED) != (0,)
+        return sock.family != socket.AF_UNIX and is_unacknowledged(sock)
 
     @property
     def socket(self) -> Any:
         return self.stream.socket
+
+
+def is_unacknowledged(sock: socket.socket) -> bool:
+    """Whether TCP waits to be told that what it has sent has come."""
+    known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED + 4)
+    return struct.unpack_from("I", known, _TCP_INFO_UNACKED) != (0,)
+
+
+async def fill_for_good(sock: socket.socket) -> None:
+    """Fills a TCP socket whose peer receives nothing, until no acknowledgement makes room any more."""
+    while fill(sock):
+        with trio.move_on_after(ACKNOWLEDGED):
+            while is_unacknowledged(sock):
+                await trio.sleep(0.001)
 
 
 def pair(family: str) -> tuple[trio.SocketStream, trio.SocketStream]:
