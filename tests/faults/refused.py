@@ -306,7 +306,7 @@ def main_without(calls: Sequence[str], error: int) -> list[dict[str, int]]:
 def run() -> dict[str, int]:
     """For each use, the errno that the caller got, or 0; and the errno that has ended the run early, if one
     has."""
-    gc.collect()  # what the run before has abandoned, whose descriptors would be gone in the midst of this one
+    gc.collect()  # else what the run before has abandoned closes its descriptors in the midst of this one
     said: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -367,7 +367,7 @@ class Encrypted:
             self.crowd.received += len(data or b"")
 
 
-@needs_completions  # without them the sockets are Trio's own, and send to whatever has their number, as on epoll
+@needs_completions  # else sockets are Trio's own, and send to whatever has their number
 @pytest.mark.parametrize("ring", RINGS.values(), ids=RINGS)
 def test_no_byte_of_a_connection_reaches_another(ring: RingOptions) -> None:
     seeds = random.Random(SEED)

@@ -350,8 +350,8 @@ class WriteBehind:
             os.ftruncate(fd, end)
 
     def _write(self, run: Run) -> bool:
-        """Submits the first write, and as many more as there may be. Nothing is with the kernel. If that fails,
-        sets `_error` and returns False."""
+        """Submits the first write, and as many more as there may be. Nothing is with the kernel. If that
+        fails, sets `_error` and returns False."""
         try:
             fd = self._raw.fileno()
             self._transfers.position.tell_kernel()
