@@ -266,7 +266,7 @@ def liburing(session: nox.Session) -> None:
 @nox.session
 def kernels(session: nox.Session) -> None:
     """Debian's kernels under QEMU, and the built package in each: all, those that are named, or --short."""
-    session.install(f"{copied(session)}[tests]", "pytest-timeout")
+    session.install(f"{copied(session)}[tests]", "pytest-timeout", "pyopenssl", *TRIO_TESTS)
     session.run("python", "tests/kernels", *session.posargs)
 
 

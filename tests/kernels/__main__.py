@@ -4,7 +4,8 @@
 
 KERNEL: 5.10, 6.1, 6.12, 6.18 or newest, by default all of them. In each guest: what the doctor says, beside
 what that kernel has to offer; the mixed workload; the kernel's switch for io_uring; and the tests of the
-rooms that touch the kernel, as far as the time lets. What cannot be had is a line, and no failure.
+rooms that touch the kernel, as far as the time lets; the room "trio" is Trio's own suite. What cannot be had
+is a line, and no failure.
 
 Everything that is fetched and made is kept in --cache, by default in trio-uring/kernels of the user's cache.
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _CHECKS: Final = ("doctor", "mixed", "switches")
 _SHORT: Final = ("doctor", "mixed")
 _ROOMS: Final = ("loop", "ring", "lowlevel", "faults/test_refused_operations.py", "files", "sockets")
-_ALL: Final = (*_ROOMS, "session", "command", "oracle")
+_ALL: Final = (*_ROOMS, "session", "command", "oracle", "trio")
 _SECONDS_OF_CHECKS: Final = 1200
 
 
