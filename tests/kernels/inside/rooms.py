@@ -39,12 +39,13 @@ def check(room: str, deadline: float) -> Result:
 
 
 def _tests_of(room: str) -> list[str]:
-    """What pytest is told to run. Of Trio's suite without the tests of its source, as in the noxfile."""
+    """What pytest is told to run. Of Trio's suite without the tests of its source, as in the noxfile, and in
+    one process: some look at how pytest shows a function, which xdist changes."""
     if room != _TRIO:
         return [f"tests/{room}"]
     package = Path(trio.__file__).parent
     suite = [f"--config-file={_TESTS / 'trio_suite/pytest.ini'}", f"--rootdir={package.parent}"]
-    return [*suite, "--pyargs", _TRIO, f"--ignore={package / '_tests/tools'}"]
+    return [*suite, "-n", "0", "--pyargs", _TRIO, f"--ignore={package / '_tests/tools'}"]
 
 
 def _run(tests: list[str], log: Path, seconds: float) -> int | None:
