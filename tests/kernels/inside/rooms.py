@@ -49,7 +49,8 @@ def _tests_of(room: str) -> list[str]:
 
 
 def _run(tests: list[str], log: Path, seconds: float) -> int | None:
-    """pytest's status; None if it was cut. What tests have written goes with them: the disk is small."""
+    """pytest's status; None if it was cut. What a test has written goes with it, unless it fails, since the
+    disk is small."""
     command = [
         sys.executable,
         "-m",
@@ -62,7 +63,7 @@ def _run(tests: list[str], log: Path, seconds: float) -> int | None:
         "no:cacheprovider",
         "--tb=short",
     ]
-    command += [f"--timeout={_PATIENCE}", "-p", "outcome_log", "-o", "tmp_path_retention_policy=none"]
+    command += [f"--timeout={_PATIENCE}", "-p", "outcome_log", "-o", "tmp_path_retention_policy=failed"]
     process = subprocess.Popen(
         command,
         cwd=_TESTS.parent,
