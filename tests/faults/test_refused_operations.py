@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from child_process import SUPPORT, run_python
+from child_process import SUPPORT, preloaded, run_python
 from refused import USES
 
 import trio_uring
@@ -42,7 +42,7 @@ def answers_of(call: str, library: str = "") -> list[dict[str, int]]:
     """What a call of refused.py returns in a child process."""
     environment = {"PYTHONPATH": os.pathsep.join((str(FOLDER), str(SUPPORT)))}
     if library:
-        environment["LD_PRELOAD"] = library
+        environment |= preloaded(library)
     done = run_python(
         f"import json, refused; print(json.dumps(refused.{call}))", env=environment, timeout=LIMIT
     )
