@@ -51,21 +51,10 @@ def _tests_of(room: str) -> list[str]:
 def _run(tests: list[str], log: Path, seconds: float) -> int | None:
     """pytest's status; None if it was cut. What a test has written goes with it, unless it fails, since the
     disk is small."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *tests,
-        "-q",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        "--tb=short",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "--tb=short"]
     command += [f"--timeout={_PATIENCE}", "-p", "outcome_log", "-o", "tmp_path_retention_policy=failed"]
     process = subprocess.Popen(
-        command,
+        [*command, *tests],
         cwd=_TESTS.parent,
         stdin=subprocess.DEVNULL,
         env={
