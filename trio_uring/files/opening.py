@@ -19,7 +19,8 @@ import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..loop.current import current_run
-from ..lowlevel.open_at import OpenedByThread, opened
+from ..lowlevel.open_at import opened
+from ..lowlevel.unclaimed import made_by_thread
 from .buffer import FileBuffer
 from .made_later import BufferedLater
 from .position import Position
@@ -188,8 +189,8 @@ async def open_file(
             binary = _binary_file(fd, path, mode.replace("U", ""), flags, buffering)
             return over(binary, buffering, newline, status, ours=True)
     else:
-        unclaimed = await trio.to_thread.run_sync(OpenedByThread, path, flags, _CREATED)
-        fd, status = unclaimed.claim(), None
+        fd = await made_by_thread(functools.partial(os.open, path, flags, _CREATED), os.close)
+        status = None
     wrapped = open(path, mode, buffering, *arguments, closefd, lambda *_: fd)  # noqa: SIM115
     return over(wrapped, buffering, newline, status, ours=True)
 

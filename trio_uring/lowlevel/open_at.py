@@ -40,6 +40,7 @@ from ..ring.opcodes import OPENAT
 from .arguments import directory_of, name_of
 from .names import ELSEWHERE, SAID, made_plain, open_at_once
 from .performing import failure_of
+from .unclaimed import made_by_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,27 +57,6 @@ _MAKES: Final = os.O_CREAT | os.O_TRUNC
 """With these flags a file is made or emptied, which nobody can do at once."""
 _NOT_TRIED: Final = -errno.EAGAIN
 _WOULD_WAIT: Final = (errno.ENXIO, errno.EAGAIN)
-
-
-class OpenedByThread:
-    """A file that a thread opens for a task. It is closed if nobody claims it before this object is garbage:
-    the task may have abandoned the thread, or be thrown away together with its run."""
-
-    __slots__ = ("_fd",)
-    _close = staticmethod(os.close)  # modules have no names any more when Python ends
-
-    def __init__(self, path: StrOrBytesPath, flags: int, mode: int, dir_fd: int | None = None) -> None:
-        self._fd = -1
-        self._fd = os.open(path, flags, mode, dir_fd=dir_fd)
-
-    def claim(self) -> int:
-        """Returns the descriptor, which is the caller's from now on. Called by the task."""
-        fd, self._fd = self._fd, -1
-        return fd
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            self._close(self._fd)
 
 
 # Ctrl-C between an open and what it returns would leave the descriptor to nobody.
@@ -174,12 +154,12 @@ async def _open_waiting(run: Run, path: StrOrBytesPath, flags: int, mode: int, d
     with ExtraWorker(run) as has_worker:
         if has_worker:
             return await _open(run, path, flags, mode, dir_fd, waits=True)
-        unclaimed = await trio.to_thread.run_sync(
-            partial(OpenedByThread, path, flags, mode, dir_fd),
+        return await made_by_thread(
+            partial(os.open, path, flags, mode, dir_fd=dir_fd),
+            os.close,
             abandon_on_cancel=True,
             limiter=trio.CapacityLimiter(1),
         )
-        return unclaimed.claim()
 
 
 async def _wait_for_writer(run: Run, fd: int, flags: int) -> None:
