@@ -87,6 +87,19 @@ def test_what_was_read_ahead_is_not_older_than_what_was_written_at_an_offset(
     backend.run(main)
 
 
+def late(call: Callable[..., int], is_made: trio.Event, going_on: threading.Event) -> Callable[..., int]:
+    """``call`` for a thread, which tells a task when it is made, and returns only when it may go on."""
+
+    def late_call(*arguments: object) -> int:
+        done = call(*arguments)
+        if not going_on.is_set():
+            trio.from_thread.run_sync(is_made.set)
+            assert going_on.wait(60)
+        return done
+
+    return late_call
+
+
 def test_a_transfer_that_a_write_at_an_offset_has_overtaken_leaves_nothing_ahead(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,16 +135,7 @@ def test_what_a_cancelled_call_gives_back_is_not_older_than_a_write_at_an_offset
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_read, going_on = trio.Event(), threading.Event()
-    preadv = os.preadv
-
-    def late_preadv(fd: int, buffers: Sequence[bytearray], offset: int) -> int:
-        got = preadv(fd, buffers, offset)
-        if not going_on.is_set():
-            trio.from_thread.run_sync(has_read.set)
-            assert going_on.wait(60)
-        return got
-
-    monkeypatch.setattr(os, "preadv", late_preadv)
+    monkeypatch.setattr(os, "preadv", late(os.preadv, has_read, going_on))
 
     async def main() -> None:
         async with await open_file(path, "r+b", 10) as file:
@@ -169,17 +173,10 @@ def test_what_is_buffered_does_not_overwrite_what_is_written_at_an_offset_betwee
     is_written, going_on = trio.Event(), threading.Event()
     pwrite = os.pwrite
 
-    def late_pwrite(fd: int, data: bytes, offset: int) -> int:
-        done = pwrite(fd, data, offset)
-        if not going_on.is_set():
-            trio.from_thread.run_sync(is_written.set)
-            assert going_on.wait(60)
-        return done
-
     async def main() -> None:
         async with await open_file(path, "r+b") as file:
             assert await file.read(1)
-            monkeypatch.setattr(os, "pwrite", late_pwrite)
+            monkeypatch.setattr(os, "pwrite", late(pwrite, is_written, going_on))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(file.pwrite, b"-", 2)
                 await is_written.wait()
@@ -197,15 +194,7 @@ def test_a_file_closed_during_a_write_at_an_offset_does_not_fail_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_written, is_closed = trio.Event(), threading.Event()
-    pwrite = os.pwrite
-
-    def late_pwrite(fd: int, data: bytes, offset: int) -> int:
-        done = pwrite(fd, data, offset)
-        trio.from_thread.run_sync(is_written.set)
-        assert is_closed.wait(60)
-        return done
-
-    monkeypatch.setattr(os, "pwrite", late_pwrite)
+    monkeypatch.setattr(os, "pwrite", late(os.pwrite, is_written, is_closed))
 
     async def main() -> None:
         file = await open_file(path, "r+b")
