@@ -19,7 +19,7 @@ import attrs
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
 
 from report import overview, points, readable
 from report.model import METRICS, Case, Report
@@ -132,6 +132,7 @@ def _bars(chart: Chart, report: Report, cases: list[Case]) -> Figure:
     for axes, case, sides in zip(panels, cases, values, strict=True):
         unit = METRICS[chart.of(case)].unit
         axes.set_xlim(0, 1.25 * max(map(max, sides.values())) or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(partial(tick, unit=unit)))
         _sides_as_bars(axes, report, sides, unit)
         axes.set_title(case.name, loc="left")
