@@ -39,13 +39,12 @@ def check(room: str, deadline: float) -> Result:
 
 
 def _tests_of(room: str) -> list[str]:
-    """What pytest is told to run. Of Trio's suite without the tests of its source, as in the noxfile, and in
-    one process: some look at how pytest shows a function, which xdist changes."""
+    """What pytest is told to run. Of Trio's suite without the tests of its source, as in the noxfile."""
     if room != _TRIO:
         return [f"tests/{room}"]
     package = Path(trio.__file__).parent
     suite = [f"--config-file={_TESTS / 'trio_suite/pytest.ini'}", f"--rootdir={package.parent}"]
-    return [*suite, "-n", "0", "--pyargs", _TRIO, f"--ignore={package / '_tests/tools'}"]
+    return [*suite, "--pyargs", _TRIO, f"--ignore={package / '_tests/tools'}"]
 
 
 def _run(tests: list[str], log: Path, seconds: float) -> int | None:
@@ -62,6 +61,7 @@ def _run(tests: list[str], log: Path, seconds: float) -> int | None:
             "OUTCOME_LOG": str(log),
             "PYTHONPATH": str(Path(__file__).parent),
             "HYPOTHESIS_STORAGE_DIRECTORY": str(log.parent / "hypothesis"),
+            "HYPOTHESIS_NO_PLUGINS": "1",  # by Trio's, its functions are shown otherwise than its suite wants
         },
         start_new_session=True,
     )
