@@ -192,6 +192,14 @@ static void reap(tu_core *core, struct input *input)
 	core->events_count = kept;
 }
 
+/* The kernel gets the buffers that the core has, and not those that completions name which it has not taken. */
+static void take_back(tu_core *core, struct kernel *kernel)
+{
+	for (uint32_t index = 0; index < core->buffers.lent_count; index++)
+		kernel->buffers |= 1U << core->buffers.lent[index];
+	tu_buffers_take_back(&core->buffers);
+}
+
 static void step(tu_core *core, struct kernel *kernel, struct input *input)
 {
 	uint32_t choice = take(input, 1);
@@ -228,8 +236,7 @@ static void step(tu_core *core, struct kernel *kernel, struct input *input)
 		reap(core, input);
 		break;
 	case 9:
-		tu_buffers_take_back(&core->buffers);
-		kernel->buffers = (1U << BUFFERS) - 1;
+		take_back(core, kernel);
 		break;
 	case 10:
 		consume(core, kernel);

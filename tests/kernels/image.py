@@ -29,7 +29,16 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCES: Final = Path("/src")
 """Where a guest has the tests."""
 # Without the package, which is to be the installed one.
-_FROM_CHECKOUT: Final = ("tests", "native", "benchmarks", "docs", "release", "pyproject.toml", "noxfile.py")
+_FROM_CHECKOUT: Final = (
+    "tests",
+    "native",
+    "start",
+    "benchmarks",
+    "docs",
+    "release",
+    "pyproject.toml",
+    "noxfile.py",
+)
 _MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_rng", "overlay", "ext4", "crc32c_generic")
 _OPTIONAL: Final = ("dummy", "fuse", "tls", "loop")
 _NOT_OF_PYTHON: Final = ("__pycache__", "test", "idlelib", "ensurepip", "lib2to3", "tkinter", "site-packages")

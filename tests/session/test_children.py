@@ -329,7 +329,7 @@ def test_first_run_that_somebody_has_wrapped_is_on_io_uring() -> None:
 
 
 IMPORTED = """
-    import importlib, importlib.util, re, sys
+    import importlib, importlib.machinery, importlib.util, re, sys
 
     def tell(*what):
         print(re.sub("0x[0-9a-f]+", "", " ".join(map(str, what))))
