@@ -5,7 +5,8 @@ run_batch(runner, batch)``. So C is asked first. It makes steps until the batch 
 the body of the loop. What C has begun and cannot finish is finished by ``finish_step``: the body of the loop
 once more, without its beginning. So whatever is not frequent is done by Trio's own code.
 
-The lines keep their numbers and the file its name, so that tracebacks and debuggers show Trio's source.
+The lines keep their numbers and the file its name, so that tracebacks and debuggers show Trio's source. The
+call of C has the place of the call that makes a step in Trio: it is what the stack of a task shows.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _BEGINNING: Final = (
     "task._next_send_fn = task._next_send = None",
 )
 """What the body of the loop does before it sends to a task: the first line of each statement."""
+_STEP: Final = "task.context.run(next_send_fn, next_send)"
+"""How the body of the loop sends to a task."""
 
 
 def unrolled_run(runner: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,8 +62,7 @@ def _accelerated() -> Callable[..., Any]:
     learn_messages(trio_traps.CancelShieldedCheckpoint, trio_traps.WaitTaskRescheduled)
     function, loop = _parse()
     finish_step = enable_ki_protection(_compile(_finishing(loop))())
-    condition = ast.parse("batch and run_batch(runner, batch)", mode="eval").body
-    loop.test = ast.copy_location(condition, loop.test)
+    loop.test = ast.copy_location(ast.BoolOp(ast.And(), [loop.test, _call_of_c(loop)]), loop.test)
     return _compile(function, "run_batch")(functools.partial(run_batch, finish_step))
 
 
@@ -78,6 +80,15 @@ def _parse() -> tuple[ast.FunctionDef, ast.While]:
     beginning = tuple(ast.unparse(statement).splitlines()[0] for statement in loop.body[: len(_BEGINNING)])
     assert beginning == _BEGINNING, beginning
     return function, loop
+
+
+def _call_of_c(loop: ast.While) -> ast.expr:
+    """The call of C, at the place of the step in the body of the loop."""
+    (step,) = (node for node in ast.walk(loop) if isinstance(node, ast.Call) and ast.unparse(node) == _STEP)
+    call = ast.parse("run_batch(runner, batch)", mode="eval").body
+    for node in ast.walk(call):
+        ast.copy_location(node, step)
+    return call
 
 
 def _finishing(loop: ast.While) -> ast.FunctionDef:
