@@ -25,6 +25,8 @@ CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
 ._did_shutdown_SHUT_WR
 _socket._SocketType._resolve_address_nocp   the address that `connect` means
+_socket.from_stdlib_socket;                 what Trio's `accept` makes of a connection
+_highlevel_socket.SocketStream
 _socket._SocketType._nonblocking_helper     what Trio's methods move data with
 _ssl.SSLStream._ssl_object, ._incoming,     where TLS is made, and what it takes and makes
 ._outgoing, ._delayed_outgoing
@@ -78,9 +80,11 @@ except ImportError:
     trio_traps = ModuleType("trio._core._traps")
 
 try:
-    from trio._socket import _SocketType
+    from trio import _highlevel_socket as trio_streams
+    from trio import _socket as trio_sockets
 except ImportError:
-    _SocketType = None  # type: ignore[assignment, misc]
+    trio_streams = ModuleType("trio._highlevel_socket")
+    trio_sockets = ModuleType("trio._socket")
 
 try:
     from trio._util import ConflictDetector
@@ -92,7 +96,7 @@ try:
 except ImportError:
     _Once = _State = None  # type: ignore[assignment, misc]
 
-SocketType: Any = _SocketType
+SocketType: Any = getattr(trio_sockets, "_SocketType", None)
 WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
 CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
 SSLState: Any = _State
@@ -282,14 +286,14 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
                 ),
             ),
             (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
+            (trio_sockets, ("_SocketType", "from_stdlib_socket")),
+            (trio_streams, ("SocketStream",)),
             (ConflictDetector, ("__enter__",)),
             *([(SocketType, ("_resolve_address_nocp",))] if SocketType else []),
         )
         for name in names
         if not hasattr(owner, name)
     ]
-    if SocketType is None:
-        missing.append("trio._socket._SocketType is missing")
     if missing:
         return missing
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
@@ -382,6 +386,8 @@ __all__ = [
     "is_trios_own",
     "name_of",
     "trio_run",
+    "trio_sockets",
+    "trio_streams",
     "trio_traps",
     "unknown_trio",
 ]

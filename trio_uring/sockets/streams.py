@@ -16,6 +16,7 @@ In a run that is on epoll, and for a socket without a connection (lookup.py), ea
 
 from __future__ import annotations
 
+import _socket
 import errno
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .registry import RunSockets
     from .sender import Sender
 
+_stdlib_send: Final = _socket.socket.send
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
 ORIGINAL: Final[dict[str, Any]] = {}
@@ -182,7 +184,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
     if connection.part_sender is not None:
         connection.submit_sends()
     try:
-        sent = sock.send(data)
+        sent = _stdlib_send(sock, data)
     except BlockingIOError:
         return False
     except OSError as met:
