@@ -23,18 +23,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .._tasks import start_reading
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
-from ..loop.trio_internals import Replaced, context, is_trios_own
+from ..loop.trio_internals import FdStream, Replaced, context, is_trios_own
 from .run_pipe import pipe_of
-
-if TYPE_CHECKING:
-    from trio.lowlevel import FdStream
 
 ORIGINAL: Final[dict[str, Any]] = {}
 """Trio's own methods, by name."""
@@ -45,7 +42,7 @@ called as by Trio."""
 
 
 @enable_ki_protection
-async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
+async def receive_some(self: trio.lowlevel.FdStream, max_bytes: int | None = None) -> bytes:
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     try:
         pipe, task = self._uring_pipe, context.task  # type: ignore[attr-defined]
@@ -87,7 +84,7 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
 
 
 @enable_ki_protection
-async def send_all(self: FdStream, data: bytes | bytearray | memoryview) -> None:
+async def send_all(self: trio.lowlevel.FdStream, data: bytes | bytearray | memoryview) -> None:
     try:
         pipe, task = self._uring_pipe, context.task  # type: ignore[attr-defined]
     except AttributeError:
@@ -155,7 +152,7 @@ def _fail(error: OSError) -> NoReturn:
 
 REPLACEMENTS: Final = (
     Replaced(
-        getattr(trio.lowlevel, "FdStream", None),
+        FdStream,
         {"receive_some": receive_some, "send_all": send_all},
         ORIGINAL,
     ),

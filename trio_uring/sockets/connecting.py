@@ -39,7 +39,7 @@ from trio.lowlevel import (
 
 from .._tasks import is_current
 from ..loop.operation import failure
-from ..loop.trio_internals import Replaced, SocketType, trio_sockets, trio_streams
+from ..loop.trio_internals import Replaced, SocketListener, SocketType, trio_sockets, trio_streams
 from ..loop.waiter import raise_closed
 from .below import WRAPPED
 from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
@@ -179,5 +179,5 @@ def _address_of_peer(sock: socket.socket) -> Any:
 
 REPLACEMENTS: Final = (
     Replaced(SocketType, {"accept": accept, "connect": connect}, ORIGINAL),
-    Replaced(trio.SocketListener, {"accept": accept_stream}, LISTENERS_ORIGINAL),
+    Replaced(SocketListener, {"accept": accept_stream}, LISTENERS_ORIGINAL),
 )

@@ -32,7 +32,7 @@ from trio.lowlevel import (
 from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
 from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
-from ..loop.trio_internals import Replaced, SSLState, context, is_trios_own
+from ..loop.trio_internals import Replaced, SocketStream, SSLState, SSLStream, context, is_trios_own
 from ..ring.native import ffi
 from .handing_over import fileno
 from .lookup import connection_of, is_ours, sockets_of_run
@@ -278,15 +278,15 @@ async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
 
 def _is_closed_tls(resource: Any) -> bool:
     """Whether it is an SSLStream that is closed, and whose ``aclose`` is Trio's own."""
-    if type(resource) is not trio.SSLStream or resource._state is not _TLS_CLOSED:
+    if type(resource) is not SSLStream or resource._state is not _TLS_CLOSED:
         return False
-    return "aclose" not in resource.__dict__ and is_trios_own(vars(trio.SSLStream).get("aclose"))
+    return "aclose" not in resource.__dict__ and is_trios_own(vars(SSLStream).get("aclose"))
 
 
 REPLACEMENTS: Final = (
     Replaced(trio, {"aclose_forcefully": aclose_forcefully}, ORIGINAL),
     Replaced(
-        trio.SocketStream,
+        SocketStream,
         {
             "receive_some": receive_some,
             "send_all": send_all,
