@@ -68,7 +68,8 @@ def test_what_replaces_another_method_after_trios_import_is_not_called(
     URING.run(main)
 
 
-BEFORE_TRIO = """
+REPLACED = """
+%s
 import socket
 
 called = set()
@@ -101,9 +102,14 @@ async def main():
 
 
 def test_what_replaced_methods_before_trios_import_is_called_and_named() -> None:
-    assert output_of(BEFORE_TRIO % "trio") == "accept recv send\n"
+    assert output_of(REPLACED % ("", "trio")) == "accept recv send\n"
     named = " socket.socket.recv socket.socket.send socket.socket.accept"
-    assert output_of(BEFORE_TRIO % "trio_uring") == f"accept recv send{named}\n"
+    assert output_of(REPLACED % ("", "trio_uring")) == f"accept recv send{named}\n"
+
+
+@pytest.mark.parametrize("module", ["trio", "trio_uring"])
+def test_what_replaced_methods_after_trios_import_and_before_ours_is_not_called(module: str) -> None:
+    assert output_of(REPLACED % ("import trio", module)) == "\n"
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ _socket._SocketType._resolve_address_nocp   the address that `connect` means
 _socket.from_stdlib_socket;                 what Trio's `accept` makes of a connection
 _highlevel_socket.SocketStream
 _socket._SocketType._nonblocking_helper     what Trio's methods move data with
+_socket._SocketType._accept                 which `accept` of the standard library Trio has
 _ssl.SSLStream._ssl_object, ._incoming,     where TLS is made, and what it takes and makes
 ._outgoing, ._delayed_outgoing
 _ssl.SSLStream._state; _ssl._State;         whether a stream is ready, whole and not closed

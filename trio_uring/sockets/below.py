@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _taken(name: str) -> Any:
     """The method that Trio took for its own of this ``name`` when it was imported."""
-    method = getattr(SocketType, name, None)
+    method = getattr(SocketType, "_accept" if name == "accept" else name, None)
     while method is not None and not is_trios_own(method):
         method = getattr(method, "__wrapped__", None)
     return getattr(method, "__wrapped__", None) or getattr(socket.socket, name)
