@@ -26,7 +26,6 @@ from trio.testing import wait_all_tasks_blocked
 
 import trio_uring
 from trio_uring import RingOptions
-from trio_uring.pipes import streams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,17 +52,18 @@ async def emptied_pipe() -> tuple[FdStream, FdStream]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of what our receives have read, -1 where they would have blocked."""
     lengths: list[int] = []
+    os_read = os.read
 
     def read(fd: int, length: int) -> bytes:
         try:
-            data = os.read(fd, length)
+            data = os_read(fd, length)
         except BlockingIOError:
             lengths.append(-1)
             raise
         lengths.append(len(data))
         return data
 
-    monkeypatch.setattr(streams, "_read", read)
+    monkeypatch.setattr(os, "read", read)
     return lengths
 
 
@@ -575,5 +575,50 @@ def test_a_thread_at_the_other_side(backend: Backend) -> None:
             assert await back.receive_some() == b""
         thread.join()
         reader.close()
+
+    backend.run(main)
+
+
+# What others put in the place of what Trio calls
+
+
+@both
+def test_what_replaces_a_function_that_trio_calls_is_called(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: set[str] = set()
+
+    def replace(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def replacement(*arguments: Any) -> Any:
+            called.add(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, replacement)
+
+    async def receive(reader: FdStream) -> None:
+        await reader.receive_some()
+
+    async def main() -> None:
+        reader, writer = await emptied_pipe()
+        for owner, name in (
+            (os, "read"),
+            (os, "write"),
+            (trio.lowlevel, "wait_readable"),
+            (trio.lowlevel, "wait_writable"),
+        ):
+            replace(owner, name)
+        async with reader, writer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive, reader)
+                await wait_all_tasks_blocked()
+                await writer.send_all(b"x")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.send_all, bytes(1 << 20))
+                left = 1 << 20
+                while left:
+                    left -= len(await reader.receive_some())
+        assert called == {"read", "write", "wait_readable", "wait_writable"}
 
     backend.run(main)

@@ -112,6 +112,8 @@ HARMLESS = {
     for name in ("EpollIOManager.force_wakeup is missing", "trio._socket._SocketType.recvmsg_into is missing")
 } | {
     "cannot import name 'cancel_shielded_checkpoint'": "del trio.lowlevel.cancel_shielded_checkpoint",
+    "module 'trio' has no attribute 'Lock'": "del trio.Lock",
+    "FdStream is missing": "import sys; sys.modules['trio._unix_pipes'] = None",
     "setup_runner has the parameters clock, instruments, restrict_keyboard_interrupt_to_checkpoints, "
     "strict_exception_groups, new": """
 known = trio_run.setup_runner
@@ -174,3 +176,28 @@ def test_an_unknown_trio_is_one_warning_where_epoll_was_asked_for(missing: str) 
         assert "This runs on epoll, not on io_uring" in line
         assert f"Trio {trio.__version__}: {missing}" in line
         assert ". It was checked on Trio 0.29.0" in line
+
+
+@pytest.mark.parametrize("name", ["SocketStream", "SocketListener", "SSLStream", "lowlevel.FdStream"])
+def test_a_mock_in_the_place_of_a_public_class_is_no_unknown_trio(name: str) -> None:
+    said = output_of(
+        f"""
+        import socket, unittest.mock
+        import trio, trio_uring
+
+        async def main():
+            sock = trio.socket.socket()
+            await sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            client = socket.create_connection(sock.getsockname())
+            client.sendall(b"x")
+            stream = await listener_of(sock).accept()
+            print(type(stream).__name__, await stream.receive_some())
+            print(trio.lowlevel.current_statistics().io_statistics.backend)
+
+        listener_of = trio.SocketListener
+        with unittest.mock.patch("trio.{name}"):
+            trio_uring.run(main)
+        """
+    )
+    assert said == "SocketStream b'x'\nio_uring\n"

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -363,6 +364,54 @@ def test_a_reset_that_nobody_was_told_of_is_the_error_of_the_socket(backend: Bac
         assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         assert await stream.receive_some() == b""
         await stream.aclose()
+
+    backend.run(main)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 8])
+@every_backend
+def test_the_error_of_the_socket_is_told_as_bytes_too(backend: Backend, length: int) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        reset(peer)
+        for _ in range(1000):
+            await trio.lowlevel.checkpoint()
+            if any(error := stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR, length)):
+                break
+        assert error == errno.ECONNRESET.to_bytes(4, sys.byteorder)[:length]
+        assert await stream.receive_some() == b""
+        await stream.aclose()
+
+    backend.run(main)
+
+
+@every_backend
+def test_what_comes_after_the_receiving_side_was_shut_down_is_received(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer, stream:
+            stream.socket.shutdown(socket.SHUT_RD)
+            for data in (b"late", b"later"):
+                for _ in range(5):
+                    await trio.lowlevel.checkpoint()
+                await peer.send_all(data)
+                assert await stream.receive_some() == data
+            assert await stream.receive_some() == b""
+
+    backend.run(main)
+
+
+@every_backend
+def test_what_comes_after_both_sides_were_shut_down_is_a_reset(backend: Backend) -> None:
+    async def main() -> None:
+        peer, stream = await armed_pair()
+        async with peer, stream:
+            stream.socket.shutdown(socket.SHUT_RDWR)
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            await peer.send_all(b"late")
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
 
     backend.run(main)
 

@@ -15,6 +15,8 @@ from trio.lowlevel import wait_readable, wait_writable
 from trio.testing import wait_all_tasks_blocked
 from waiters import fill
 
+from trio_uring.sockets.below import TAKEN
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -344,7 +346,7 @@ def test_what_comes_as_a_second_task_asks_the_socket_itself_stays_in_order(
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(first)
                     await wait_all_tasks_blocked()
-                    monkeypatch.setattr(socket.socket, "recvmsg", too_early)
+                    monkeypatch.setitem(TAKEN, "recvmsg", too_early)
                     nursery.start_soon(second)
         assert received == [b"abc"]
 

@@ -55,7 +55,8 @@ class UringStatistics:
       accelerated: Whether C makes the steps of tasks, since `RingOptions.accelerate` asks for it. While there
         are instruments, Trio makes them all the same. *Unit*: True or False.
       wrapped: The names in Trio, as ``"trio.SocketStream.send_all"``, to which somebody else has assigned a
-        function of his own. That is called as on epoll; what it calls is slower than it would be otherwise.
+        function of his own, and those of the standard library's sockets that had one when Trio was imported.
+        That is called as on epoll; what it calls is slower than it would be otherwise.
         Functions that were assigned to a single object are not listed. *Unit*: names, now.
     """
 

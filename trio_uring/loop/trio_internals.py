@@ -25,7 +25,10 @@ CancelShieldedCheckpoint                    the run
 _socket._SocketType._sock,                  the standard library's socket below Trio's
 ._did_shutdown_SHUT_WR
 _socket._SocketType._resolve_address_nocp   the address that `connect` means
+_socket.from_stdlib_socket;                 what Trio's `accept` makes of a connection
+_highlevel_socket.SocketStream
 _socket._SocketType._nonblocking_helper     what Trio's methods move data with
+_socket._SocketType._accept                 which `accept` of the standard library Trio has
 _ssl.SSLStream._ssl_object, ._incoming,     where TLS is made, and what it takes and makes
 ._outgoing, ._delayed_outgoing
 _ssl.SSLStream._state; _ssl._State;         whether a stream is ready, whole and not closed
@@ -55,6 +58,7 @@ All this is the same in Trio 0.29.0, 0.32.0 and 0.35.0. Their own test suites pa
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,9 +82,11 @@ except ImportError:
     trio_traps = ModuleType("trio._core._traps")
 
 try:
-    from trio._socket import _SocketType
+    from trio import _highlevel_socket as trio_streams
+    from trio import _socket as trio_sockets
 except ImportError:
-    _SocketType = None  # type: ignore[assignment, misc]
+    trio_streams = ModuleType("trio._highlevel_socket")
+    trio_sockets = ModuleType("trio._socket")
 
 try:
     from trio._util import ConflictDetector
@@ -92,7 +98,21 @@ try:
 except ImportError:
     _Once = _State = None  # type: ignore[assignment, misc]
 
-SocketType: Any = _SocketType
+
+def _class(module: str, name: str) -> Any:
+    """A class of Trio's, where it is defined: its public name may have a mock by now. None if this Trio has
+    none there."""
+    try:
+        return getattr(importlib.import_module(f"trio.{module}"), name)
+    except (ImportError, AttributeError):
+        return None
+
+
+SocketType: Any = getattr(trio_sockets, "_SocketType", None)
+SocketStream: Any = _class("_highlevel_socket", "SocketStream")
+SocketListener: Any = _class("_highlevel_socket", "SocketListener")
+SSLStream: Any = _class("_ssl", "SSLStream")
+FdStream: Any = _class("_unix_pipes", "FdStream")
 WaitTaskRescheduled: Any = getattr(trio_traps, "WaitTaskRescheduled", None)
 CancelShieldedCheckpoint: Any = getattr(trio_traps, "CancelShieldedCheckpoint", None)
 SSLState: Any = _State
@@ -209,22 +229,27 @@ _ASSERTED = ("_runner",)  # not by `python -O`
 def check_trio(table: tuple[Replaced, ...]) -> None:
     """Raises UringUnavailableError if this Trio lacks something that we use, or a name that ``table``
     replaces. Any thread."""
-    missing = _missing_parts(trio_run)
-    if not missing:
-        missing = [
-            f"{name_of(owner, name)} is missing"
-            for owner, present, wanted in _names_of(table)
-            if not wanted <= present.keys()
-            for name in wanted
-            if name not in present
-        ]
-        found = vars(trio_run)
-        ssl_stream = vars(trio.SSLStream)
-        missing += _unknown_ssl_stream(ssl_stream["__init__"], ssl_stream.get("_retry"))
-        missing += _unknown_fd_stream(vars(trio.lowlevel.FdStream)["__init__"])
-        missing += _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
+    try:
+        missing = _missing_parts(trio_run) or _missing_names(table)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # it cannot even be looked at
+        missing = [str(error)]
     if missing:
         raise unknown_trio(", ".join(missing))
+
+
+def _missing_names(table: tuple[Replaced, ...]) -> list[str]:
+    missing = [
+        f"{name_of(owner, name)} is missing"
+        for owner, present, wanted in _names_of(table)
+        if not wanted <= present.keys()
+        for name in wanted
+        if name not in present
+    ]
+    found = vars(trio_run)
+    ssl_stream = vars(SSLStream)
+    missing += _unknown_ssl_stream(ssl_stream["__init__"], ssl_stream.get("_retry"))
+    missing += _unknown_fd_stream(vars(FdStream)["__init__"])
+    return missing + _unknown_setup(found["setup_runner"]) + _unknown_manager(found["TheIOManager"])
 
 
 @functools.cache
@@ -282,14 +307,16 @@ def _missing_parts(trio_run: ModuleType) -> list[str]:
                 ),
             ),
             (trio_traps, ("WaitTaskRescheduled", "CancelShieldedCheckpoint")),
+            (trio_sockets, ("_SocketType", "from_stdlib_socket")),
+            (trio_streams, ("SocketStream", "SocketListener")),
             (ConflictDetector, ("__enter__",)),
             *([(SocketType, ("_resolve_address_nocp",))] if SocketType else []),
         )
         for name in names
         if not hasattr(owner, name)
     ]
-    if SocketType is None:
-        missing.append("trio._socket._SocketType is missing")
+    streams = {"SSLStream": SSLStream, "FdStream": FdStream}
+    missing += [f"{name} is missing" for name, found in streams.items() if found is None]
     if missing:
         return missing
     if not {"_held", "_msg"} <= vars(ConflictDetector("")).keys():
@@ -373,8 +400,12 @@ def _unknown_manager(manager: Any) -> list[str]:
 
 __all__ = [
     "CancelShieldedCheckpoint",
+    "FdStream",
     "Replaced",
     "SSLState",
+    "SSLStream",
+    "SocketListener",
+    "SocketStream",
     "SocketType",
     "WaitTaskRescheduled",
     "check_trio",
@@ -382,6 +413,8 @@ __all__ = [
     "is_trios_own",
     "name_of",
     "trio_run",
+    "trio_sockets",
+    "trio_streams",
     "trio_traps",
     "unknown_trio",
 ]

@@ -23,28 +23,26 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_readable, wait_writable
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from .._tasks import start_reading
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
-from ..loop.trio_internals import Replaced, context
+from ..loop.trio_internals import FdStream, Replaced, context, is_trios_own
 from .run_pipe import pipe_of
-
-if TYPE_CHECKING:
-    from trio.lowlevel import FdStream
 
 ORIGINAL: Final[dict[str, Any]] = {}
 """Trio's own methods, by name."""
 _RECEIVE_SIZE: Final = 65536
-_read = os.read
-_write = os.write
+_WAIT_READABLE: Final = trio.lowlevel.wait_readable if is_trios_own(trio.lowlevel.wait_readable) else None
+"""The function that waits as we do. Somebody may put his own in its place, or in that of `os.read`: it is
+called as by Trio."""
 
 
 @enable_ki_protection
-async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
+async def receive_some(self: trio.lowlevel.FdStream, max_bytes: int | None = None) -> bytes:
     length = _RECEIVE_SIZE if max_bytes is None else max_bytes
     try:
         pipe, task = self._uring_pipe, context.task  # type: ignore[attr-defined]
@@ -61,7 +59,8 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
     detector._held = True
     try:
         holder = self._fd_holder
-        is_waiting = pipe.is_drained and start_reading(pipe.run, task, holder.fd)
+        waits_as_known = trio.lowlevel.wait_readable is _WAIT_READABLE
+        is_waiting = waits_as_known and pipe.is_drained and start_reading(pipe.run, task, holder.fd)
         if not is_waiting:
             if not (pipe.run.budget and pipe.run.spend(task)):
                 await yield_shielded()
@@ -71,11 +70,11 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
             try:
                 if is_waiting:
                     await sleep(pipe.message)
-                data = _read(holder.fd, length)
+                data = os.read(holder.fd, length)
                 break
             except BlockingIOError:
                 is_waiting = False
-                await wait_readable(holder.fd)
+                await trio.lowlevel.wait_readable(holder.fd)
             except OSError as error:  # of the wait, too: the number may have been closed below
                 _fail(error)
         pipe.is_drained = pipe.is_unnamed and 0 < len(data) < length
@@ -85,7 +84,7 @@ async def receive_some(self: FdStream, max_bytes: int | None = None) -> bytes:
 
 
 @enable_ki_protection
-async def send_all(self: FdStream, data: bytes | bytearray | memoryview) -> None:
+async def send_all(self: trio.lowlevel.FdStream, data: bytes | bytearray | memoryview) -> None:
     try:
         pipe, task = self._uring_pipe, context.task  # type: ignore[attr-defined]
     except AttributeError:
@@ -125,7 +124,7 @@ _PLAIN: Final = frozenset({bytes, bytearray})
 def _write_some(fd: int, data: bytes | bytearray | memoryview) -> int:
     """Writes what there is room for now; 0 if there is none."""
     try:
-        return _write(fd, data)
+        return os.write(fd, data)
     except BlockingIOError:
         return 0
     except OSError as error:
@@ -136,9 +135,9 @@ async def _write_or_wait(holder: Any, data: memoryview) -> int:
     """Writes what there is room for now; 0 if there was none, and there is some again. What the wait raises
     has the refusal as its context, as with Trio."""
     try:
-        return _write(holder.fd, data)
+        return os.write(holder.fd, data)
     except BlockingIOError:
-        await wait_writable(holder.fd)
+        await trio.lowlevel.wait_writable(holder.fd)
         return 0
     except OSError as error:
         _fail(error)
@@ -153,7 +152,7 @@ def _fail(error: OSError) -> NoReturn:
 
 REPLACEMENTS: Final = (
     Replaced(
-        getattr(trio.lowlevel, "FdStream", None),
+        FdStream,
         {"receive_some": receive_some, "send_all": send_all},
         ORIGINAL,
     ),

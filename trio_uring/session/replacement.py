@@ -31,7 +31,7 @@ from ..files import replacements as file_replacements
 from ..loop.steps import Steps
 from ..loop.trio_internals import Replaced, SocketType, is_trios_own, name_of, trio_run
 from ..pipes import streams as pipes
-from ..sockets import connecting, handing_over, receiving, sending, streams, tls, wrapped_methods
+from ..sockets import below, connecting, handing_over, receiving, sending, streams, tls, wrapped_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,7 +90,7 @@ def groups_of(options: RingOptions) -> frozenset[str]:
 def wrapped_names(groups: Iterable[str]) -> tuple[str, ...]:
     """The names that have somebody else's function now, neither Trio's own nor ours; of those that are
     always replaced, and of ``groups``. Any thread."""
-    return tuple(
+    return below.WRAPPED + tuple(
         name_of(replaced.owner, name)
         for replaced, names, name, ours in itertools.chain(_ROWS, *map(_rows_of, groups))
         if (found := names.get(name)) not in (ours, None, replaced.original.get(name))

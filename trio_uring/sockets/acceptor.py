@@ -119,10 +119,11 @@ class Acceptor(RunSocket):
         except OSError as error:
             await yield_shielded()
             return -error.errno if error.errno else None
-        accepted = self._socket_of(fd)
-        if not (self.run.budget and self.run.spend()):
-            await yield_shielded()
-        return accepted
+        try:
+            return self._socket_of(fd)
+        finally:
+            if not (self.run.budget and self.run.spend()):
+                await yield_shielded()
 
     def finish_send(self) -> None:
         """Does nothing: a listening socket sends nothing."""
@@ -146,16 +147,16 @@ class Acceptor(RunSocket):
             else:
                 self.run.unsettled.append(self)
             return
-        accepted = result if result < 0 else self._socket_of(result)
         if self.waiter is not None:
             # Not by an attribute: before the task has run another one may accept, and be answered.
-            self._wake(outcome.Value(accepted))
-        elif isinstance(accepted, int):
+            # The task is told if a class that somebody has put in the place of `socket.socket` refuses.
+            self._wake(outcome.Value(result) if result < 0 else outcome.capture(self._socket_of, result))
+        elif result < 0:
             return
         elif self.closed:
-            self._reset(accepted)
+            self._reset(self._socket_of(result))
         else:
-            self._sockets_ahead.append(accepted)
+            self._sockets_ahead.append(self._socket_of(result))
             self.run.unsettled.append(self)
 
     def _socket_of(self, fd: int) -> socket.socket:

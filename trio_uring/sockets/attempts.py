@@ -15,7 +15,6 @@ yields.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trio.lowlevel import checkpoint_if_cancelled
@@ -23,8 +22,10 @@ from trio.lowlevel import checkpoint_if_cancelled
 from .._tasks import spend
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.trio_internals import context
+from .below import TAKEN, below
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from ..loop.run import Run
@@ -39,14 +40,15 @@ def at_once(name: str, begin: _Begin, wait: _Wait, otherwise: _Otherwise) -> Cal
     `attempt` does it, with fewer frames. ``begin``, a function of C, makes the cancel point. It leaves a call
     to Python if the socket may have a connection, or the run is on epoll: then the method returns what
     ``otherwise`` does with the socket, the name and the arguments."""
-    call = getattr(socket.socket, name)
+    taken = TAKEN.get(name)
 
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         run = None if kwargs else begin(self, args)
         if run is None:
             return await otherwise(self, name, args, kwargs)
+        call = taken or below(name)
         try:
-            result = getattr(self._sock, name)(*args)
+            result = call(self._sock, *args)
         except BlockingIOError:
             pass
         except BaseException:

@@ -22,6 +22,7 @@ In a run that is on epoll, and for a socket without an acceptor (acceptor.py), e
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -38,13 +39,16 @@ from trio.lowlevel import (
 
 from .._tasks import is_current
 from ..loop.operation import failure
-from ..loop.trio_internals import Replaced, SocketType
+from ..loop.trio_internals import Replaced, SocketListener, SocketType, trio_sockets, trio_streams
 from ..loop.waiter import raise_closed
+from .below import WRAPPED
 from .lookup import ORIGINAL, by_readiness, is_ours, sockets_of_run
 
 if TYPE_CHECKING:
     from .acceptor import Acceptor
 
+_CONNECT: Final = _socket.socket.connect
+_connect_ex: Final = _socket.socket.connect_ex
 LISTENERS_ORIGINAL: Final[dict[str, Any]] = {}
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN)
 _HANDSHAKES: Final = (b"\2", b"\3")
@@ -55,9 +59,10 @@ _TRY_AGAIN: Final = (-errno.EAGAIN, -errno.EINTR)
 
 
 async def connect(self: Any, address: Any) -> None:
-    # A socket of another class may have a `connect` of its own, which is to be asked.
+    # A socket of another class may have a `connect` of its own, which is to be asked; so has any, if somebody
+    # has replaced that of the standard library, to guard the network from tests.
     is_plain = type(self) is SocketType and type(self._sock) is socket.socket
-    if not is_plain or sockets_of_run() is None:
+    if not is_plain or type(self._sock).connect is not _CONNECT or sockets_of_run() is None:
         await ORIGINAL["connect"](self, address)
         return
     sock: socket.socket = self._sock
@@ -86,7 +91,7 @@ def _begin(sock: socket.socket, address: Any) -> bool:
     """Calls connect(2). Returns whether the connection is still under way, where `socket.connect` raises
     BlockingIOError, which costs 10 us."""
     try:
-        error = sock.connect_ex(address)
+        error = _connect_ex(sock, address)
     except Exception:
         error = None
     if error is None:
@@ -107,7 +112,7 @@ def _is_over(sock: socket.socket) -> bool:
 @enable_ki_protection
 async def accept(self: Any) -> tuple[Any, Any]:
     accepted, address = await accept_below(self)
-    return trio.socket.from_stdlib_socket(accepted), address
+    return trio_sockets.from_stdlib_socket(accepted), address
 
 
 @enable_ki_protection
@@ -116,7 +121,7 @@ async def accept_below(self: Any) -> tuple[socket.socket, Any]:
     address."""
     acceptor = _acceptor_of(self)
     accepted = -errno.EAGAIN if acceptor is None else await acceptor.accept()
-    if isinstance(accepted, socket.socket):
+    if not isinstance(accepted, int):
         return accepted, _address_of_peer(accepted)
     if accepted in _TRY_AGAIN:
         return await by_readiness(self, "accept")  # type: ignore[no-any-return]
@@ -127,8 +132,8 @@ async def accept_below(self: Any) -> tuple[socket.socket, Any]:
 async def accept_stream(self: trio.SocketListener) -> trio.SocketStream:
     acceptor = _acceptor_of(self.socket) if is_ours(self.socket.accept, accept) else None
     accepted = None if acceptor is None else await acceptor.accept()
-    if isinstance(accepted, socket.socket):
-        return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+    if accepted is not None and not isinstance(accepted, int):
+        return trio_streams.SocketStream(trio_sockets.from_stdlib_socket(accepted))
     # Of an error Trio decides whether it is to be passed over: its accept meets it again.
     stream: trio.SocketStream = await LISTENERS_ORIGINAL["accept"](self)
     return stream
@@ -137,7 +142,7 @@ async def accept_stream(self: trio.SocketListener) -> trio.SocketStream:
 def _acceptor_of(trio_socket: Any) -> Acceptor | None:
     """Returns the socket's acceptor, if the calling task may accept by it. None if Trio's own method has to
     do it."""
-    if type(trio_socket) is not SocketType:
+    if type(trio_socket) is not SocketType or WRAPPED:
         return None
     sockets = sockets_of_run()
     if sockets is None or (sockets.acceptors.most_ahead and hasattr(trio_socket, "_uring_excluded")):
@@ -174,5 +179,5 @@ def _address_of_peer(sock: socket.socket) -> Any:
 
 REPLACEMENTS: Final = (
     Replaced(SocketType, {"accept": accept, "connect": connect}, ORIGINAL),
-    Replaced(trio.SocketListener, {"accept": accept_stream}, LISTENERS_ORIGINAL),
+    Replaced(SocketListener, {"accept": accept_stream}, LISTENERS_ORIGINAL),
 )

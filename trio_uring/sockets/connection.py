@@ -20,6 +20,7 @@ buffer back. sockets/states.py has the states of a receive.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .run_socket import SocketGroup
 
 _receive = lib.tu_receive
+_stdlib_recv: Final = _socket.socket.recv
 
 # After these a receive is submitted again: there was no buffer left, it was stopped, or the kernel
 # would have had to wait for something else than data.
@@ -158,7 +160,7 @@ class Connection(RunSocket):
         if pass_cancel_point(context.task):
             await checkpoint_if_cancelled()
         try:
-            data = sock.recv(length)
+            data = _stdlib_recv(sock, length)
         except BlockingIOError:
             self._tries_socket_first = False
             return None
@@ -223,7 +225,7 @@ class Connection(RunSocket):
         sock = self.sock()
         if len(data) < length and self._end is None and sock is not None:
             with suppress(OSError):  # nothing is there; or an error, which a receive will meet
-                data += sock.recv(length - len(data), socket.MSG_PEEK)
+                data += _stdlib_recv(sock, length - len(data), socket.MSG_PEEK)
         return data[:length]
 
     def new_sender(self) -> Sender:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..loop.trio_internals import context
 from ..ring.native import lib
+from .below import WRAPPED
 from .connection import Connection
 from .families import STREAM_FAMILIES, family_of, type_of
 from .run_socket import SocketGroup
@@ -56,10 +57,10 @@ class Connections(SocketGroup[Connection]):
         return connection
 
     def works_by_readiness(self, trio_socket: Any) -> bool:
-        """Whether a socket is of a kind that has no connection. It is asked once: the socket remembers
-        the answer."""
+        """Whether a socket is of a kind that has no connection, or none of them has one. It is asked once:
+        the socket remembers the answer."""
         sock: socket.socket = trio_socket._sock
-        if type_of(sock) == socket.SOCK_STREAM and family_of(sock) in STREAM_FAMILIES:
+        if type_of(sock) == socket.SOCK_STREAM and family_of(sock) in STREAM_FAMILIES and not WRAPPED:
             return False
         trio_socket._uring_at_once = True
         return True

@@ -6,7 +6,7 @@ In a run that is on epoll, or without completions, each does what Trio's does.
 | call | what it does beside what Trio's does |
 | --- | --- |
 | close | drops what was closed below Trio's socket, of which Trio tells nobody |
-| shutdown | first submits what other tasks send |
+| shutdown | first submits what other tasks send; of the receiving side, nothing is taken ahead any more |
 | fileno, detach, dup, ``wait_readable`` | nothing is taken ahead any more: others may receive and accept |
 | ``trio.socket.fromfd`` | the same, since somebody else has the descriptor |
 | setsockopt of SO_OOBINLINE | the same, since a multishot would go past urgent data |
@@ -17,6 +17,7 @@ In a run that is on epoll, or without completions, each does what Trio's does.
 from __future__ import annotations
 
 import socket
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .run_socket import RunSocket
+
+
+_ENDS_RECEIVING: Final = (socket.SHUT_RD, socket.SHUT_RDWR)
 
 
 def _is_of_this_run(run_socket: RunSocket) -> bool:
@@ -62,6 +66,8 @@ def shutdown(self: Any, flag: int) -> None:
     connection = existing_connection(self)
     if connection is not None:
         connection.submit_sends()
+    if flag in _ENDS_RECEIVING:  # the peer may send on: a multishot would tell of the end before that
+        _take_nothing_ahead(self)
     ORIGINAL["shutdown"](self, flag)
 
 
@@ -89,11 +95,12 @@ def fromfd(*args: Any, **kwargs: Any) -> Any:
 
 
 def getsockopt(self: Any, /, level: int, optname: int, buflen: int | None = None) -> int | bytes:
-    if level == socket.SOL_SOCKET and optname == socket.SO_ERROR and not buflen:
+    found: int | bytes = ORIGINAL["getsockopt"](self, level, optname, buflen)
+    if level == socket.SOL_SOCKET and optname == socket.SO_ERROR and found in (0, bytes(buflen or 0)[:4]):
         connection = existing_connection(self)
         if connection is not None and (error := connection.take_pending_error()):
-            return error
-    return ORIGINAL["getsockopt"](self, level, optname, buflen)  # type: ignore[no-any-return]
+            return struct.pack("i", error)[:buflen] if buflen else error
+    return found
 
 
 def setsockopt(self: Any, level: int, optname: int, *args: Any, **kwargs: Any) -> None:

@@ -15,13 +15,13 @@ the run's tables know.
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import wait_readable, wait_writable
 
 from .._tasks import is_current
 from ..loop.trio_internals import SocketType, context
+from .below import below
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -103,7 +103,7 @@ def by_readiness(trio_socket: Any, name: str, *args: Any, **kwargs: Any) -> Awai
     socket is ready. Nobody's wrapper of Trio's method hears of it."""
     helper = ORIGINAL.get("_nonblocking_helper") or SocketType._nonblocking_helper
     wait = wait_writable if name in _WRITES else wait_readable
-    awaitable: Awaitable[Any] = helper(trio_socket, wait, getattr(socket.socket, name), *args, **kwargs)
+    awaitable: Awaitable[Any] = helper(trio_socket, wait, below(name), *args, **kwargs)
     return awaitable
 
 

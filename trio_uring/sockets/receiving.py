@@ -34,6 +34,7 @@ from .._tasks import begin_attempt
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SocketType
 from .attempts import at_once, attempt
+from .below import below
 from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _receive(trio_socket: Any, name: str, args: tuple[Any, ...], kwargs: dict[st
     sockets = sockets_of_run()
     if sockets is None:
         return by_readiness(trio_socket, name, *args, **kwargs)
-    call = getattr(socket.socket, name)
+    call = below(name)
     if kwargs:
         call = functools.partial(call, **kwargs)
     return attempt(sockets.run, trio_socket._sock, wait_readable, call, *args)

@@ -24,11 +24,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
 from trio.lowlevel import add_parking_lot_breaker, enable_ki_protection
 
 from ..loop.checkpoints import yield_shielded
-from ..loop.trio_internals import SSLState, context
+from ..loop.trio_internals import SocketStream, SSLState, context
 from .lookup import connection_of, sockets_of_run
 from .streams import take_ahead
 
@@ -91,10 +90,10 @@ def tls_of(stream: Any) -> Tls | None:
     return tls
 
 
-def run_for(transport: object) -> Run | None:
+def run_for(transport: Any) -> Run | None:
     """Returns the run that calls, if ``transport`` works by completions in it, and if the run has the feature
     "tls". Else None."""
-    if type(transport) is not trio.SocketStream:
+    if type(transport) is not SocketStream:
         return None
     sockets = sockets_of_run()
     if sockets is None or not sockets.tls or connection_of(transport.socket) is None:

@@ -13,7 +13,7 @@ They take any arguments, since Trio leaves it to the standard library to refuse 
 
 from __future__ import annotations
 
-import socket
+import _socket
 from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
@@ -22,6 +22,7 @@ from .._tasks import FEW_EVENTS, begin_attempt, begin_sendmsg, begin_sendto, is_
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
 from ..loop.trio_internals import Replaced, SocketType, context
 from .attempts import at_once, attempt
+from .below import below
 from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from .connection import Connection
     from .sender import Sender
+
+
+_stdlib_send: Final = _socket.socket.send
 
 
 def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:
@@ -53,7 +57,7 @@ async def _send_part(self: Any, connection: Connection, *args: Any) -> int:
             return await _send_with_others(self, connection, sender, args[0])
     connection.submit_sends()
     try:
-        sent: int = self._sock.send(*args)
+        sent: int = _stdlib_send(self._sock, *args)
     except BlockingIOError:
         await wait_writable(self._sock)
         return await by_readiness(self, "send", *args)  # type: ignore[no-any-return]
@@ -115,7 +119,7 @@ def send_as_it_is(trio_socket: Any, name: str, *args: Any) -> Awaitable[int]:
     connection = existing_connection(trio_socket)
     if connection is not None:
         connection.submit_sends()
-    return attempt(sockets.run, trio_socket._sock, wait_writable, getattr(socket.socket, name), *args)
+    return attempt(sockets.run, trio_socket._sock, wait_writable, below(name), *args)
 
 
 REPLACEMENTS: Final = (Replaced(SocketType, {"send": send, "sendto": sendto, "sendmsg": sendmsg}, ORIGINAL),)

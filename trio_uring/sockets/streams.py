@@ -16,6 +16,7 @@ In a run that is on epoll, and for a socket without a connection (lookup.py), ea
 
 from __future__ import annotations
 
+import _socket
 import errno
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -31,7 +32,7 @@ from trio.lowlevel import (
 from .._tasks import FEW_EVENTS, learn_methods, start_receive, start_send
 from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_shielded
 from ..loop.operation import MOST
-from ..loop.trio_internals import Replaced, SSLState, context, is_trios_own
+from ..loop.trio_internals import Replaced, SocketStream, SSLState, SSLStream, context, is_trios_own
 from ..ring.native import ffi
 from .handing_over import fileno
 from .lookup import connection_of, is_ours, sockets_of_run
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .registry import RunSockets
     from .sender import Sender
 
+_stdlib_send: Final = _socket.socket.send
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
 ORIGINAL: Final[dict[str, Any]] = {}
@@ -182,7 +184,7 @@ async def _send_at_once(sock: socket.socket, connection: Connection, data: bytes
     if connection.part_sender is not None:
         connection.submit_sends()
     try:
-        sent = sock.send(data)
+        sent = _stdlib_send(sock, data)
     except BlockingIOError:
         return False
     except OSError as met:
@@ -276,15 +278,15 @@ async def aclose_forcefully(resource: trio.abc.AsyncResource) -> None:
 
 def _is_closed_tls(resource: Any) -> bool:
     """Whether it is an SSLStream that is closed, and whose ``aclose`` is Trio's own."""
-    if type(resource) is not trio.SSLStream or resource._state is not _TLS_CLOSED:
+    if type(resource) is not SSLStream or resource._state is not _TLS_CLOSED:
         return False
-    return "aclose" not in resource.__dict__ and is_trios_own(vars(trio.SSLStream).get("aclose"))
+    return "aclose" not in resource.__dict__ and is_trios_own(vars(SSLStream).get("aclose"))
 
 
 REPLACEMENTS: Final = (
     Replaced(trio, {"aclose_forcefully": aclose_forcefully}, ORIGINAL),
     Replaced(
-        trio.SocketStream,
+        SocketStream,
         {
             "receive_some": receive_some,
             "send_all": send_all,

@@ -38,7 +38,7 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from ..loop.checkpoints import pass_cancel_point, yield_shielded
 from ..loop.operation import MOST
-from ..loop.trio_internals import Replaced, SSLState, context
+from ..loop.trio_internals import Replaced, SocketStream, SSLState, SSLStream, context
 from .records import (
     BROKEN,
     WantReadError,
@@ -62,7 +62,6 @@ ORIGINAL: Final[dict[str, Any]] = {}
 """Trio's own methods, by name."""
 _OK: Final = getattr(SSLState, "OK", None)
 _ERRORS: Final = (ssl.SSLError, ssl.CertificateError)
-_SSLStream: Final = trio.SSLStream
 
 
 @enable_ki_protection
@@ -74,7 +73,7 @@ def _usual(stream: Any, own: dict[str, Any], detector: Any) -> Tls | None:
     tls.is_drained = False  # Trio's own methods may have read since, in another run or over another stream
     # If somebody else has replaced ``_retry``, his does not tell us what it has done with the SSLObject.
     tls.is_usual = (
-        tls.error is None and not tls.decrypted and own["_handshook"].done and trio.SSLStream._retry is retry
+        tls.error is None and not tls.decrypted and own["_handshook"].done and SSLStream._retry is retry
     )
     return tls if tls.is_usual else None
 
@@ -94,7 +93,7 @@ async def receive_some(self: Any, max_bytes: int | None = None) -> bytes:
         or tls.transport is not transport
         or own["_state"] is not _OK
         or detector._held
-        or _SSLStream._retry is not retry
+        or SSLStream._retry is not retry
     ):
         tls = _usual(self, own, detector)
     if tls is None or (max_bytes is not None and (type(max_bytes) is not int or not 0 < max_bytes <= MOST)):
@@ -146,7 +145,7 @@ async def send_all(self: Any, data: bytes | bytearray | memoryview) -> None:
         or tls.transport is not transport
         or own["_state"] is not _OK
         or detector._held
-        or _SSLStream._retry is not retry
+        or SSLStream._retry is not retry
     ):
         tls = _usual(self, own, detector)
     if tls is None or not data:
@@ -188,7 +187,7 @@ def retry(self: Any, fn: Callable[..., Any], *args: Any, **options: bool) -> Cor
     """Replaces ``_retry``. For a stream that is never ours, this is Trio's own coroutine: each step of a task
     passes through one frame less."""
     own = self.__dict__
-    if type(own["transport_stream"]) is trio.SocketStream or "_uring_tls" in own:
+    if type(own["transport_stream"]) is SocketStream or "_uring_tls" in own:
         return _retry(self, fn, *args, **options)
     return ORIGINAL["_retry"](self, fn, *args, **options)  # type: ignore[no-any-return]
 
@@ -282,7 +281,7 @@ async def wait_send_all_might_not_block(self: Any) -> None:
 
 REPLACEMENTS: Final = (
     Replaced(
-        trio.SSLStream,
+        SSLStream,
         {
             "receive_some": receive_some,
             "send_all": send_all,
