@@ -371,9 +371,10 @@ def test_a_failing_last_write_closes_all_the_same(tmp_path: Path) -> None:
     URING.run(main)
 
 
-def test_a_descriptor_that_was_closed_below_is_an_error_of_the_next_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_a_descriptor_that_was_closed_below_is_an_error_of_the_next_call(tmp_path: Path, mode: str) -> None:
     async def main() -> None:
-        file = await open_file(tmp_path / "file", "wb")
+        file = await open_file(tmp_path / "file", mode)
         await file.write(DATA)
         os.close(file._own_fileno())
         for call in (file.flush, file.flush, file.aclose):

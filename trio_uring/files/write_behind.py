@@ -313,7 +313,10 @@ class WriteBehind:
         else:
             if flights:
                 self._fall_short()
-            self._transfers.position.ask()
+            try:
+                self._transfers.position.ask()
+            except (OSError, ValueError) as error:  # somebody has closed the file
+                self._error = self._error or error
             goes_on = bool(self._parts) and self._error is None and self._write(run)
         _flush(run.core)  # else the worker would wait until the tasks of this tick have run
         if self._waiting is not None:
