@@ -349,17 +349,18 @@ class FileBuffer(HeldBytes):
         length = memory.length
         buffered = self._write_end - self._write_pos if self._in_buffer() else 0
         await behind.make_room(buffered + length)
-        if not self.position.is_ours:  # meanwhile somebody has asked for the descriptor
-            return await self.write(memory)
         parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
         kept = length if length < self._large else 0
         if kept < length:
             parts.append(memory.as_bytes())
+        start = self.position.claim(buffered + length - kept)
+        if start < 0:  # meanwhile somebody has asked for the descriptor
+            return await self.write(memory)
         self._write_end = -1
         self._restore_size()
         self._keep(memory.address, kept)
         if parts:
-            behind.add(*parts)
+            behind.add(start, *parts)
         return length
 
     def _rewind(self) -> None:

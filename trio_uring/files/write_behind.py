@@ -54,7 +54,7 @@ from ..loop.operation import HERE, MOST_TRIES, NO_WORKER, failure
 from ..loop.trio_internals import context
 from ..ring.native import ffi, lib
 from ..ring.opcodes import WRITEV
-from .position import APPENDED, OWN
+from .position import APPENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,10 +201,6 @@ class WriteBehind:
             self._block_with(run)
         self.write_now()
 
-    def appends_now(self) -> bool:
-        """Whether the kernel is making writes at the end of the file, which move its position."""
-        return self._appends and self._run is not None
-
     @property
     def unplaced(self) -> int:
         """How many of the bytes to be written the file's position does not count yet. An OWN position
@@ -225,11 +221,13 @@ class WriteBehind:
             else:
                 return
 
-    def add(self, *parts: bytes) -> None:
-        """Accepts ``parts``, in this order, and has them written. Called by a task of the run, once
-        `make_room` has returned."""
+    def add(self, start: int, *parts: bytes) -> None:
+        """Accepts ``parts``, in this order, and has them written from the offset ``start`` on, which
+        `Position.claim` has returned. Called by a task of the run, once `make_room` has returned."""
         run = current_run()
         assert run is not None
+        if not self.size:
+            self._written_to = start
         for data in parts:
             self.leave(data)
         if self._run is not None:
@@ -240,14 +238,9 @@ class WriteBehind:
 
     def leave(self, data: bytes) -> None:
         """Accepts ``data`` to be written later. Called by `add`, and, in any thread, with the last data of a
-        file that is thrown away."""
-        position = self._transfers.position
-        if not self.size:
-            self._written_to = position.at
+        file that is thrown away, of which something is behind already."""
         self._parts.append(data)
         self.size += len(data)
-        if position.kind is OWN:
-            position.at += len(data)
 
     async def wait(self) -> None:
         """Waits until nothing is with the kernel. Raises the error of a write that failed, once."""
@@ -324,6 +317,7 @@ class WriteBehind:
             self._waiting = None
         if not goes_on:
             run.files_written -= 1
+            self._transfers.position.is_appending = False
             # Last: from here on another run, in another thread, may use the file.
             self._run = self._transfers.position.written_by = None
 
@@ -362,7 +356,9 @@ class WriteBehind:
         except (OSError, ValueError) as error:  # somebody has closed the file
             self._error = error
             return False
+        self._transfers.position.is_appending = self._appends
         if not self._submit(run, fd):
+            self._transfers.position.is_appending = False
             return False
         self._write_more(run)
         return True
