@@ -52,7 +52,7 @@ from ..loop.checkpoints import READY
 from ..loop.current import current_run
 from ..loop.operation import HERE, MOST_TRIES, NO_WORKER, failure
 from ..loop.trio_internals import context
-from ..ring.native import ffi, lib
+from ..ring.native import ffi, keep, lib
 from ..ring.opcodes import WRITEV
 from .position import APPENDED
 
@@ -401,12 +401,17 @@ class WriteBehind:
         vector[1] -= skipped
         address = _from_buffer(vector)
         offset = HERE if self._appends else start
-        slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
-        if slot < 0:
-            self._error = failure(slot)
-            return False
-        flights.append(Flight(self, run, start, length, len(held), (held, address)))
-        run.operations[slot] = flights[-1]
+        flight = Flight(self, run, start, length, len(held), (held, address))
+        try:
+            slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
+            if slot < 0:
+                self._error = failure(slot)
+                return False
+            run.operations[slot] = flight
+        except BaseException:  # of a signal handler, or MemoryError: the kernel may have it already
+            keep(flight)
+            raise
+        flights.append(flight)
         return True
 
     def _went_out(self, written: int) -> None:
