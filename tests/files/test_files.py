@@ -538,6 +538,30 @@ def test_nor_does_a_terminal_that_does_not_block(backend: Backend, buffering: in
 
 
 @on_both
+def test_text_that_a_pipe_takes_in_part_leaves_the_encoder_behind_it(
+    backend: Backend, pipe: tuple[int, int]
+) -> None:
+    reader, writer = pipe
+    for end in pipe:
+        os.set_blocking(end, False)
+
+    async def main() -> None:
+        file = await open_file(writer, "w", encoding="iso2022_jp", closefd=False)
+        text = "\u3042" * 1_000_000
+        with pytest.raises(BlockingIOError) as raised:
+            await file.write(text)
+        data = os.read(reader, 1_000_000)
+        await file.flush()
+        await file.write("end")
+        await file.aclose()
+        data += os.read(reader, 1_000_000)
+        encoded = text.encode("iso2022_jp")[: raised.value.characters_written]
+        assert data == encoded + b"\x1b(Bend"
+
+    backend.run(main)
+
+
+@on_both
 @pytest.mark.parametrize("mode", ["w", "r+", "wb", "r+b"])
 def test_files_that_refuse_offsets_are_written(backend: Backend, mode: str) -> None:
     """As those of /proc that are made up in one go."""

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import warnings
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from equivalence import URING, python
 from open_files import on_both
 
 from trio_uring import open_file
+from trio_uring.files.made_later import BufferedLater
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,3 +209,31 @@ def test_buffer_and_wrapped_are_as_large_as_open_makes_them(
             assert len(file.wrapped.peek()) == size
 
     backend.run(main)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_threads_that_need_it_at_the_same_time_get_the_same_one(path: Path, is_closed: bool) -> None:
+    """A second one would close the descriptor when it is collected."""
+    got: list[object] = []
+
+    class Raw(io.FileIO):
+        """Has another thread ask while one is being made."""
+
+        def tell(self) -> int:
+            if not threads:
+                threads.append(Thread(target=lambda: got.append(later.made())))
+                threads[0].start()
+                threads[0].join(0.1)  # it waits for us
+            return super().tell()
+
+    threads: list[Thread] = []
+    raw = Raw(path)
+    later = BufferedLater(raw, 10)
+    if is_closed:
+        raw.close()
+    got.append(later.made())
+    threads[0].join()
+    assert got[0] is got[1]
+    got.clear()
+    gc.collect()
+    assert raw.closed == is_closed

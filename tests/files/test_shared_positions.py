@@ -22,6 +22,9 @@ from equivalence import EPOLL, URING, python
 from steps import interrupted
 
 import trio_uring
+from trio_uring.files import transfers
+from trio_uring.files.memory import Memory
+from trio_uring.files.position import SHARED, Position
 from trio_uring.loop.current import current_run
 from trio_uring.ring.native import lib
 
@@ -600,3 +603,78 @@ def test_a_descriptor_that_is_asked_for_in_the_middle_of_a_threads_write_is_wher
             assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == 9
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("mode", ["w+b", "a+b"])
+@pytest.mark.parametrize("buffering", [0, 10])
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [(transfers, "_read_at_once"), (Memory, "as_bytes"), (Position, "ask")],
+    ids=["reading", "adding", "asking"],
+)
+def test_a_thread_may_ask_for_the_descriptor_in_the_middle_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, buffering: int, owner: object, step: str
+) -> None:
+    """It gets the GIL while a task asks the kernel, and may get it between any two calls."""
+    path = tmp_path / "file"
+    data = bytes(range(256)) * 100
+    call = getattr(owner, step)
+
+    async def main() -> None:
+        async with await trio_uring.open_file(path, mode, buffering) as file:
+
+            def asked_before(*arguments: object) -> object:
+                file.fileno()
+                return call(*arguments)
+
+            monkeypatch.setattr(owner, step, asked_before)
+            await file.write(data)
+            assert await file.tell() == len(data)
+            await file.seek(3)
+            assert await file.read(5) == data[3:8]
+            assert await file.read() == data[8:]
+            await file.write(b"end")
+            await file.flush()
+            assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == len(data) + 3
+
+    trio_uring.run(main)
+    assert path.read_bytes() == data + b"end"
+
+
+class Interrupting:
+    """A raw file that does something else, once, when its position is sought."""
+
+    def __init__(self, raw: io.FileIO, something: Callable[[], object]) -> None:
+        self._raw = raw
+        self._something: Callable[[], object] | None = something
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        reached = self._raw.seek(offset, whence)
+        something, self._something = self._something, None
+        if something is not None:
+            something()
+        return reached
+
+
+@pytest.mark.parametrize("first", ["the task", "the thread"])
+def test_a_seek_while_a_thread_asks_for_the_descriptor_is_not_lost(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"start and end")
+
+    async def main() -> None:
+        async with await trio_uring.open_file(path, "rb", 0) as file:
+            position: Any = file._position
+            if first == "the task":
+                position.raw = Interrupting(position.raw, file.fileno)
+                await file.seek(-3, os.SEEK_END)
+            else:
+                position.raw = Interrupting(position.raw, lambda: position.seek(10))
+                file.fileno()
+            assert position.kind is SHARED
+            assert await file.tell() == os.lseek(file.fileno(), 0, os.SEEK_CUR) == 10
+            assert await file.read() == b"end"
+
+    trio_uring.run(main)

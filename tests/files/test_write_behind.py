@@ -14,6 +14,8 @@ import gc
 import os
 import random
 import threading
+import weakref
+from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from equivalence import EPOLL, URING, Backend, descriptors_so_far, every_backend
 from file_limits import files_no_longer_than
 
 from trio_uring import open_file, send_file, start_guest_run
+from trio_uring.files import write_behind
 from trio_uring.files.write_behind import MOST_BEHIND
 
 if TYPE_CHECKING:
@@ -371,9 +374,10 @@ def test_a_failing_last_write_closes_all_the_same(tmp_path: Path) -> None:
     URING.run(main)
 
 
-def test_a_descriptor_that_was_closed_below_is_an_error_of_the_next_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_a_descriptor_that_was_closed_below_is_an_error_of_the_next_call(tmp_path: Path, mode: str) -> None:
     async def main() -> None:
-        file = await open_file(tmp_path / "file", "wb")
+        file = await open_file(tmp_path / "file", mode)
         await file.write(DATA)
         os.close(file._own_fileno())
         for call in (file.flush, file.flush, file.aclose):
@@ -659,3 +663,34 @@ def test_an_append_of_nothing_and_one_that_fails_leave_the_position(
                 assert await file.tell() == 7
 
     backend.run(main)
+
+
+def test_what_a_signal_handler_interrupts_as_the_kernel_gets_it_is_kept_for_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    vectors: list[weakref.ref[array[int]]] = []
+    submit = write_behind._submit
+
+    def interrupted(*arguments: Any) -> None:
+        submit(*arguments)
+        raise InterruptedError
+
+    def noted(code: str) -> array[int]:
+        vector = array(code)
+        vectors.append(weakref.ref(vector))
+        return vector
+
+    async def main() -> None:
+        async with await open_file(path, "wb") as file:
+            monkeypatch.setattr(write_behind, "array", noted)
+            monkeypatch.setattr(write_behind, "_submit", interrupted)
+            with pytest.raises(InterruptedError):
+                await file.write(DATA)
+            monkeypatch.undo()
+            gc.collect()
+            assert len(vectors) == 1
+            assert vectors[0]() is not None
+
+    URING.run(main)
+    assert path.read_bytes() == DATA

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import pty
 import stat
 import tty
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from calls import Raised, Returned, attributes_of, contents_of, finish, outcome_
 from subjects import Subject, every_subject
 
 if TYPE_CHECKING:
-    from calls import OpenFile
+    from calls import OpenFile, Outcome
 
 
 @every_subject
@@ -154,6 +156,71 @@ def test_what_a_pipe_cannot_do(subject: Subject) -> None:
 
     expected = finish(use_all(open_standard))
     assert subject.backend.run(lambda: use_all(subject.open_file)) == expected
+
+
+@every_subject
+@pytest.mark.parametrize(("mode", "buffering"), [("r", -1), ("rb", -1), ("rb", 0)])
+def test_a_non_blocking_pipe_that_has_nothing_or_half_a_line(
+    subject: Subject, mode: str, buffering: int
+) -> None:
+    """Nothing is not the end of the file."""
+
+    async def use(open_file: OpenFile, call: str, sent: bytes) -> Outcome:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.write(writer, sent)
+        try:
+            async with aclosing(await open_file(file=reader, mode=mode, buffering=buffering)) as file:
+                return (await outcome_of(getattr(file, call), checkpoints=False))[0]
+        finally:
+            os.close(writer)
+
+    async def use_all(open_file: OpenFile) -> list[Outcome]:
+        calls = ["read", "readline", "readlines"]
+        return [await use(open_file, *case) for case in itertools.product(calls, [b"", b"half"])]
+
+    assert subject.backend.run(lambda: use_all(subject.open_file)) == finish(use_all(open_standard))
+
+
+@every_subject
+@pytest.mark.parametrize("sizes", [(8000, 100, 1000, 5000), (100, 8092, 1), (20_000, 1), (8192, 8192)])
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_buffer_takes_what_a_non_blocking_pipe_does_not(
+    subject: Subject, sizes: tuple[int, ...], is_full: bool
+) -> None:
+    """So much as it has room for. The error tells how much that was."""
+    data = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+    async def use(open_file: OpenFile) -> list[object]:
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        if is_full:
+            os.write(writer, bytes(4096))
+        file = await open_file(file=writer, mode="wb", buffering=8192)
+        seen: list[object] = []
+        accepted = arrived = b""
+        for part in data:
+            outcome, count = await outcome_of(partial(file.write, part), checkpoints=False)
+            if isinstance(outcome, Raised):
+                count = outcome.details[0][2]
+            accepted += part[:count]
+            seen.append(outcome)
+        is_flushed = False
+        while not is_flushed:
+            arrived += os.read(reader, 8192)
+            with suppress(BlockingIOError):
+                await file.flush()
+                is_flushed = True
+        await file.aclose()
+        while last := os.read(reader, 8192):
+            arrived += last
+        os.close(reader)
+        assert arrived == bytes(4096 * is_full) + accepted
+        return seen
+
+    assert subject.backend.run(lambda: use(subject.open_file)) == finish(use(open_standard))
 
 
 def close_if_open(fd: int) -> str:

@@ -65,9 +65,10 @@ class AsyncFile(trio.abc.AsyncResource, Generic[DataT]):
         """The standard library's file on the same descriptor. Its buffers know nothing of ours. Whoever
         has it can move the position, so asking for it has the effects of `fileno`."""
         self._share()
-        if isinstance(self._wrapped, BufferedLater):
-            self._wrapped = self._wrapped.made()
-        return self._wrapped
+        wrapped = self._wrapped
+        if isinstance(wrapped, BufferedLater):
+            self._wrapped = wrapped = wrapped.made()
+        return wrapped
 
     @property
     def closed(self) -> bool:

@@ -286,7 +286,8 @@ class FileBuffer(HeldBytes):
 
     async def write(self, memory: Memory) -> int:
         """Takes all bytes of ``memory``, and returns their number. The buffer keeps them, or they are
-        written, or behind."""
+        written, or behind. If the descriptor is non-blocking, and the buffer has no room for what it does
+        not take, raises BlockingIOError, which says how many bytes were taken."""
         address, length, held = memory.address, memory.length, memory.held
         if self.fits(length):
             self.put(address, length)
@@ -294,7 +295,10 @@ class FileBuffer(HeldBytes):
         behind = self._behind_for(length)
         if behind is not None and self._read_end == -1:
             return await self._add_behind(behind, memory)
-        await self.write_out()
+        try:
+            await self.write_out()
+        except BlockingIOError:
+            return self._take_what_fits(memory, 0)
         if offset := self._raw_offset():
             self.position.seek(-offset, os.SEEK_CUR)
             self._raw_pos -= offset
@@ -307,7 +311,7 @@ class FileBuffer(HeldBytes):
             while length - done >= self._large:
                 got = await self.transfers.write(address + done, length - done, held)
                 if got is None:
-                    raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", done)
+                    break
                 done += got
         except (trio.Cancelled, KeyboardInterrupt) as stop:
             # A write that was made in part counts as made: the buffer takes the rest.
@@ -316,8 +320,17 @@ class FileBuffer(HeldBytes):
             if not done or isinstance(stop, KeyboardInterrupt):
                 raise
             return length
-        self._keep(address + done, length - done)
-        return length
+        return self._take_what_fits(memory, done)
+
+    def _take_what_fits(self, memory: Memory, done: int) -> int:
+        """Puts in the buffer what a `write` has left after ``done`` bytes, and returns the length of all. If
+        the descriptor takes no more, and not all of it fits, raises BlockingIOError."""
+        self._move_up()
+        end = min(memory.length, done + max(self.size - self._pos, 0))
+        self.put(memory.address + done, end - done)
+        if end < memory.length:
+            raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking", end)
+        return end
 
     def _behind_for(self, length: int) -> WriteBehind | None:
         """Returns the `WriteBehind` that may take a write of this length; None if it may not be behind."""
@@ -336,17 +349,18 @@ class FileBuffer(HeldBytes):
         length = memory.length
         buffered = self._write_end - self._write_pos if self._in_buffer() else 0
         await behind.make_room(buffered + length)
-        if not self.position.is_ours:  # meanwhile somebody has asked for the descriptor
-            return await self.write(memory)
         parts = [bytes(self._view[self._write_pos : self._write_end])] if buffered else []
         kept = length if length < self._large else 0
         if kept < length:
             parts.append(memory.as_bytes())
+        start = self.position.claim(buffered + length - kept)
+        if start < 0:  # meanwhile somebody has asked for the descriptor
+            return await self.write(memory)
         self._write_end = -1
         self._restore_size()
         self._keep(memory.address, kept)
         if parts:
-            behind.add(*parts)
+            behind.add(start, *parts)
         return length
 
     def _rewind(self) -> None:

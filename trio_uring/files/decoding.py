@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -76,9 +77,12 @@ class Decoding:
         return self._decoded[start:end]
 
     async def read_all(self) -> str:
-        """Reads all characters to the end of the file."""
+        """Reads all characters to the end of the file. If the descriptor is non-blocking and has nothing,
+        raises what the standard library does: BlockingIOError, before Python 3.14 the decoder's TypeError."""
         data = await self._buffer.read_all()
-        text: str = self._decoder.decode(data or b"", True)
+        if data is None and sys.version_info >= (3, 14):
+            raise BlockingIOError("Read returned None.")
+        text: str = self._decoder.decode(data, True)
         text = self.take(len(self._decoded)) + text
         if self._snapshot is not None:
             self._forget()

@@ -152,6 +152,20 @@ class HeldBytes:
             self._read_end = end
         self._write_end = max(self._write_end, end)
 
+    def _move_up(self) -> None:
+        """Moves what is still to be written to the start of the memory, and forgets what was read. The file's
+        own position is where that is to be written."""
+        start = self._write_pos
+        if self._in_buffer():
+            self._view[: self._write_end - start] = self._view[start : self._write_end]
+            self._pos -= start
+            self._write_end -= start
+        else:
+            self._pos = 0
+            self._write_end = -1
+        self._write_pos = self._raw_pos = 0
+        self._read_end = -1
+
     def _keep(self, address: Any, left: int) -> None:
         """Copies ``left`` bytes from ``address`` into the buffer, which is empty. They are the rest of a
         large write, to be written later."""

@@ -8,7 +8,9 @@ cache. So it is made when its user, an error or a warning needs it.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+import os
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -23,6 +25,9 @@ class BufferedLater:
     __slots__ = ("_made", "_size", "raw")
     # The finaliser needs them when the names of modules are gone.
     _kinds = io.BufferedReader, io.BufferedWriter, io.BufferedRandom
+    _making: ClassVar = threading.RLock()
+    """Held while one is made. Two on one descriptor would be one too many: the first that is collected closes
+    it. A finaliser may make one in the middle of that, so the same thread gets it again."""
 
     def __init__(self, raw: io.FileIO, size: int) -> None:
         self.raw = raw
@@ -34,9 +39,11 @@ class BufferedLater:
             self.made()  # warns, as it is collected, that it was never closed
 
     def made(self) -> Buffered:
-        """Returns the buffered file itself."""
+        """Returns the buffered file itself. Any thread may call this."""
         if self._made is None:
-            self._made = _over_closed(self) if self.raw.closed else self.over(self._size)
+            with self._making:
+                if self._made is None:
+                    self._made = _over_closed(self) if self.raw.closed else self.over(self._size)
         return self._made
 
     def over(self, size: int) -> Buffered:
@@ -65,6 +72,14 @@ class BufferedLater:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.made(), name)
+
+
+def _renew_lock() -> None:
+    """Makes a lock that nobody has. Called in a forked child: another thread of the parent may have it."""
+    BufferedLater._making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _over_closed(file: BufferedLater) -> Buffered:

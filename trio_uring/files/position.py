@@ -56,7 +56,6 @@ class WritesBehind(Protocol):
     (files/write_behind.py) is one."""
 
     def block(self, *, elsewhere: bool) -> None: ...
-    def appends_now(self) -> bool: ...
 
 
 class Position:
@@ -110,7 +109,7 @@ class Position:
         self.at = raw.tell() if self.kind is APPENDED else 0
         """The position in bytes, if it is OWN or APPENDED. Data that is still behind counts as written."""
         self.is_appending = False
-        """Whether the kernel is making a write to an APPENDED file, and will move its own position."""
+        """Whether the kernel is making writes to an APPENDED file, and will move its own position."""
         self._behind: weakref.ref[WritesBehind] | None = None
         self.written_by: Run | None = None
         """The run that is writing what is behind; None if none is."""
@@ -145,18 +144,33 @@ class Position:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Moves the position, as `io.FileIO.seek` does. Makes no system call where the answer is certain."""
-        if not self.is_ours:
-            return self.raw.seek(offset, whence)
         # These are numbers, not names of `os`: finalisers call this, as they call `write_now`.
         if type(offset) is int and whence in (0, 1):
             target = offset if whence == 0 else self.at + offset
-            if 0 <= target <= self._certain:
+            if 0 <= target <= self._certain and self.is_ours:
                 self.at = target
                 return target
+        if not self.is_ours:
+            return self.raw.seek(offset, whence)
         if whence == 1:
             self.raw.seek(self.at)
-        self.at = self.raw.seek(offset, whence)
-        return self.at
+        reached = self.raw.seek(offset, whence)
+        if self.is_ours:
+            self.at = reached
+        else:
+            self.raw.seek(reached)
+        return reached
+
+    def claim(self, count: int) -> int:
+        """Moves the position by ``count`` bytes, which the caller will write at the offset that this returns;
+        if it is APPENDED, they will be written at the file's end, and it stays. Returns -1 if the file is
+        SHARED."""
+        start = self.at
+        if not self.is_ours:
+            return -1
+        if self.kind is OWN:
+            self.at = start + count
+        return start
 
     def move(self, count: int) -> None:
         """Moves the position by ``count`` bytes. Called after a transfer at the offset `at`. Meanwhile the
@@ -193,15 +207,22 @@ class Position:
     def share(self, *, forks: bool = False) -> None:
         """Gives the position to the kernel: the file is SHARED from then on. Blocks until the writes that
         are under way are made. A thread that ``forks`` and is not the run's does not wait for them: the
-        run may be waiting for that thread."""
+        run may be waiting for that thread.
+
+        Any thread may call this, while a task moves the position. So whoever looks whether it is ours makes
+        no call from then until he has moved it, and this makes none from its last look to the change: without
+        a call no other thread gets the GIL."""
         if not self.is_ours:
             return
         behind = self.behind
         if behind is not None:
             behind.block(elsewhere=not forks)
-        if not self.is_appending and (behind is None or not behind.appends_now()):
-            self.raw.seek(self.at)
-        self.kind, self.is_ours, self.may_go_behind = SHARED, False, False
+        while self.is_ours:
+            at, is_appending = self.at, self.is_appending
+            if not is_appending:
+                self.raw.seek(at)
+            if self.at == at and self.is_appending == is_appending:
+                self.kind, self.is_ours, self.may_go_behind = SHARED, False, False
         self._of_us.pop(id(self), None)
 
 

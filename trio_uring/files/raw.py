@@ -146,7 +146,8 @@ class RawFile(BinaryFile):
     async def _readline(self, limit: int = -1) -> bytes:
         """Reads a line, and leaves the position at its end. If the position is ours, it goes back over what
         was read too much. If it is shared, a thread reads the line. From a stream each transfer is of
-        one byte."""
+        one byte. A line that a non-blocking descriptor has not all of is an OSError, as in the standard
+        library; but what there is of it stays for the next call."""
         if self._position.kind is SHARED:
             return await trio.to_thread.run_sync(self._wrapped.readline, limit)
         block = io.DEFAULT_BUFFER_SIZE if self._position.is_ours else 1
@@ -157,6 +158,8 @@ class RawFile(BinaryFile):
                 await checkpoint_at_once()
             while left:
                 data = await self._read(block if left < 0 else min(block, left))
+                if data is None:
+                    raise OSError("read() should have returned a bytes object, not 'NoneType'")
                 if not data:
                     break
                 end = data.find(b"\n") + 1

@@ -250,8 +250,9 @@ class TextFile(OverBuffer[str]):
         else:
             try:
                 await self._buffer.write(pinned(self._wrapped, "write", data))
-            except BaseException:
-                self._encoder.setstate(state)
+            except BaseException as stop:
+                if not getattr(stop, "characters_written", 0):
+                    self._encoder.setstate(state)
                 raise
         if flush:
             with suppress(trio.Cancelled):  # the text is accepted, and stays buffered if it is not written

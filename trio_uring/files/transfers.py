@@ -110,7 +110,11 @@ class Transfers:
                 at = position.at
                 got = _read_at_once(fd, memory, length, at)
                 if got >= 0:
-                    position.at = at + got
+                    # This is `move`, inlined for speed where the file was not shared meanwhile.
+                    if position.is_ours:
+                        position.at = at + got
+                    else:
+                        position.move(got)
                     cache.missed = 0
                     self._ended = got < length
                     if not (got and run.budget and run.spend(task)):
@@ -166,9 +170,9 @@ class Transfers:
                 if done is not None and done < length:
                     # The kernel has tried to write the rest. When that fails, it does not move the position.
                     self.raw.seek(0, os.SEEK_END)
+            position.ask()
         finally:
             position.is_appending = False
-        position.ask()
         return done
 
     async def read_to_end(self, parts: list[bytes]) -> bool:
@@ -213,7 +217,10 @@ class Transfers:
             if got < 0:
                 cache.had_not(got)
             return None
-        position.at = at + got
+        if position.is_ours:
+            position.at = at + got
+        else:
+            position.move(got)
         cache.missed = 0
         if not (got and run.budget and run.spend(task)):
             await yield_shielded()

@@ -52,9 +52,9 @@ from ..loop.checkpoints import READY
 from ..loop.current import current_run
 from ..loop.operation import HERE, MOST_TRIES, NO_WORKER, failure
 from ..loop.trio_internals import context
-from ..ring.native import ffi, lib
+from ..ring.native import ffi, keep, lib
 from ..ring.opcodes import WRITEV
-from .position import APPENDED, OWN
+from .position import APPENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,10 +201,6 @@ class WriteBehind:
             self._block_with(run)
         self.write_now()
 
-    def appends_now(self) -> bool:
-        """Whether the kernel is making writes at the end of the file, which move its position."""
-        return self._appends and self._run is not None
-
     @property
     def unplaced(self) -> int:
         """How many of the bytes to be written the file's position does not count yet. An OWN position
@@ -225,11 +221,13 @@ class WriteBehind:
             else:
                 return
 
-    def add(self, *parts: bytes) -> None:
-        """Accepts ``parts``, in this order, and has them written. Called by a task of the run, once
-        `make_room` has returned."""
+    def add(self, start: int, *parts: bytes) -> None:
+        """Accepts ``parts``, in this order, and has them written from the offset ``start`` on, which
+        `Position.claim` has returned. Called by a task of the run, once `make_room` has returned."""
         run = current_run()
         assert run is not None
+        if not self.size:
+            self._written_to = start
         for data in parts:
             self.leave(data)
         if self._run is not None:
@@ -240,14 +238,9 @@ class WriteBehind:
 
     def leave(self, data: bytes) -> None:
         """Accepts ``data`` to be written later. Called by `add`, and, in any thread, with the last data of a
-        file that is thrown away."""
-        position = self._transfers.position
-        if not self.size:
-            self._written_to = position.at
+        file that is thrown away, of which something is behind already."""
         self._parts.append(data)
         self.size += len(data)
-        if position.kind is OWN:
-            position.at += len(data)
 
     async def wait(self) -> None:
         """Waits until nothing is with the kernel. Raises the error of a write that failed, once."""
@@ -313,7 +306,10 @@ class WriteBehind:
         else:
             if flights:
                 self._fall_short()
-            self._transfers.position.ask()
+            try:
+                self._transfers.position.ask()
+            except (OSError, ValueError) as error:  # somebody has closed the file
+                self._error = self._error or error
             goes_on = bool(self._parts) and self._error is None and self._write(run)
         _flush(run.core)  # else the worker would wait until the tasks of this tick have run
         if self._waiting is not None:
@@ -321,6 +317,7 @@ class WriteBehind:
             self._waiting = None
         if not goes_on:
             run.files_written -= 1
+            self._transfers.position.is_appending = False
             # Last: from here on another run, in another thread, may use the file.
             self._run = self._transfers.position.written_by = None
 
@@ -359,7 +356,9 @@ class WriteBehind:
         except (OSError, ValueError) as error:  # somebody has closed the file
             self._error = error
             return False
+        self._transfers.position.is_appending = self._appends
         if not self._submit(run, fd):
+            self._transfers.position.is_appending = False
             return False
         self._write_more(run)
         return True
@@ -402,12 +401,17 @@ class WriteBehind:
         vector[1] -= skipped
         address = _from_buffer(vector)
         offset = HERE if self._appends else start
-        slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
-        if slot < 0:
-            self._error = failure(slot)
-            return False
-        flights.append(Flight(self, run, start, length, len(held), (held, address)))
-        run.operations[slot] = flights[-1]
+        flight = Flight(self, run, start, length, len(held), (held, address))
+        try:
+            slot = _submit(run.core, WRITEV.number, fd, address, len(held), offset, 0, 0)
+            if slot < 0:
+                self._error = failure(slot)
+                return False
+            run.operations[slot] = flight
+        except BaseException:  # of a signal handler, or MemoryError: the kernel may have it already
+            keep(flight)
+            raise
+        flights.append(flight)
         return True
 
     def _went_out(self, written: int) -> None:
