@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from core_program import needs_a_compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "native"
@@ -38,6 +39,7 @@ def assert_names_the_packages(done: subprocess.CompletedProcess[str], missing: s
     assert f"python{sys.version_info.major}.{sys.version_info.minor}-dev" in message
 
 
+@needs_a_compiler
 def test_complete_tools_are_enough() -> None:
     done = build()
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,6 +64,7 @@ def test_missing_compiler_is_named() -> None:
     ],
 )
 @pytest.mark.parametrize("variable", ["CFLAGS", "CPPFLAGS"])
+@needs_a_compiler
 def test_headers_that_are_missing_empty_or_of_another_version_are_told_apart(
     tmp_path: Path, variable: str, header: str, text: str, owner: str, reason: str
 ) -> None:
@@ -73,6 +76,7 @@ def test_headers_that_are_missing_empty_or_of_another_version_are_told_apart(
 
 
 @pytest.mark.parametrize(("linked", "library"), [("shared", "liburing.so"), ("static", "liburing.a")])
+@needs_a_compiler
 def test_library_that_cannot_be_linked_is_named(tmp_path: Path, linked: str, library: str) -> None:
     (tmp_path / library).write_text("no library\n")
     done = build(LDFLAGS=f"-L{tmp_path}", TRIO_URING_LIBURING=linked)
