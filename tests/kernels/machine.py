@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # Beyond the time that the job in it was given: to start, to stop, and to be emulated beside others.
 _PATIENCE: Final = 240
 # A kernel that finds the timer late, as on a busy machine, panics unless it is told not to look.
+# It tells where a task is that hangs in it, but not to a console that is quiet.
 _APPEND: Final = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable "
+    "console=ttyS0 loglevel=7 panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable "
     "no_timer_check"
 )
 

@@ -1,4 +1,4 @@
-"""A plugin of pytest's: writes down at once how each test ended, so that it is known if pytest is cut."""
+"""A plugin of pytest's: writes down at once that a test began and how it ended, for when pytest is cut."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def write(entry: dict[str, object]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER") in (None, "gw0") and session.items:
         write({"collected": len(session.items)})
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    if not _WORKER:
+        write({"began": nodeid})
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

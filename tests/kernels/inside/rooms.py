@@ -85,7 +85,10 @@ def _result(name: str, log: list[dict[str, str]], ended: int | None) -> Result:
     if counts["failed"]:
         return Result(name, "failed", f"{figures}; of {collected:,}", details)
     if ended is None:
-        return Result(name, "cut", f"{figures}; {collected - done:,} more were not reached")
+        ended_tests = {entry["test"] for entry in log if "test" in entry}
+        cut = [entry["began"] for entry in log if "began" in entry and entry["began"] not in ended_tests]
+        reached = f"{figures}; {collected - done:,} more did not end"
+        return Result(name, "cut", f"{reached}; cut: {', '.join(cut)}" if cut else reached)
     if ended:
         return Result(name, "failed", f"{figures}; of {collected:,}; pytest ended with {ended}")
     return Result(name, "passed", figures)
