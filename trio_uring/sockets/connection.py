@@ -20,7 +20,6 @@ buffer back. sockets/states.py has the states of a receive.
 
 from __future__ import annotations
 
-import _socket
 import errno
 import os
 import socket
@@ -35,6 +34,7 @@ from ..loop.checkpoints import READY, pass_cancel_point, sleep_for_data, yield_s
 from ..loop.trio_internals import context
 from ..loop.waiter import Stopping, busy
 from ..ring.native import lib
+from .below import TAKEN
 from .run_socket import RunSocket, reset_at_close
 from .sender import Sender
 from .states import CANCELLING, IDLE, MULTISHOT, NO_BUFFER, NOTHING_SUBMITTED, ONCE, STOPPING
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .run_socket import SocketGroup
 
 _receive = lib.tu_receive
-_stdlib_recv: Final = _socket.socket.recv
+_stdlib_recv: Final = TAKEN["recv"]
 
 # After these a receive is submitted again: there was no buffer left, it was stopped, or the kernel
 # would have had to wait for something else than data.
@@ -160,7 +160,7 @@ class Connection(RunSocket):
         if pass_cancel_point(context.task):
             await checkpoint_if_cancelled()
         try:
-            data = _stdlib_recv(sock, length)
+            data: bytes = _stdlib_recv(sock, length)
         except BlockingIOError:
             self._tries_socket_first = False
             return None

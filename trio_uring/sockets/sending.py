@@ -13,7 +13,6 @@ They take any arguments, since Trio leaves it to the standard library to refuse 
 
 from __future__ import annotations
 
-import _socket
 from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection, wait_writable
@@ -22,7 +21,7 @@ from .._tasks import FEW_EVENTS, begin_attempt, begin_sendmsg, begin_sendto, is_
 from ..loop.checkpoints import pass_cancel_point, sleep, yield_shielded
 from ..loop.trio_internals import Replaced, SocketType, context
 from .attempts import at_once, attempt
-from .below import below
+from .below import TAKEN, below
 from .lookup import ORIGINAL, by_readiness, connection_of, existing_connection, sockets_of_run
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from .sender import Sender
 
 
-_stdlib_send: Final = _socket.socket.send
+_stdlib_send: Final = TAKEN["send"]
 
 
 def send(self: Any, *args: Any, **kwargs: Any) -> Awaitable[int]:

@@ -16,7 +16,6 @@ In a run that is on epoll, and for a socket without a connection (lookup.py), ea
 
 from __future__ import annotations
 
-import _socket
 import errno
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -34,6 +33,7 @@ from ..loop.checkpoints import pass_cancel_point, sleep, sleep_for_data, yield_s
 from ..loop.operation import MOST
 from ..loop.trio_internals import Replaced, SocketStream, SSLState, SSLStream, context, is_trios_own
 from ..ring.native import ffi
+from .below import TAKEN
 from .handing_over import fileno
 from .lookup import connection_of, is_ours, sockets_of_run
 from .receiving import recv
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .registry import RunSockets
     from .sender import Sender
 
-_stdlib_send: Final = _socket.socket.send
+_stdlib_send: Final = TAKEN["send"]
 _from_buffer = ffi.from_buffer
 _cast = ffi.cast
 ORIGINAL: Final[dict[str, Any]] = {}
